@@ -1,0 +1,62 @@
+# make help
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+PROFILE ?= creatures
+RUNS ?= runs
+WANDB ?= auto
+BIN := .venv/bin
+READY := .venv/ready
+
+# `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
+OPTIONS := PYTHON PROFILE SEEDS WORKERS RUNS OUT WANDB DRY_RUN
+WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
+GIVEN := profile=$(PROFILE) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
+
+.PHONY: help setup test lint types check status clean-venv
+
+help: ## Show this list
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=3] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
+	@echo
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+	@echo
+	@echo "Sweeps (sweeps/NAME.yaml; make ablation-NAME or make sweep-NAME):"
+	@for file in sweeps/*.yaml; do \
+	  printf '  %-19s %s\n' "$$(basename $$file .yaml)" "$$(sed -n 's/^description: //p' $$file)"; done
+	@echo "Profiles: $$(ls seminar/profiles | sed 's/\.yaml//' | tr '\n' ' ')"
+	@echo "DRY_RUN=1 shows the plan and its cost, and trains nothing."
+
+setup: $(READY) ## Create .venv and install everything (done by the other targets when needed)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "setting up .venv (several GB with torch; once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@touch $(READY)
+
+ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
+	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DRY_RUN),--dry-run)
+	@$(if $(DRY_RUN),true,$(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)))
+
+sweep-%: ablation-% ## The same, by its other name
+	@true
+
+report: $(READY) ## Rebuild tables and figures from the records; trains nothing
+	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT))
+
+status: $(READY) ## Show every training in RUNS
+	@$(BIN)/seminar status --runs $(RUNS)
+
+test: $(READY) ## Run the tests
+	@$(BIN)/python -m pytest -n 2
+
+lint: $(READY) ## Check style
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(READY) ## Check types
+	@$(BIN)/mypy

@@ -1,0 +1,82 @@
+"""`python -m analysis`: rebuild tables and figures from records."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import exhibits, report
+from seminar.spec import InputError, Scalar
+from seminar.sweep import parse_words
+
+_EXAMPLES = """\
+examples:
+  python -m analysis                            every exhibit, from runs/ to reports/creatures/
+  python -m analysis table3 profile=voc --seeds 5
+  python -m analysis sweeps/losses.yaml backbone=resnet101,mobilenet_v2
+  python -m analysis my_sweep.yaml --out report
+
+A word=value replaces or adds a word of the sweep file, as for `seminar sweep`: give the same words as for the training,
+since they decide which trainings are looked up. What is not trained yet is shown as a dash, with the command that
+trains it. Nothing is ever trained here."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(f"{entry.name} ({', '.join(entry.sweep_files)})" for entry in exhibits.EXHIBITS.values())
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description=f"Rebuild tables and figures from the records of finished trainings. Exhibits: {names}.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="EXHIBIT|SWEEP.yaml|word=value",
+        help="exhibits by name or by sweep file (default: all), and words to put over the sweep files",
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of trainings (default: runs)")
+    parser.add_argument("--out", type=Path, help="folder for the files (default: reports/PROFILE)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="short for seed=0,1,...,N-1")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build what was asked for; returns the exit status."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        words = _words([item for item in options.what if "=" in item], options.seeds)
+        chosen = exhibits.find([item for item in options.what if "=" not in item])
+        reports = [exhibits.build(entry, words, options.runs) for entry in chosen]
+        lines: list[str] = []
+        for built in reports:
+            folder = options.out or Path("reports") / exhibits.slug("+".join(built.profiles))
+            written = report.write(built, folder)
+            lines += [report.summary(built), *(f"wrote {path}" for path in written), ""]
+    except (InputError, OSError) as error:
+        print(f"analysis: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    if not options.quiet:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign shows "?" instead of failing
+            sys.stdout.reconfigure(errors="replace")
+        print("\n".join(lines).rstrip())
+    return 0
+
+
+def _words(given: list[str], seeds: int | None) -> dict[str, tuple[Scalar, ...]]:
+    words = parse_words(given)
+    if seeds is None:
+        return words
+    if "seed" in words:
+        raise InputError(f"--seeds {seeds}: seed= is given as well; give one of the two")
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: the number of seeds is 1 or more")
+    return {**words, "seed": tuple(range(seeds))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The paper's own numbers, from `paper.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper: `miou[network][loss combination]` in percent; `titles[network]` names the column."""
+
+    profile: str
+    miou: Mapping[str, Mapping[str, float | None]]
+    titles: Mapping[str, str]
+    backbones: Mapping[str, str]
+    conflicts: tuple[str, ...]
+
+    def value(self, network: str | None, label: str) -> float | None:
+        """The printed mIoU, None where the paper gives none."""
+        return self.miou.get(network, {}).get(label) if network is not None else None
+
+    def network(self, backbone: str) -> str | None:
+        """The paper's network that our `backbone` is, None for one that the paper does not use."""
+        plain = backbone.replace("_", "").replace("-", "").lower()
+        return next((name for name, start in self.backbones.items() if plain.startswith(start)), None)
+
+
+@cache
+def _paper() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def table(name: str) -> PaperTable:
+    """The paper's table `name`, for example `table3`."""
+    entry, networks = _paper()[name], _paper()["networks"]
+    return PaperTable(
+        profile=entry["profile"],
+        miou=entry["miou"],
+        titles={network: networks[network]["title"] for network in entry["miou"]},
+        backbones={network: networks[network]["backbone"] for network in entry["miou"]},
+        conflicts=tuple(entry.get("conflicts", ())),
+    )

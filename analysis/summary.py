@@ -1,0 +1,101 @@
+"""Every number that a report prints, computed from the rows of `frame`; nothing here renders."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+Verdict = Literal["holds", "reversed", "cannot tell"]
+Order = Literal["yes", "no", "cannot tell"]
+_STATUSES = ("done", "running", "stopped", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean, sample standard deviation and 95 % t interval of the mean over `n` seeds; None where n is too small."""
+
+    n: int
+    mean: float | None = None
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """`Estimate` of the values that exist: NaN means missing and counts for nothing."""
+    known = [float(value) for value in values if not math.isnan(value)]
+    n = len(known)
+    if n == 0:
+        return Estimate(0)
+    mean = math.fsum(known) / n
+    if n == 1:
+        return Estimate(1, mean)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (n - 1))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+    return Estimate(n, mean, std, mean - half, mean + half)
+
+
+def paired(upper: Mapping[int, float], lower: Mapping[int, float]) -> Estimate:
+    """`Estimate` of upper - lower over the seeds that both have."""
+    return estimate(upper[seed] - lower[seed] for seed in sorted(upper.keys() & lower.keys()))
+
+
+def verdict(difference: Estimate) -> Verdict:
+    """Whether the interval of a difference is above 0, below 0, or neither (also: too few seeds for an interval)."""
+    if difference.low is not None and difference.low > 0:
+        return "holds"
+    if difference.high is not None and difference.high < 0:
+        return "reversed"
+    return "cannot tell"
+
+
+def below(lower: Estimate, upper: Estimate) -> Order:
+    """Whether the whole interval of `lower` lies under that of `upper`."""
+    if lower.high is None or upper.low is None:
+        return "cannot tell"
+    return "yes" if lower.high < upper.low else "no"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: the cells that differ only in the seed."""
+
+    label: str
+    runs: pd.DataFrame
+
+    def over_seeds(self, metric: str = "student_miou") -> Estimate:
+        """`Estimate` of a column of the frame over this row's seeds."""
+        return estimate(self.runs[metric])
+
+    def by_seed(self, metric: str = "student_miou") -> dict[int, float]:
+        """The column's value for each seed."""
+        return dict(zip(self.runs["seed"].astype(int), self.runs[metric].astype(float)))
+
+    def count(self, status: str) -> int:
+        """How many cells are in this state."""
+        return int((self.runs["status"] == status).sum())
+
+    @property
+    def status(self) -> str:
+        """The states of the cells in words: `3 done`, `2 done, 1 missing`."""
+        counted = [(self.count(status), status) for status in _STATUSES]
+        return ", ".join(f"{count} {status}" for count, status in counted if count)
+
+
+def rows(frame: pd.DataFrame, by: str = "losses") -> list[Row]:
+    """The rows of a table in the order of first appearance; a training that is asked for twice counts once."""
+    return [
+        Row(str(label), part.drop_duplicates("key").reset_index(drop=True))
+        for label, part in frame.groupby(by, sort=False)
+    ]
+
+
+def minus(upper: Row, lower: Row, metric: str = "student_miou") -> Estimate:
+    """The paired difference of two rows."""
+    return paired(upper.by_seed(metric), lower.by_seed(metric))

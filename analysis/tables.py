@@ -1,0 +1,209 @@
+"""A table as a value, and one function per format that renders it.
+
+Text may hold code between backticks; every renderer shows it as code and escapes the rest.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from analysis.summary import Estimate
+
+Value = str | int | float | None
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """`name` heads the column; numbers are shown with `decimals` places (CSV: 4) and flushed right."""
+
+    name: str
+    decimals: int = 1
+    right: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, columns, rows of values (None = missing, shown as a dash) and notes below it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.title!r}: a row has {len(row)} values for {len(self.columns)} columns")
+
+
+# -- values to text ------------------------------------------------------------------------------------------------
+
+
+def fixed(value: float | None, decimals: int = 1, sign: bool = False) -> str:
+    """A number with a real minus sign; a dash for None and NaN. Never `-0.0`."""
+    if value is None or math.isnan(value):
+        return DASH
+    text = f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}"
+    return text.replace("-", MINUS)
+
+
+def mean_and_std(value: Estimate, decimals: int = 1) -> str:
+    """`49.5 ± 1.4 (3)`; `49.5 (1)` for one seed, which has no spread; a dash for none."""
+    if value.mean is None:
+        return DASH
+    spread = "" if value.std is None else f" ± {fixed(value.std, decimals)}"
+    return f"{fixed(value.mean, decimals)}{spread} ({value.n})"
+
+
+def difference(value: Estimate, decimals: int = 1) -> str:
+    """`+2.2 [−0.5, 4.9]`; `+2.2 (1 seed)` where no interval exists; a dash where no seed is common."""
+    if value.mean is None:
+        return DASH
+    if value.low is None or value.high is None:
+        return f"{fixed(value.mean, decimals, sign=True)} (1 seed)"
+    return f"{fixed(value.mean, decimals, sign=True)} [{fixed(value.low, decimals)}, {fixed(value.high, decimals)}]"
+
+
+def quoted(text: str) -> str:
+    """Foreign text (an error message) made harmless for the backtick convention: one line without backticks."""
+    return " ".join(text.replace("`", "'").split())
+
+
+def _shown(value: Value, column: Column) -> str:
+    if value is None:
+        return DASH
+    if isinstance(value, float):
+        return fixed(value, column.decimals)
+    return str(value).replace("-", MINUS) if isinstance(value, int) else value
+
+
+def _marked(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
+    """Apply `plain` outside and `code` inside backticks."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # an unpaired backtick opens nothing
+        parts[-2:] = ["'".join(parts[-2:])]
+    return "".join(code(part) if index % 2 else plain(part) for index, part in enumerate(parts))
+
+
+# -- Markdown ------------------------------------------------------------------------------------------------------
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table cell; code between backticks stays code."""
+
+    def plain(part: str) -> str:
+        # "[" stays: intervals must be readable in a terminal, and without "](" it makes no link.
+        part = re.sub(r"([\\|*<])|\](?=\()", lambda match: "\\" + match[0], part)
+        # An underscore inside a word is not emphasis.
+        return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", part)
+
+    return _marked(" ".join(text.split()), plain, lambda part: f"`{part.replace('|', chr(92) + '|')}`")
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, its columns padded so that it also reads well in a terminal."""
+    heads = [escape_markdown(column.name) for column in table.columns]
+    body = [[escape_markdown(_shown(v, c)) for v, c in zip(row, table.columns)] for row in table.rows]
+    widths = [max(3, *(len(line[i]) for line in [heads, *body])) for i in range(len(heads))]
+
+    def line(texts: list[str]) -> str:
+        padded = [
+            text.rjust(width) if column.right else text.ljust(width)
+            for text, width, column in zip(texts, widths, table.columns)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [("-" * (w - 1) + ":") if c.right else "-" * w for w, c in zip(widths, table.columns)]
+    lines = [f"**{escape_markdown(table.title)}**", "", line(heads), f"| {' | '.join(rule)} |", *map(line, body)]
+    if table.notes:
+        lines += ["", *map(bullet, table.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def bullet(text: str, width: int = 118) -> str:
+    """A Markdown list item, broken into lines of at most `width` characters where no code would be torn."""
+    # Spaces inside code must not be broken at, or a command could not be copied.
+    kept = _marked(escape_markdown(text), str, lambda part: f"`{part.replace(' ', chr(0))}`")
+    lines = textwrap.wrap(
+        kept, width, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).replace(chr(0), " ")
+
+
+# -- CSV -----------------------------------------------------------------------------------------------------------
+
+
+def comma_separated(table: Table) -> str:
+    """Columns and rows alone, for machines: numbers with up to 4 decimals and a plain minus, nothing for missing."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.name for column in table.columns])
+    for row in table.rows:
+        writer.writerow([_plain_number(value) for value in row])
+    return text.getvalue()
+
+
+def _plain_number(value: Value) -> Value:
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 4) + 0.0
+    return value
+
+
+# -- LaTeX ---------------------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{char: "\\" + char for char in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "±": r"$\pm$",
+    MINUS: r"$-$",
+    DASH: "--",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is; code between backticks becomes typewriter."""
+
+    def plain(part: str) -> str:
+        return "".join(_LATEX.get(char, char) for char in part)
+
+    return _marked(" ".join(text.split()), plain, lambda part: rf"\texttt{{{plain(part)}}}")
+
+
+def latex(table: Table) -> str:
+    """A `table` environment with booktabs rules (`\\usepackage{booktabs}`, T1 or Unicode font encoding)."""
+
+    def line(texts: list[str]) -> str:
+        # A line that begins with "[" would be read as the optional argument of the "\\" before it.
+        joined = " & ".join(texts)
+        return f"    {'{}' if joined.startswith('[') else ''}{joined} \\\\"
+
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escape_latex(table.title)}}}",
+        rf"  \begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in table.columns)}}}",
+        r"    \toprule",
+        line([escape_latex(column.name) for column in table.columns]),
+        r"    \midrule",
+        *(line([escape_latex(_shown(v, c)) for v, c in zip(row, table.columns)]) for row in table.rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+    ]
+    if table.notes:
+        notes = r" \par ".join(escape_latex(note) for note in table.notes)
+        lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
+    return "\n".join([*lines, r"\end{table}"]) + "\n"

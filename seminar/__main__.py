@@ -1,0 +1,209 @@
+"""The command line: `seminar train`, `seminar sweep`, `seminar status`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from seminar import sweep as sweeps
+from seminar.spec import InputError, Scalar, Stage
+from seminar.store import Interrupted, Record, Store
+
+EPILOG = """\
+words:
+  A word sets one thing: profile=voc losses=pce+crf lambda_crf=0.5 alpha=0.99 epochs=10 seed=3 device=cuda.
+  In a sweep several values (seed=0,1,2) make the word a dimension. Unknown words, bad values and words that nothing
+  reads are refused with the choices.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except InputError as error:
+        print(f"seminar: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, Interrupted):
+        print("seminar: stopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`seminar status | head`): nothing to tell, nobody to tell it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="seminar", description="Seminar Learning: train, sweep and keep track of click-supervised segmentation."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help_text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=help_text,
+            description=help_text,
+            epilog=f"example:\n  {example}\n\n{EPILOG}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where trainings are kept")
+        sub.set_defaults(run=run)
+        return sub
+
+    one = command("train", _train, "Train one stage (and the chain it needs).", "seminar train losses=pce+crf seed=1")
+    one.add_argument("words", nargs="*", metavar="word=value")
+    many = command(
+        "sweep",
+        _sweep,
+        "Train every cell of a sweep file that is not trained yet.",
+        "seminar sweep sweeps/losses.yaml seed=0,1,2,3,4 --workers 2",
+    )
+    many.add_argument("file", type=Path, metavar="FILE", help="a sweep file, see sweeps/")
+    many.add_argument("words", nargs="*", metavar="word=value")
+    many.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1")
+    many.add_argument(
+        "--workers", type=int, metavar="N", help="processes at once (default: one per core on CPU, one per GPU)"
+    )
+    many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
+    for sub in (one, many):
+        sub.add_argument(
+            "--wandb",
+            choices=("auto", "online", "offline", "disabled"),
+            default="auto",
+            help="auto: online where you are logged in, else offline",
+        )
+    command("status", _status, "Show every training that was ever begun here.", "seminar status --runs runs")
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    import torch
+
+    from seminar import recipes, train
+    from seminar.tracking import WandbWatch
+
+    words = sweeps.parse_words(options.words)
+    for word, values in words.items():
+        if len(values) > 1:
+            raise InputError(f"{word}={','.join(map(str, values))}: one value each; use a sweep file for several")
+    (cell,) = recipes.cells(sweeps.Sweep("train", "", "student_miou", {}), words)
+    store = Store(options.runs)
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    warnings.simplefilter("default", RuntimeWarning)
+    watches: list[train.Watch] = [
+        train.StopWhen(lambda: bool(stopped)),
+        _Bar(),
+        WandbWatch(options.wandb, options.runs, "train"),
+    ]
+    if cell.host.device == "cpu" or not torch.cuda.is_available():
+        # Small networks are slower with more threads, and one thread makes repeats bit-identical everywhere.
+        torch.set_num_threads(1)
+    record = store.ensure(
+        cell.stage,
+        lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),
+        on_wait=lambda stage: print(f"waiting for another process that trains {stage.key}", file=sys.stderr),
+    )
+    print(_result(cell.stage, record, store))
+    return 0
+
+
+def _result(stage: Stage, record: Record, store: Store) -> str:
+    lines = [f"{stage.label} seed {stage.replicate}: {store.folder(stage.key)}"]
+    for role, protocols in record["metrics"].items():
+        for protocol, scores in protocols.items():
+            miou = "none" if scores["miou"] is None else f"{scores['miou']:.2f} %"
+            lines.append(f"  {role:<8} {protocol:<5} mIoU {miou}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in record["notes"])])
+
+
+class _Bar:
+    """A progress bar for one training; quiet when not on a terminal."""
+
+    def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
+        self._bar = tqdm(desc=f"{stage.label} seed {stage.seed}", disable=not sys.stderr.isatty(), unit="step")
+
+    def step(self, stage: Stage, done: int, total: int) -> None:
+        if self._bar.total is None:
+            self._bar.reset(total)
+            self._bar.initial = done - 1
+        self._bar.n = done - 1
+        self._bar.update()
+
+    def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
+        miou = line.get("student_miou")
+        if miou is not None:
+            self._bar.set_postfix_str(f"loss {line['loss']:.3f}, mIoU {miou:.1f} %")
+
+    def end(self, stage: Stage, body: Record | None) -> None:
+        self._bar.close()
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from seminar import recipes, search
+
+    words: dict[str, tuple[Scalar, ...]] = sweeps.parse_words(options.words)
+    if options.seeds is not None:
+        if options.seeds < 1 or "seed" in words:
+            raise InputError(f"--seeds {options.seeds}: a number of at least 1, and not together with seed=")
+        words["seed"] = tuple(range(options.seeds))
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers {options.workers}: at least 1 is needed")
+    sweep = sweeps.load(options.file)
+    cells = recipes.cells(sweep, words)
+    store = Store(options.runs)
+    plan = search.make_plan(sweep, cells, store, options.workers)
+    print("\n".join(plan.lines()), flush=True)
+    if options.dry_run:
+        return 0
+    failed = search.run(plan, store, options.wandb)
+    for line in failed:
+        print(f"seminar: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    store = Store(options.runs)
+    keys = store.keys()
+    if not keys:
+        print(f"no training was begun in {options.runs}")
+        return 0
+    counts: Counter[str] = Counter()
+    print(f"{'key':<16}  {'status':<8} {'epochs':>9}  {'mIoU %':>6}  {'time':>7}  what")
+    for key in keys:
+        try:
+            print(_status_line(store, key, counts))
+        except InputError as error:
+            counts["damaged"] += 1
+            print(f"{key:<16}  damaged  {error}")
+    print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    return 0
+
+
+def _status_line(store: Store, key: str, counts: Counter[str]) -> str:
+    stage, status = store.stage(key), store.status(key)
+    counts[status] += 1
+    record, failure, curve = store.record(key), store.failure(key), store.curve(key)
+    miou = record["metrics"]["student"]["crop"]["miou"] if record is not None else None
+    shown = "-" if miou is None else f"{miou:.2f}"
+    seconds = f"{curve[-1]['seconds']:.0f} s" if curve else "-"
+    what = f"{stage.label} K={stage.modules} {stage.data.name} {stage.backbone} seed {stage.replicate}"
+    if status == "failed" and failure is not None:
+        what += f": {failure['error']}"
+    return f"{key:<16}  {status:<8} {len(curve):>4}/{stage.epochs:<4}  {shown:>6}  {seconds:>7}  {what}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Data sets. One class each, registered with `@datasets.register(name)`.
+
+A data set class takes keyword-only settings (each with a default; they enter the key of a stage) and keyword-only
+paths (typed `Path`; they do not, the fingerprint does), and offers what `Dataset` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from seminar.parts import Registry
+
+UNLABELLED = 255
+"""Label of a pixel that nobody labelled, and of VOC's void border."""
+PADDING = 254
+"""Label of a pixel outside the image; it takes part in nothing."""
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True)
+class Click:
+    """One click. `x`, `y`: zero-based fractional pixels, 0 <= x < width, pixel column floor(x). `cls`: class index."""
+
+    x: float
+    y: float
+    cls: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image: `image` (3, H, W) uint8 RGB; `mask` (H, W) uint8, classes and 255 = void; the clicks on it."""
+
+    id: str
+    image: Tensor
+    mask: Tensor
+    clicks: tuple[Click, ...]
+
+
+class Dataset(Protocol):
+    """What the rest of the suite asks of a data set."""
+
+    classes: tuple[str, ...]
+    """Names by class index; index 0 is the background."""
+
+    def __init__(self, **settings: Any) -> None: ...
+
+    def fingerprint(self) -> str:
+        """A short text that changes whenever images, masks, clicks or splits change. Cheap: no decoding of images."""
+        ...
+
+    def split(self, split: Split) -> Sequence[Example]:
+        """The examples of a split, made or read when indexed."""
+        ...
+
+
+datasets: Registry[type[Dataset]] = Registry("data")

@@ -1,0 +1,50 @@
+"""Pictures for people: an image with its clicks, the truth and the predictions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from seminar.data import Example
+
+_SMALLEST = 128
+_GAP = 4
+
+
+def palette(classes: int = 256) -> list[tuple[int, int, int]]:
+    """PASCAL VOC's colour map: colour of label k from the bits of k."""
+    colours: list[tuple[int, int, int]] = []
+    for label in range(classes):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
+        colours.append((rgb[0], rgb[1], rgb[2]))
+    return colours
+
+
+def colour(labels: Tensor) -> Image.Image:
+    """(H, W) labels as an RGB picture."""
+    picture = Image.fromarray(np.asarray(labels, dtype=np.uint8)).convert("P")
+    picture.putpalette([value for rgb in palette() for value in rgb])
+    return picture.convert("RGB")
+
+
+def strip(example: Example, predictions: Sequence[Tensor]) -> Image.Image:
+    """Image with clicks | truth | each prediction (H, W), enlarged by a whole factor where the image is small."""
+    _, height, width = example.image.shape
+    factor = max(1, -(-_SMALLEST // min(height, width)))
+    panels = [Image.fromarray(example.image.permute(1, 2, 0).numpy()), colour(example.mask)]
+    panels += [colour(prediction) for prediction in predictions]
+    panels = [panel.resize((width * factor, height * factor), Image.Resampling.NEAREST) for panel in panels]
+    draw = ImageDraw.Draw(panels[0])
+    for click in example.clicks:
+        x, y, radius = click.x * factor, click.y * factor, max(3, min(height, width) * factor // 80)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=palette()[click.cls], outline="white")
+    sheet = Image.new("RGB", (len(panels) * (width * factor + _GAP) - _GAP, height * factor), "white")
+    for number, panel in enumerate(panels):
+        sheet.paste(panel, (number * (width * factor + _GAP), 0))
+    return sheet

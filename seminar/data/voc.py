@@ -1,0 +1,233 @@
+"""PASCAL VOC 2012 (with or without the SBD masks) and its clicks, read from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from seminar.data import UNLABELLED, Click, Example, Split, datasets
+from seminar.spec import InputError
+
+CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+CACHE_BYTES = 10**9
+"""Decoded images and masks are kept in memory when all of them together need fewer bytes than this."""
+
+
+@datasets.register("voc")
+class Voc:
+    """A folder with `JPEGImages/<id>.jpg`, `SegmentationClassAug/` or else `SegmentationClass/<id>.png` (palette or
+    grey PNG: 0..20, 255 = void) and id lists `<name>.txt`, there or in `ImageSets/Segmentation[Aug]/`.
+
+    `root`: that folder, for example `VOCdevkit/VOC2012`. `clicks_fg`, `clicks_bg`: JSON files
+    `{id: [{"x", "y", "cls"}, ...]}`, by default looked for in `root` under either of their usual names; an id without
+    an entry has no clicks. `train_list`, `val_list`: names of the id lists. Examples are in the order of their ids,
+    so the order of a list has no effect. `clicks_outside`: what a click outside its image is; the published files hold
+    about 60 (x up to 1198, where no VOC image is wider than 500), which the paper's base code leaves out unseen.
+
+    Raises `InputError` for whatever is missing or malformed: here what needs no decoding, when an example is read what
+    does.
+    """
+
+    classes: tuple[str, ...] = CLASSES
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        clicks_fg: Path | None = None,
+        clicks_bg: Path | None = None,
+        train_list: str = "train",
+        val_list: str = "val",
+        clicks_outside: Literal["error", "drop"] = "error",
+    ) -> None:
+        self._drop_outside = clicks_outside == "drop"
+        self._images = _existing([_existing([root]) / "JPEGImages"])
+        self._masks = _existing([root / "SegmentationClassAug", root / "SegmentationClass"])
+        self._ids: dict[Split, list[str]] = {"train": _read_ids(root, train_list), "val": _read_ids(root, val_list)}
+        for folder, suffix in ((self._images, ".jpg"), (self._masks, ".png")):
+            present = {path.name for path in folder.iterdir()}
+            missing = [id for id in self._all_ids if id + suffix not in present]
+            if missing:
+                more = f", and {len(missing) - 1} more of the listed ids" if missing[1:] else ""
+                raise InputError(f"{folder / (missing[0] + suffix)}: no such file{more}")
+        # In order: our names, then those of the files as published
+        fg = clicks_fg or _existing(
+            [root / "clicks_fg.json", root / "voc_whats_the_point.json"], "; clicks_fg can name another file"
+        )
+        bg = clicks_bg or _existing(
+            [root / "clicks_bg.json", root / "voc_whats_the_point_bg_from_scribbles.json"],
+            "; clicks_bg can name another file",
+        )
+        self._clicks = {path: _read_clicks(path, self._all_ids) for path in (fg, bg)}
+        if not any(clicks.get(id) for clicks in self._clicks.values() for id in self._ids["train"]):
+            raise InputError(f"{fg}: no id of the list {train_list!r} has a click, neither here nor in {bg}")
+        self._splits = {split: _Examples(self, ids) for split, ids in self._ids.items()}
+
+    def split(self, split: Split) -> Sequence[Example]:
+        """The examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
+        return self._splits[split]
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over ids, clicks of the training images and sizes in bytes of all images and masks."""
+        clicks = [
+            [(click.x, click.y, click.cls) for clicks in self._clicks.values() for click in clicks.get(id, ())]
+            for id in self._ids["train"]
+        ]
+        sizes = [[path.stat().st_size for path in self._files(id)] for id in self._all_ids]
+        return hashlib.sha256(json.dumps([self._ids, clicks, sizes]).encode()).hexdigest()[:16]
+
+    def read(self, id: str) -> Example:
+        """Decode and check one example."""
+        image_path, mask_path = self._files(id)
+        image, mask = _decode(image_path, rgb=True), _decode(mask_path, rgb=False)
+        height, width = image.shape[:2]
+        if mask.shape != (height, width):
+            raise InputError(
+                f"{mask_path}: the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}"
+            )
+        wrong = (mask >= len(CLASSES)) & (mask != UNLABELLED)
+        if wrong.any():
+            raise InputError(f"{mask_path}: value {mask[wrong].min()} is neither a class 0..20 nor 255 (void)")
+        inside: list[Click] = []
+        for path, clicks in self._clicks.items():
+            for click in clicks.get(id, ()):
+                if 0 <= click.x < width and 0 <= click.y < height:
+                    inside.append(click)
+                elif not self._drop_outside:
+                    raise InputError(
+                        f"{path}: {id}: click x={click.x} y={click.y} is outside the {width}x{height} image; "
+                        "clicks_outside=drop leaves such clicks out"
+                    )
+        # permute makes no copy: channels stay innermost in memory, and torchvision resizes that several times faster.
+        return Example(
+            id=id,
+            image=torch.from_numpy(image).permute(2, 0, 1),
+            mask=torch.from_numpy(mask),
+            clicks=tuple(inside),
+        )
+
+    @cached_property
+    def small(self) -> bool:
+        """Whether all decoded images and masks fit into `CACHE_BYTES`. Reads headers, until they do not."""
+        total = 0
+        for id in self._all_ids:
+            path = self._files(id)[0]
+            try:
+                with Image.open(path) as image:
+                    total += image.width * image.height * 4
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            if total >= CACHE_BYTES:
+                return False
+        return True
+
+    @cached_property
+    def _all_ids(self) -> list[str]:
+        return sorted({*self._ids["train"], *self._ids["val"]})
+
+    def _files(self, id: str) -> tuple[Path, Path]:
+        return self._images / f"{id}.jpg", self._masks / f"{id}.png"
+
+
+class _Examples(Sequence[Example]):
+    def __init__(self, voc: Voc, ids: list[str]) -> None:
+        self._voc, self._ids = voc, ids
+        self._cache: dict[str, Example] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        id = self._ids[index]
+        if id in self._cache:
+            return self._cache[id]
+        example = self._voc.read(id)
+        if self._voc.small:
+            self._cache[id] = example
+        return example
+
+
+def _existing(paths: Sequence[Path], hint: str = "") -> Path:
+    """The first of `paths` that exists."""
+    for path in paths:
+        if path.exists():
+            return path
+    others = "".join(f" (nor {path.name})" for path in paths[1:])
+    raise InputError(f"{paths[0]}: not found{others}{hint}")
+
+
+def _read_ids(root: Path, name: str) -> list[str]:
+    folders = (root, root / "ImageSets" / "Segmentation", root / "ImageSets" / "SegmentationAug")
+    path = next((folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").exists()), None)
+    if path is None:
+        raise InputError(f"{root / name}.txt: not found (nor in ImageSets/Segmentation or ImageSets/SegmentationAug)")
+    ids = sorted(path.read_text(encoding="utf-8").split())
+    if not ids:
+        raise InputError(f"{path}: the list is empty")
+    for before, id in pairwise(ids):
+        if before == id:
+            raise InputError(f"{path}: {id} is listed twice")
+    return ids
+
+
+def _read_clicks(path: Path, ids: Iterable[str]) -> dict[str, tuple[Click, ...]]:
+    """The clicks of the given ids that have an entry."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(entries, dict):
+        raise InputError(f"{path}: expected an object {{image id: [click, ...]}}, got a {type(entries).__name__}")
+    return {id: tuple(_clicks(f"{path}: {id}", entries[id])) for id in ids if id in entries}
+
+
+def _clicks(where: str, entry: object) -> Iterator[Click]:
+    if not isinstance(entry, list):
+        raise InputError(f"{where}: expected a list of clicks, got {reprlib.repr(entry)}")
+    for click in entry:
+        match click:
+            case {"x": int() | float() as x, "y": int() | float() as y, "cls": int() as cls}:
+                if not 0 <= cls < len(CLASSES):
+                    raise InputError(f"{where}: click with cls {cls}, expected 0..20")
+                yield Click(float(x), float(y), cls)
+            case _:
+                raise InputError(f"{where}: expected a click with numbers x, y and cls, got {reprlib.repr(click)}")
+
+
+def _decode(path: Path, rgb: bool) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB, or (H, W) values as stored."""
+    try:
+        with Image.open(path) as image:
+            if not rgb and image.mode not in ("P", "L"):
+                raise InputError(f"{path}: a mask is a palette or grey 8-bit PNG, this one has mode {image.mode}")
+            return np.array(image.convert("RGB") if rgb else image)
+    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    # PIL's message for an unknown format repeats the path
+    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+    return InputError(f"{path}: unreadable image ({reason})")

@@ -1,0 +1,150 @@
+"""The paper's losses, one decorated function each.
+
+A loss names the inputs it needs as positional parameters, out of
+
+    student  (B, C, H, W) float   logits of the student
+    teacher  (B, C, H, W) float   logits of the EMA teacher, without gradient; asking for it gives the stage a teacher
+    labels   (B, H, W)    long    drawn clicks: class, 255 unlabelled, 254 padding
+    masks    (B, H, W)    long    dense ground truth: class, 255 void, 254 padding
+    pseudo   (B, H, W)    long    arg-max of the frozen ancillary student, 254 padding; asking for it gives an ancillary
+    image    (B, 3, H, W) float   RGB in 0..255, augmented as the network saw it
+    inside   (B, H, W)    bool    False on padding
+
+and its settings as keyword-only parameters with defaults. Everything else (the words `lambda_NAME`, `NAME_SETTING`,
+`NAME_ramp`, the key, the log columns) follows from the signature: adding a loss is adding a function here.
+All losses are means, so none depends on the batch or the crop, and all are computed in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from seminar import crf as dense_crf
+from seminar.data import PADDING, UNLABELLED
+from seminar.parts import Entry, Registry
+
+Loss = Callable[..., Tensor]
+INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
+Positive = Annotated[float, Field(gt=0)]
+Region = Literal["all", "unlabelled"]
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The paper's weight (lambda) and ramp (fraction of the epochs over which the weight rises from 0) of a loss."""
+
+    weight: float
+    ramp: float
+
+
+losses: Registry[Loss] = Registry("losses")
+defaults: dict[str, Defaults] = {}
+
+
+def term(name: str, weight: float = 1.0, ramp: float = 0.0) -> Callable[[Loss], Loss]:
+    """Decorator: register a loss under `name` with its default weight and ramp."""
+
+    def decorate(function: Loss) -> Loss:
+        entry = losses.add(name, function)
+        strange = set(entry.inputs) - set(INPUTS)
+        if strange:
+            raise TypeError(f"loss {name!r} asks for {sorted(strange)}; inputs are {INPUTS}")
+        defaults[name] = Defaults(weight, ramp)
+        return function
+
+    return decorate
+
+
+def needs(name: str, entry: Entry[Loss]) -> bool:
+    """Whether the loss reads the input `name`."""
+    return name in entry.inputs
+
+
+@term("pce")
+def partial_cross_entropy(
+    student: Tensor, labels: Tensor, *, normalizer: Literal["batch", "rloss"] = "batch"
+) -> Tensor:
+    """L_pCE, Eq. 2: cross-entropy over the clicked pixels only.
+
+    `normalizer="batch"`: mean over all labelled pixels of the batch. `"rloss"`: that mean divided once more by the
+    batch size, as the base implementation does. No labelled pixel gives exactly 0 with a zero gradient.
+    """
+    labelled = labels < PADDING
+    total = _cross_entropy_sum(student, labels, labelled)
+    mean = total / labelled.sum().clamp(min=1)
+    return mean / len(student) if normalizer == "rloss" else mean
+
+
+@term("ce")
+def cross_entropy(student: Tensor, masks: Tensor) -> Tensor:
+    """Full supervision: mean cross-entropy over all pixels of the dense masks, void and padding left out."""
+    known = masks < PADDING
+    return _cross_entropy_sum(student, masks, known) / known.sum().clamp(min=1)
+
+
+@term("pcons", weight=200.0, ramp=2 / 3)
+def pixel_consistency(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    inside: Tensor,
+    *,
+    classes: Literal["mean", "sum"] = "mean",
+    region: Region = "all",
+) -> Tensor:
+    """L_pCons, Eq. 3: mean over the pixels of the squared difference of the two softmaxes (>= 0; no gradient to the
+    teacher).
+
+    The printed minus sign is a misprint. `classes="mean"` averages over the C classes as well (lambda 200 then brings
+    it to the size of L_pCE, as the text says), `"sum"` is the literal norm, C times larger. `region="unlabelled"`
+    leaves the clicked pixels out (Eq. 8).
+    """
+    p = F.softmax(student.float(), dim=1)
+    q = F.softmax(teacher.detach().float(), dim=1)
+    squared = (p - q).square().sum(dim=1)
+    pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
+    mean = (squared * pixels).sum() / pixels.sum().clamp(min=1)
+    return mean / student.shape[1] if classes == "mean" else mean
+
+
+@term("crf")
+def crf(
+    student: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    *,
+    sigma_rgb: Positive = 15.0,
+    sigma_xy: Positive = 100.0,
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.5,
+) -> Tensor:
+    """L_CRF, Eq. 4: dense Gaussian-kernel regulariser over position and colour, in the units of `seminar.crf`.
+
+    `sigma_rgb` in grey levels of 0..255. `sigma_xy` in pixels of a 513-pixel crop; it scales with the crop. The loss
+    is computed on a map `scale` times the crop: image and padding by nearest neighbour, softmax bilinear.
+    """
+    side = student.shape[-1]
+    size = [max(1, round(edge * scale)) for edge in student.shape[-2:]]
+    p = F.interpolate(F.softmax(student.float(), dim=1), size=size, mode="bilinear", align_corners=False)
+    small = F.interpolate(image.float(), size=size, mode="nearest")
+    keep = F.interpolate(inside[:, None].float(), size=size, mode="nearest")[:, 0] > 0
+    return dense_crf.dense_crf_loss(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy * side / 513 * scale)
+
+
+@term("pseudo")
+def pseudo_cross_entropy(student: Tensor, pseudo: Tensor) -> Tensor:
+    """L_pseudo, Eq. 6: mean cross-entropy over all pixels with the arg-max of the frozen ancillary student."""
+    inside = pseudo < PADDING
+    return _cross_entropy_sum(student, pseudo, inside) / inside.sum().clamp(min=1)
+
+
+def _cross_entropy_sum(logits: Tensor, target: Tensor, where: Tensor) -> Tensor:
+    """Sum of the cross-entropy over the pixels where `where` is True."""
+    ignored = -100
+    return F.cross_entropy(logits.float(), torch.where(where, target, ignored), ignore_index=ignored, reduction="sum")

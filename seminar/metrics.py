@@ -1,0 +1,78 @@
+"""Segmentation metrics from confusion counts. All values in percent; None where a value does not exist."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Scores = dict[str, Any]
+# Background logit biases that the oracle may choose from; outer bins catch everything beyond.
+_BIASES = torch.arange(-60, 61) / 10
+
+
+class Confusion:
+    """Confusion counts over a data set, for every additive bias on the background logit at once.
+
+    A pixel is background under bias b exactly where max_fg - bg <= b (arg-max takes the first of
+    equals). So it is enough to count, by ground truth and best foreground class, how many pixels fall between two
+    neighbouring biases.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self._counts = torch.zeros(classes, classes, len(_BIASES) + 1, dtype=torch.int64)
+        self._plain = torch.zeros(classes, classes, dtype=torch.int64)
+
+    def add(self, logits: Tensor, mask: Tensor) -> None:
+        """Count `logits` (B, C, H, W) against `mask` (B, H, W); values of the mask >= C are left out."""
+        known = mask < self.classes
+        truth = mask[known].long()
+        pixels = logits.float().movedim(1, -1)[known]
+        best, foreground = pixels[:, 1:].max(1)
+        gap = torch.bucketize(best - pixels[:, 0], _BIASES.to(best.device))
+        foreground = foreground + 1
+        flat = (truth * self.classes + foreground) * (len(_BIASES) + 1) + gap
+        self._counts += torch.bincount(flat, minlength=self._counts.numel()).view_as(self._counts).cpu()
+        plain = truth * self.classes + pixels.argmax(1)
+        self._plain += torch.bincount(plain, minlength=self._plain.numel()).view_as(self._plain).cpu()
+
+    def scores(self) -> Scores:
+        """`miou`, `iou` per class, `background_recall`, `foreground_recall` (mean over the foreground classes), and
+        `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`)."""
+        iou, recall = _iou(self._plain), _recall(self._plain)
+        biased = [(mean(_iou(self._at(index))), bias) for index, bias in enumerate(_BIASES.tolist())]
+        best, bias = max(biased, key=lambda pair: (-1.0 if pair[0] is None else pair[0], -abs(pair[1])))
+        return {
+            "miou": mean(iou),
+            "iou": iou,
+            "background_recall": recall[0],
+            "foreground_recall": mean(recall[1:]),
+            "miou_bias": best,
+            "background_bias": None if best is None else round(bias, 1),
+        }
+
+    def _at(self, index: int) -> Tensor:
+        """(C, C) counts, truth by prediction, under the bias `_BIASES[index]`."""
+        result = self._counts[:, :, index + 1 :].sum(2)
+        result[:, 0] = self._counts[:, :, : index + 1].sum((1, 2))
+        return result
+
+
+def _iou(counts: Tensor) -> list[float | None]:
+    """IoU per class; None for a class that is neither in the truth nor predicted."""
+    hits = counts.diagonal().double()
+    union = counts.sum(0) + counts.sum(1) - hits
+    return [100 * float(h / u) if u else None for h, u in zip(hits, union)]
+
+
+def _recall(counts: Tensor) -> list[float | None]:
+    return [100 * float(h / n) if n else None for h, n in zip(counts.diagonal().double(), counts.sum(1))]
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Mean of the values that exist; None if there is none."""
+    existing = [value for value in values if value is not None]
+    return math.fsum(existing) / len(existing) if existing else None

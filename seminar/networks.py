@@ -1,0 +1,330 @@
+"""The segmentation network: DeepLabV3+ on a registered backbone.
+
+Shapes are written (B, C, H, W); "/4" means at stride 4. Sizes need not be multiples of the stride: a layer of stride 2
+makes ceil(n / 2) of n, and the logits come back at the size of the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import (
+    MobileNet_V2_Weights,
+    ResNet101_Weights,
+    mobilenet_v2,
+    resnet101,
+)
+from torchvision.models.resnet import BasicBlock
+
+from seminar.spec import InputError, unknown
+
+OutputStride = Literal[8, 16]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a backbone gives, and the size of the head that suits it.
+
+    `body` maps the image to the high-level features (`high` channels); the output of its child `tap` is the low-level
+    features (`low` channels, /4). `width`: channels of ASPP and decoder; `rates`: dilations of the ASPP's 3x3
+    convolutions; `low_width`: channels to which the decoder reduces the low-level features.
+    """
+
+    body: nn.Sequential
+    tap: str
+    low: int
+    high: int
+    width: int
+    rates: tuple[int, ...]
+    low_width: int
+
+
+Make = Callable[[OutputStride], Anatomy]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A registered backbone. `imagenet`: torchvision's weights, if there are any.
+
+    Their layers are named `prefix` + the name in the body; those under `unused` only feed torchvision's classifier.
+    """
+
+    make: Make
+    imagenet: Any = None
+    prefix: str = ""
+    unused: tuple[str, ...] = ()
+
+
+BACKBONES: dict[str, Backbone] = {}
+
+
+def _backbone(name: str, **rest: Any) -> Callable[[Make], Make]:
+    """Decorator: make the function below known as backbone `name`; `rest` are the other fields of `Backbone`."""
+
+    def register(make: Make) -> Make:
+        BACKBONES[name] = Backbone(make, **rest)
+        return make
+
+    return register
+
+
+def _find(name: str) -> Backbone:
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
+@_backbone("small_resnet")
+def _small_resnet(output_stride: OutputStride) -> Anatomy:
+    """For small images, trained from scratch: 0.31 M parameters with its head."""
+
+    def block(inputs: int, outputs: int, stride: int) -> BasicBlock:
+        same = stride == 1 and inputs == outputs
+        shortcut = None if same else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+        return BasicBlock(inputs, outputs, stride, shortcut)
+
+    stages = [block(16, 16, 1), block(16, 32, 2), block(32, 64, 2), block(64, 96, output_stride // 8)]
+    if output_stride == 8:
+        _dilate(stages[-1], 2)
+    body = nn.Sequential(_conv_bn_relu(3, 16, 3, stride=2), *stages)
+    _initialise(body)
+    return Anatomy(body, tap="2", low=32, high=96, width=32, rates=(2, 4), low_width=16)
+
+
+@_backbone(
+    "mobilenet_v2",
+    imagenet=MobileNet_V2_Weights.IMAGENET1K_V1,
+    prefix="features.",
+    unused=("classifier.", "features.18."),
+)
+def _mobilenet_v2(output_stride: OutputStride) -> Anatomy:
+    """torchvision's, without the 1x1 convolution to 1280 channels that only feeds its classifier."""
+    body = mobilenet_v2(weights=None).features[:18]
+    dilation = 1
+    for first, stop, stride in ((7, 14, 16), (14, 18, 32)):  # blocks [first, stop) are at /stride in torchvision's
+        if stride > output_stride:
+            # As in torchvision's ResNet, the block that loses its stride keeps the dilation of the blocks before it.
+            _dilate(body[first], dilation)
+            dilation *= 2
+            _dilate(body[first + 1 : stop], dilation)
+    return Anatomy(body, tap="3", low=24, high=320, width=256, rates=_rates(output_stride), low_width=48)
+
+
+@_backbone("resnet101", imagenet=ResNet101_Weights.IMAGENET1K_V1, unused=("fc.",))
+def _resnet101(output_stride: OutputStride) -> Anatomy:
+    net = resnet101(weights=None, replace_stride_with_dilation=[False, output_stride == 8, True])
+    body = nn.Sequential()
+    for name, part in net.named_children():
+        if name not in ("avgpool", "fc"):
+            body.add_module(name, part)
+    return Anatomy(body, tap="layer1", low=256, high=2048, width=256, rates=_rates(output_stride), low_width=48)
+
+
+def _rates(output_stride: OutputStride) -> tuple[int, ...]:
+    return (6, 12, 18) if output_stride == 16 else (12, 24, 36)
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, dilation * (size // 2), dilation, bias=False)
+
+
+def _conv_bn_relu(inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    conv = _conv(inputs, outputs, size, stride, dilation)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _dilate(blocks: nn.Module, dilation: int) -> None:
+    """Give every 3x3 convolution stride 1 and this dilation."""
+    for part in blocks.modules():
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3):
+            part.stride, part.dilation, part.padding = (1, 1), (dilation, dilation), (dilation, dilation)
+
+
+def _initialise(net: nn.Module) -> None:
+    """Kaiming-normal convolutions without bias, from torch's global generator (BatchNorm is 1 and 0 from the start)."""
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def _resize(x: Tensor, size: torch.Size) -> Tensor:
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
+
+
+class Encoder(nn.Module):
+    """The backbone: image (B, 3, H, W) -> low-level features (B, low, /4), high-level features (B, high, /8 or /16)."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        super().__init__()
+        self.body, self.tap = anatomy.body, anatomy.tap
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        low = x = image
+        for name, part in self.body.named_children():
+            x = part(x)
+            if name == self.tap:
+                low = x
+        return low, x
+
+
+class ASPP(nn.Module):
+    """High-level features (B, high, h, w) -> (B, width, h, w).
+
+    The image-pooling branch has one value per image and channel, so its BatchNorm needs at least two images to train.
+    """
+
+    def __init__(self, inputs: int, width: int, rates: tuple[int, ...]) -> None:
+        super().__init__()
+        convs = [_conv_bn_relu(inputs, width, 3, dilation=rate) for rate in rates]
+        self.branches = nn.ModuleList([_conv_bn_relu(inputs, width, 1), *convs])
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), _conv_bn_relu(inputs, width, 1))
+        self.project = nn.Sequential(_conv_bn_relu(width * (len(rates) + 2), width, 1), nn.Dropout(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [branch(x) for branch in self.branches]
+        # A copy in the layout of the other branches: joined with a stride-0 view they would all fall back to NCHW.
+        parts.append(torch.empty_like(parts[0]).copy_(self.pool(x)))
+        out: Tensor = self.project(torch.cat(parts, dim=1))
+        return out
+
+
+class Decoder(nn.Module):
+    """Low-level features (B, low, /4) and ASPP output (B, width, h, w) -> logits (B, classes, /4)."""
+
+    def __init__(self, low: int, low_width: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.reduce = _conv_bn_relu(low, low_width, 1)
+        self.refine = nn.Sequential(
+            _conv_bn_relu(low_width + width, width, 3),
+            nn.Dropout(0.5),
+            _conv_bn_relu(width, width, 3),
+            nn.Dropout(0.1),
+        )
+        self.classify = nn.Conv2d(width, classes, 1)
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        out: Tensor = self.classify(self.refine(torch.cat([_resize(high, low.shape[2:]), self.reduce(low)], dim=1)))
+        return out
+
+
+class DeepLabV3Plus(nn.Module):
+    """Normalised image (B, 3, H, W), H and W >= 16 -> logits (B, classes, H, W) in float32; to train, B >= 2.
+
+    With `freeze_bn` the backbone's BatchNorm layers stay in eval mode also in `train()`: their running statistics are
+    used and kept. Their weight and bias still train, as is usual, and so does the BatchNorm of ASPP and decoder.
+    """
+
+    def __init__(self, backbone: str, classes: int, output_stride: OutputStride, freeze_bn: bool = False) -> None:
+        super().__init__()
+        anatomy = _find(backbone).make(output_stride)
+        self.backbone, self.freeze_bn = backbone, freeze_bn
+        self.encoder = Encoder(anatomy)
+        self.aspp = ASPP(anatomy.high, anatomy.width, anatomy.rates)
+        self.decoder = Decoder(anatomy.low, anatomy.low_width, anatomy.width, classes)
+        _initialise(self.aspp)
+        _initialise(self.decoder)
+        self.train()
+
+    def forward(self, image: Tensor) -> Tensor:
+        low, high = self.encoder(image)
+        logits = self.decoder(low, self.aspp(high))
+        return _resize(logits.float(), image.shape[2:])
+
+    def train(self, mode: bool = True) -> DeepLabV3Plus:
+        super().train(mode)
+        if self.freeze_bn:
+            for part in self.encoder.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
+        return self
+
+
+def build(backbone: str, classes: int, output_stride: OutputStride, freeze_bn: bool = False) -> DeepLabV3Plus:
+    """A new network in train mode; its random weights come from torch's global generator, which the caller seeds."""
+    return DeepLabV3Plus(backbone, classes, output_stride, freeze_bn)
+
+
+def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> list[dict[str, Any]]:
+    """For an optimiser: the backbone at `lr`, ASPP and decoder at `lr * head_lr_factor`."""
+    head = [*net.aspp.parameters(), *net.decoder.parameters()]
+    return [{"params": list(net.encoder.parameters()), "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
+
+
+def _imagenet(backbone: str) -> Any:
+    """torchvision's ImageNet weights (a member of its enum)."""
+    weights = _find(backbone).imagenet
+    if weights is None:
+        names = ", ".join(sorted(name for name, entry in BACKBONES.items() if entry.imagenet is not None))
+        raise InputError(f"backbone={backbone!r}: there are no ImageNet weights for it, only for {names}")
+    return weights
+
+
+def pretrained_identity(backbone: str, weights: Path | None) -> str:
+    """The name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing.
+
+    torchvision ends its file names with the first 8 digits of the SHA-256, so a copy of its file has its identity.
+    """
+    download = _imagenet(backbone)
+    if weights is None:
+        return PurePosixPath(download.url).stem
+    try:
+        return f"{backbone}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+    except OSError as error:
+        raise InputError(f"weights={weights}: {error.strerror}") from None
+
+
+def _read(backbone: str, weights: Path | None) -> Any:
+    """The state dict in the file `weights`, or torchvision's (from its cache or by download)."""
+    download = _imagenet(backbone)
+    options: dict[str, Any] = {"weights_only": True, "map_location": "cpu"}
+    if weights is None:
+        try:
+            return download.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, **options)
+        except (OSError, HTTPException, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{download.url}: cannot be downloaded ({reason}); pass weights=PATH of a local copy"
+            ) from None
+    try:
+        return torch.load(weights, **options)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = getattr(error, "strerror", None) or "is no state dict that torch.load(weights_only=True) can read"
+        raise InputError(f"weights={weights}: {reason}") from None
+
+
+def load_pretrained(net: DeepLabV3Plus, weights: Path | None) -> None:
+    """Load ImageNet weights into the backbone, in place: a torchvision state dict from a file, or (None) torchvision's.
+
+    Every layer of the backbone must be there in its shape, and nothing else but torchvision's classifier.
+    """
+    entry, source = _find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
+    given = _read(net.backbone, weights)
+    if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
+        raise InputError(f"{source}: is no state dict (names with tensors)")
+    given = {name: value for name, value in given.items() if not str(name).startswith(entry.unused)}
+    wanted = {entry.prefix + name: value for name, value in net.encoder.body.state_dict().items()}
+    wrong = [f"{name} is unexpected" for name in given if name not in wanted]
+    for name, value in wanted.items():
+        if name in given and given[name].shape != value.shape:
+            wrong.append(f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}")
+        # Files older than this counter lack it, and BatchNorm with a momentum does not read it.
+        elif name not in given and not name.endswith("num_batches_tracked"):
+            wrong.append(f"{name} is missing")
+    if wrong:
+        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
+        raise InputError(f"{source}: {len(wrong)} layers do not fit {net.backbone}: {shown}")
+    net.encoder.body.load_state_dict(
+        {name.removeprefix(entry.prefix): value for name, value in given.items()}, strict=False
+    )

@@ -1,0 +1,266 @@
+"""Words to stages: what a user writes (`losses=pce+crf alpha=0.99 seed=1`) becomes the frozen `Stage` values.
+
+A profile sets words, a sweep point or the command line sets more, the paper's values fill the rest. A word that no
+stage of a request reads is refused when it was given by hand, since somebody expected it to do something.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seminar import losses as loss_terms
+from seminar import networks
+from seminar.data import Dataset, creatures, datasets, voc
+from seminar.losses import losses
+from seminar.spec import InputError, Part, Scalar, Stage, Term, one_line, unknown
+from seminar.sweep import Point, Sweep
+
+__all__ = ["Cell", "Host", "cells", "creatures", "profiles", "voc"]
+
+PAPER: dict[str, Scalar] = {
+    "losses": "pce+crf+pcons+pseudo",
+    "modules": 1,
+    "click_size": 1,
+    "click_order": "geometry_first",
+    "output_stride": 16,
+    "pretrained": "none",
+    "freeze_bn": False,
+    "alpha": 0.999,
+    "teacher_bn": "own",
+    "epochs": 60,
+    "batch_size": 12,
+    "lr": 0.007,
+    "head_lr_factor": 10.0,
+    "warmup_steps": 0,
+    "poly_power": 0.9,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "precision": "fp32",
+    "crop": 513,
+    "scale_min": 0.5,
+    "scale_max": 2.0,
+    "flip": True,
+    "augment_noise": "blur",
+    "eval_every": 1,
+    "seed": 0,
+}
+"""The paper's setting, or that of the implementation it builds on where the paper is silent. Settings of losses and
+data sets have their defaults at the parts themselves."""
+
+MODULE_SEED = 1000
+"""The k-th model of a chain trains with seed + 1000 k: every model of a chain differs, and seeds 0..999 never meet."""
+
+
+class Host(BaseModel):
+    """How stages run here. Nothing of it changes what a stage *is*, so nothing of it is in the key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = "auto"
+    loader_workers: int = Field(default=0, ge=0)
+    weights: Path | None = None
+    data_paths: tuple[tuple[str, Path], ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a sweep and the stage (with its chain) that answers it."""
+
+    point: Point
+    stage: Stage
+    host: Host
+
+
+def profiles() -> list[str]:
+    """Names of the built-in profiles."""
+    return sorted(
+        path.name.removesuffix(".yaml") for path in _profile_folder().iterdir() if path.name.endswith(".yaml")
+    )
+
+
+def cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]] | None = None) -> list[Cell]:
+    """Every cell of the sweep with `words` put over it.
+
+    Raises `InputError` for unknown words, bad values, words that no cell reads, and whatever is wrong with the data.
+    """
+    asked = sweep.override(words or {})
+    used: set[str] = {"profile"}
+    known = {"profile", *known_words()}
+    for word in asked.parameters:
+        if word not in known:
+            raise unknown("word", word, known)
+    result = [_cell(point, used, known) for point in asked.points]
+    for word in asked.parameters:
+        if word not in used:
+            values = ",".join(map(str, asked.parameters[word]))
+            raise InputError(f"{word}={values}: nothing in this request reads {word!r}; leave it out")
+    return result
+
+
+@functools.cache
+def known_words() -> frozenset[str]:
+    """Every word there is."""
+    words = {*PAPER, "data", "backbone", "device", "loader_workers", "weights"}
+    for name in datasets:
+        words |= {f"data_{setting}" for setting in (*datasets[name].settings, *datasets[name].paths)}
+    for name in losses:
+        words |= {f"lambda_{name}", f"{name}_ramp", *(f"{name}_{setting}" for setting in losses[name].settings)}
+    return frozenset(words)
+
+
+class _Words:
+    """Words with a memory of which were read."""
+
+    def __init__(self, values: Mapping[str, Scalar], used: set[str]) -> None:
+        self._values, self._used = values, used
+
+    def take(self, word: str, default: Scalar | None = None) -> Any:
+        self._used.add(word)
+        value = self._values.get(word, default)
+        if value is None:
+            raise InputError(f"word {word!r} is missing: the profile must set it")
+        return value
+
+    def given(self, prefix: str, names: Iterable[str]) -> dict[str, Scalar]:
+        """The words `prefix + name` that have a value, by name."""
+        self._used |= {prefix + name for name in names}
+        return {name: self._values[prefix + name] for name in names if prefix + name in self._values}
+
+
+def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
+    profile = str(point.get("profile", "creatures"))
+    preset = _profile(profile)
+    for word in preset:
+        if word not in known:
+            raise InputError(f"profile {profile!r}: {unknown('word', word, known)}")
+    words = _Words({**PAPER, **preset, **point}, used)
+
+    entry = datasets[str(words.take("data"))]
+    data = Part(name=entry.name, settings=entry.coerce("data_", words.given("data_", entry.settings)))
+    paths = {name: Path(str(path)) for name, path in words.given("data_", entry.paths).items()}
+    host_words = words.given("", ("device", "loader_workers", "weights"))
+    try:
+        host = Host.model_validate({**host_words, "data_paths": tuple(sorted(paths.items()))})
+    except ValidationError as error:
+        raise InputError(one_line(error)) from None
+
+    terms = _terms(words)
+    chain_length = 1
+    if any(loss_terms.needs("pseudo", losses[term.name]) for term in terms):
+        modules = words.take("modules")
+        if not isinstance(modules, int) or isinstance(modules, bool) or modules < 0:
+            raise InputError(f"modules={modules!r}: K, the number of student-student modules, is a whole number >= 0")
+        chain_length = modules + 1
+    common = _common(words, data, paths, host)
+    seed = words.take("seed")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MODULE_SEED:
+        raise InputError(f"seed={seed!r}: a seed is a whole number from 0 to {MODULE_SEED - 1}")
+    stage: Stage | None = None
+    for module in range(chain_length):
+        here = tuple(t for t in terms if module or not loss_terms.needs("pseudo", losses[t.name]))
+        if not here:
+            raise InputError(f"losses={words.take('losses')!r}: the ancillary would have no loss to learn from")
+        stage = _stage(words, common, here, seed + MODULE_SEED * module, stage)
+    assert stage is not None
+    return Cell(point, stage, host)
+
+
+def _terms(words: _Words) -> tuple[Term, ...]:
+    text = str(words.take("losses"))
+    names = text.split("+")
+    if len(set(names)) != len(names):
+        raise InputError(f"losses={text!r}: a term is named twice")
+    terms: list[Term] = []
+    for name in sorted(names):
+        if name not in losses:
+            raise InputError(f"losses={text!r}: no term {name!r}; {unknown('term', name, losses)}")
+        weight = words.take(f"lambda_{name}", loss_terms.defaults[name].weight)
+        if weight == 0:
+            continue  # A term of weight 0 is no term: the row is then the same training as the one without it.
+        ramp = words.take(f"{name}_ramp", loss_terms.defaults[name].ramp)
+        entry = losses[name]
+        settings = entry.coerce(f"{name}_", words.given(f"{name}_", entry.settings))
+        try:
+            terms.append(Term(name=name, weight=weight, ramp=ramp, settings=settings))
+        except ValidationError as error:
+            wrong = str(error.errors()[0]["loc"][0])
+            word = f"lambda_{name}" if wrong == "weight" else f"{name}_{wrong}"
+            raise InputError(f"{word}={error.errors()[0]['input']!r}: {error.errors()[0]['msg']}") from None
+    if not terms:
+        raise InputError(f"losses={text!r}: all weights are 0, there is nothing to learn from")
+    return tuple(terms)
+
+
+def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) -> dict[str, Any]:
+    """The fields that all stages of a chain share."""
+    backbone = str(words.take("backbone"))
+    if backbone not in networks.BACKBONES:
+        raise unknown("backbone", backbone, networks.BACKBONES)
+    pretrained = words.take("pretrained")
+    if pretrained not in ("none", "imagenet"):
+        raise unknown("pretrained", pretrained, ("none", "imagenet"))
+    names = set(Stage.model_fields) & set(PAPER)
+    special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "click_size", "click_order"}
+    return {
+        "data": data,
+        "data_fingerprint": _open(data, tuple(sorted(paths.items()))).fingerprint(),
+        "backbone": backbone,
+        "pretrained": networks.pretrained_identity(backbone, host.weights) if pretrained == "imagenet" else "none",
+        **{name: words.take(name) for name in sorted(names - special)},
+    }
+
+
+def _stage(
+    words: _Words, common: Mapping[str, Any], terms: tuple[Term, ...], seed: int, ancillary: Stage | None
+) -> Stage:
+    def reads(name: str) -> bool:
+        return any(loss_terms.needs(name, losses[term.name]) for term in terms)
+
+    clicks, teacher = reads("labels"), reads("teacher")
+    fields = {
+        **common,
+        "losses": terms,
+        "click_size": words.take("click_size") if clicks else None,
+        "click_order": words.take("click_order") if clicks else None,
+        "alpha": words.take("alpha") if teacher else None,
+        "teacher_bn": words.take("teacher_bn") if teacher else None,
+        "seed": seed,
+        "ancillary": ancillary,
+    }
+    try:
+        return Stage.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(one_line(error)) from None
+
+
+@functools.lru_cache(maxsize=16)
+def _open(data: Part, paths: tuple[tuple[str, Path], ...]) -> Dataset:
+    return datasets[data.name].make(**dict(data.settings), **dict(paths))
+
+
+def open_data(stage: Stage, host: Host) -> Dataset:
+    """The data set of a stage. Raises `InputError` if what lies there is no longer what the stage was planned with."""
+    dataset = _open(stage.data, host.data_paths)
+    if dataset.fingerprint() != stage.data_fingerprint:
+        raise InputError(f"data {stage.data.name!r} has changed since this stage was planned; plan it again")
+    return dataset
+
+
+@functools.cache
+def _profile(name: str) -> dict[str, Scalar]:
+    if name not in profiles():
+        raise unknown("profile", name, profiles())
+    preset = yaml.safe_load((_profile_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    return {str(word): value for word, value in preset.items()}
+
+
+def _profile_folder() -> Any:
+    return resources.files("seminar") / "profiles"

@@ -1,0 +1,168 @@
+"""What one training *is*: the frozen value `Stage`, and the key that names it.
+
+Imports no torch, so that planning, status and tables start at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RECIPE = 1
+"""Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
+
+Scalar = bool | int | float | str
+Settings = tuple[tuple[str, Scalar], ...]
+
+
+class InputError(ValueError):
+    """Something the user wrote cannot be used. The message is one line: the thing, the value, the choices."""
+
+
+def unknown(thing: str, value: object, choices: Iterable[str]) -> InputError:
+    """The error for a name that is none of `choices`, with the nearest choice as a guess."""
+    names = sorted(choices)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    guess = f"; did you mean {near[0]!r}?" if near else ""
+    return InputError(f"{thing}={value!r}: choose from {', '.join(names)}{guess}")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class Part(_Value):
+    """A registered part (a loss term, a data set) by name, with all settings that it reads, sorted by name."""
+
+    name: str
+    settings: Settings = ()
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Part:
+        names = [name for name, _ in self.settings]
+        if names != sorted(set(names)):
+            raise ValueError(f"settings of {self.name!r} must be sorted and unique, got {names}")
+        return self
+
+
+class Term(Part):
+    """One loss term: its weight (lambda) and the fraction of the epochs over which the weight rises from 0."""
+
+    weight: Annotated[float, Field(gt=0)]
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Stage(_Value):
+    """One training to its end.
+
+    A stage with an `ancillary` is a primary: the frozen ancillary student writes its pseudo-labels. A chain of K
+    student-student modules is K + 1 nested stages. A setting that has no effect on a stage is None in it (`alpha`
+    where nothing asks for a teacher, `click_size` where nothing reads clicks), so equal trainings are equal values.
+    Where and how a stage runs (device, loader processes, paths) is no part of it: see `recipes.Host`.
+    """
+
+    data: Part
+    data_fingerprint: str
+    click_size: Literal[1, 3, 5] | None
+    click_order: Literal["geometry_first", "raster_first"] | None
+
+    backbone: str
+    output_stride: Literal[8, 16]
+    pretrained: str
+    freeze_bn: bool
+
+    losses: Annotated[tuple[Term, ...], Field(min_length=1)]
+    alpha: Annotated[float, Field(ge=0, lt=1)] | None
+    teacher_bn: Literal["own", "copy", "ema"] | None
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    lr: Annotated[float, Field(gt=0)]
+    head_lr_factor: Annotated[float, Field(gt=0)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    poly_power: Annotated[float, Field(ge=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    precision: Literal["fp32", "bf16"]
+
+    crop: Annotated[int, Field(ge=16)]
+    scale_min: Annotated[float, Field(gt=0)]
+    scale_max: Annotated[float, Field(gt=0)]
+    flip: bool
+    augment_noise: Literal["blur", "noise", "none"]
+
+    eval_every: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)]
+    ancillary: Stage | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Stage:
+        names = [term.name for term in self.losses]
+        if names != sorted(set(names)):
+            raise ValueError(f"losses must be sorted and unique, got {names}")
+        if (self.alpha is None) != (self.teacher_bn is None):
+            raise ValueError("alpha and teacher_bn are both given (there is a teacher) or both None")
+        if (self.click_size is None) != (self.click_order is None):
+            raise ValueError("click_size and click_order are both given (clicks are read) or both None")
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}")
+        if self.ancillary is not None:
+            # The two students must be different networks: with one seed the primary would repeat its ancillary.
+            if self.seed in {stage.seed for stage in self.ancillary.chain}:
+                raise ValueError(f"seed={self.seed}: the primary and an ancillary have the same seed")
+            if self.ancillary.data != self.data or self.ancillary.data_fingerprint != self.data_fingerprint:
+                raise ValueError("the primary and its ancillary must be trained on the same data")
+        return self
+
+    @property
+    def chain(self) -> tuple[Stage, ...]:
+        """All trainings this one needs, itself last: `(ancillary of ancillary, ..., self)`."""
+        before = self.ancillary.chain if self.ancillary is not None else ()
+        return (*before, self)
+
+    @property
+    def modules(self) -> int:
+        """K, the number of student-student modules: 0 for a stage without ancillary."""
+        return len(self.chain) - 1
+
+    @property
+    def replicate(self) -> int:
+        """The seed that a sweep asked for: the seed at the root of the chain."""
+        return self.chain[0].seed
+
+    @property
+    def has_teacher(self) -> bool:
+        return self.alpha is not None
+
+    @property
+    def label(self) -> str:
+        """The loss combination in the paper's order, for people: `pce+crf+pcons+pseudo`."""
+        return "+".join(sorted((term.name for term in self.losses), key=_paper_order))
+
+    def canonical(self) -> str:
+        """The whole value as JSON with sorted keys: the text that is hashed and that `stage.json` holds."""
+        return json.dumps({"recipe": RECIPE, "stage": self.model_dump(mode="json")}, sort_keys=True, indent=1)
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits of SHA-256 of `canonical()`: the name of the training and of its folder."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+
+def _paper_order(term: str) -> tuple[int, str]:
+    order = ("pce", "ce", "crf", "pcons", "pseudo")
+    return (order.index(term) if term in order else len(order), term)
+
+
+def one_line(error: ValidationError) -> str:
+    """The first problem of a pydantic error as `name=value: reason`."""
+    first: dict[str, Any] = dict(error.errors(include_url=False)[0])
+    name = ".".join(str(part) for part in first["loc"]) or "stage"
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    shown = "" if isinstance(first["input"], dict) else f"{name}={first['input']!r}: "
+    return f"{shown}{reason}"

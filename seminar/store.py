@@ -1,0 +1,190 @@
+"""The folder of trainings: every stage once, done only when its record lies there.
+
+runs/<key>/stage.json       the canonical stage, written first
+           metrics.jsonl    one line per epoch
+           checkpoint.pt    rolling, to continue a killed training; gone when done
+           student.pt       final weights (teacher.pt beside it where there is a teacher)
+           samples/*.png    a few validation images with predictions
+           failure.json     why the last attempt failed
+           record.json      written last, by atomic rename: its presence is the only meaning of done
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from filelock import FileLock, Timeout
+
+from seminar.spec import InputError, Stage
+
+Status = Literal["done", "running", "failed", "stopped", "missing"]
+Record = dict[str, Any]
+TrainStage = Callable[[Stage, Path, Path | None], Record]
+"""`train(stage, folder, ancillary_folder) -> record body`; writes weights and metrics into `folder`."""
+
+
+class Interrupted(Exception):
+    """A training was asked to stop; it can be continued."""
+
+
+class Store:
+    """Trainings below `root`, by key. Safe to use from many processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, key: str) -> Path:
+        return self.root / key
+
+    def keys(self) -> list[str]:
+        """Keys of all stages that were ever begun, sorted."""
+        return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
+
+    def stage(self, key: str) -> Stage:
+        """The stage behind a key. Raises `InputError` where the file does not belong to the key."""
+        path = self.folder(key) / "stage.json"
+        try:
+            stage = Stage.model_validate(json.loads(path.read_text(encoding="utf-8"))["stage"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{path}: missing or damaged; move the folder away to train this stage again") from None
+        return stage
+
+    def record(self, key: str) -> Record | None:
+        """The record of a finished training, None if it is not finished.
+
+        Raises `InputError` for a record that cannot be read or that belongs to another training.
+        """
+        path = self.folder(key) / "record.json"
+        record = _read(path)
+        if record is not None and record.get("key") != key:
+            raise InputError(f"{path}: is the record of {record.get('key')!r}; move the folder away to train it again")
+        return record
+
+    def failure(self, key: str) -> dict[str, Any] | None:
+        """`{"error": one line, "traceback", "time"}` of the last attempt if it failed."""
+        return _read(self.folder(key) / "failure.json")
+
+    def curve(self, key: str) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, one per epoch; a torn last line is left out."""
+        return read_lines(self.folder(key) / "metrics.jsonl")
+
+    def status(self, key: str) -> Status:
+        folder = self.folder(key)
+        if (folder / "record.json").exists():
+            return "done"
+        if not (folder / "stage.json").exists():
+            return "missing"
+        try:
+            with FileLock(folder / "lock", timeout=0):
+                pass
+        except Timeout:
+            return "running"
+        return "failed" if (folder / "failure.json").exists() else "stopped"
+
+    def ensure(self, stage: Stage, train: TrainStage, on_wait: Callable[[Stage], None] = lambda _: None) -> Record:
+        """The record of `stage`, trained now if it is not there yet; its chain first.
+
+        A stage that another process is training is waited for (`on_wait` is told), never trained twice. An exception
+        from `train` is kept in `failure.json` and raised on; `Interrupted` and Ctrl-C leave the stage to be continued.
+        """
+        record = self.record(stage.key)
+        if record is not None:
+            return record
+        if stage.ancillary is not None:
+            self.ensure(stage.ancillary, train, on_wait)
+        folder = self.folder(stage.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._lock(folder, lambda: on_wait(stage)):
+            record = self.record(stage.key)
+            if record is not None:
+                return record
+            self._claim(stage)
+            started = _now()
+            try:
+                body = train(stage, folder, self.folder(stage.ancillary.key) if stage.ancillary else None)
+            except Interrupted:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                write_json(
+                    folder / "failure.json",
+                    {"error": reason, "time": _now(), "traceback": traceback.format_exc()},
+                )
+                raise
+            record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": _now(), **body}
+            write_json(folder / "record.json", record)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+            return record
+
+    @contextmanager
+    def _lock(self, folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _claim(self, stage: Stage) -> None:
+        path = self.folder(stage.key) / "stage.json"
+        if not path.exists():
+            write_atomic(path, lambda file: file.write(stage.canonical().encode()))
+        elif path.read_text(encoding="utf-8") != stage.canonical():
+            raise InputError(f"{path}: does not describe the training {stage.key}; move the folder away to train it")
+        (self.folder(stage.key) / "failure.json").unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that it appears whole or not at all, also when the machine stops."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_atomic` of JSON; NaN and infinity are refused, they are not JSON."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; [] if there is none; a torn last line is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: damaged; move the folder away to train this stage again")
+    return value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,481 @@
+"""The training loop: one stage from initialisation to record.
+
+All randomness of epoch e comes from (seed, e), that of a sample from (seed, e, index): continuing after a kill needs no
+saved random state, the number of loader processes does not matter, and 2 + 2 epochs equal 4 bit for bit on CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from seminar import networks, recipes
+from seminar.data import PADDING, Dataset, Example
+from seminar.data.augment import TrainView, eval_view
+from seminar.data.pictures import strip
+from seminar.losses import losses, needs
+from seminar.metrics import Confusion, Scores
+from seminar.recipes import Host
+from seminar.schedules import poly_lr, ramped
+from seminar.spec import InputError, Stage
+from seminar.store import Interrupted, Record, read_lines, write_atomic
+from seminar.teacher import Teacher
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SAMPLES = 6
+"""Validation images, evenly spaced, whose predictions are kept as pictures."""
+
+
+class Watch(Protocol):
+    """Somebody who looks on: a progress bar, an experiment tracker. The loop knows nothing else of them."""
+
+    def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
+        """A training starts, or goes on after `epoch` finished epochs."""
+
+    def step(self, stage: Stage, done: int, total: int) -> None:
+        """`done` of `total` optimiser steps are over. May raise `Interrupted`."""
+
+    def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
+        """An epoch is over and saved; `line` is its line of metrics.jsonl."""
+
+    def end(self, stage: Stage, body: Record | None) -> None:
+        """The training is finished (`body` of the record), or it stopped or failed (None)."""
+
+
+def train(
+    stage: Stage, host: Host, folder: Path, ancillary_folder: Path | None, watches: Sequence[Watch] = ()
+) -> Record:
+    """Train `stage` in `folder`, going on from its checkpoint if there is one; returns the body of its record.
+
+    Writes metrics.jsonl (a line per epoch), checkpoint.pt, and at the end student.pt, teacher.pt and samples/.
+    """
+    trainer = Trainer(stage, host, ancillary_folder)
+    trainer.resume(folder)
+    for watch in watches:
+        watch.begin(stage, folder, trainer.epochs_done)
+    body: Record | None = None
+    try:
+        for epoch in range(trainer.epochs_done, stage.epochs):
+            line = trainer.run_epoch(epoch, watches)
+            trainer.save(folder, line)
+            for watch in watches:
+                watch.epoch(stage, line)
+        body = trainer.finish(folder)
+    finally:
+        for watch in watches:
+            watch.end(stage, body)
+    return body
+
+
+class Trainer:
+    """Networks, optimiser and data of one stage."""
+
+    def __init__(self, stage: Stage, host: Host, ancillary_folder: Path | None) -> None:
+        self.stage, self.host = stage, host
+        self.device = pick_device(host.device)
+        self.dataset: Dataset = recipes.open_data(stage, host)
+        self.classes = len(self.dataset.classes)
+        torch.manual_seed(mix(stage.seed))
+        student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze_bn)
+        if stage.pretrained != "none":
+            networks.load_pretrained(student, host.weights)
+        self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher: Teacher | None = None
+        if stage.alpha is not None and stage.teacher_bn is not None:
+            self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
+        self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
+        self.optimizer = torch.optim.SGD(
+            networks.parameter_groups(self.student, stage.lr, stage.head_lr_factor),
+            lr=stage.lr,
+            momentum=stage.momentum,
+            weight_decay=stage.weight_decay,
+        )
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.train_examples, self.val_examples = self.dataset.split("train"), self.dataset.split("val")
+        self.steps_per_epoch = len(batches(len(self.train_examples), stage.batch_size, stage.seed, 0))
+        if self.steps_per_epoch == 0:
+            raise InputError(
+                f"data {stage.data.name!r}: {len(self.train_examples)} training image(s), at least 2 needed"
+            )
+        self.total_steps = self.steps_per_epoch * stage.epochs
+        self.epochs_done, self.sessions, self.seconds = 0, 1, 0.0
+
+    def _frozen(self, folder: Path) -> nn.Module:
+        """The student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
+        assert self.stage.ancillary is not None
+        net = networks.build(self.stage.ancillary.backbone, self.classes, self.stage.ancillary.output_stride)
+        net.load_state_dict(torch.load(folder / "student.pt", weights_only=True, map_location="cpu"))
+        net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return net.eval().requires_grad_(False)
+
+    def run_epoch(self, epoch: int, watches: Sequence[Watch] = ()) -> dict[str, Any]:
+        """Train one epoch (0-based) and evaluate where it is due; returns the line for metrics.jsonl."""
+        started = time.monotonic()
+        self.student.train()
+        torch.manual_seed(mix(self.stage.seed, epoch))
+        sums: dict[str, Tensor] = {}
+        step = epoch * self.steps_per_epoch
+        for views in self.loader(epoch):
+            for name, value in self.step(views, epoch, step).items():
+                sums[name] = sums[name] + value if name in sums else value
+            step += 1
+            for watch in watches:
+                watch.step(self.stage, step, self.total_steps)
+        line: dict[str, Any] = {"epoch": epoch + 1, "step": step, "lr": self.optimizer.param_groups[0]["lr"]}
+        line |= {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+        for name, value in line.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} in epoch {epoch + 1}: the training diverged")
+        line |= {f"weight_{term.name}": weight for term, weight in self.weights(epoch)}
+        if (epoch + 1) % self.stage.eval_every == 0 or epoch + 1 == self.stage.epochs:
+            line |= {f"{role}_miou": scores["miou"] for role, scores in self.evaluate("crop").items()}
+        self.epochs_done = epoch + 1
+        self.seconds += time.monotonic() - started
+        line["seconds"] = round(self.seconds, 3)
+        return line
+
+    def step(self, views: Mapping[str, Tensor], epoch: int, step: int) -> dict[str, Tensor]:
+        """One optimiser step (0-based `step` over the whole training), then Eq. 1; returns the losses, detached."""
+        factor = poly_lr(step, self.total_steps, self.stage.poly_power, self.stage.warmup_steps)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = base * factor
+        total, parts = self.objective(views, epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.teacher is not None:
+            self.teacher.update(self.student)
+        return {"loss": total.detach(), **{f"loss_{name}": value.detach() for name, value in parts.items()}}
+
+    def weights(self, epoch: int) -> list[tuple[Any, float]]:
+        """The loss terms and their weights in `epoch` (0-based)."""
+        return [(t, ramped(t.weight, epoch, self.stage.epochs, t.ramp)) for t in self.stage.losses]
+
+    def objective(self, views: Mapping[str, Tensor], epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 5 or 7: the weighted sum of the losses of one batch, and each loss without its weight."""
+        inputs = self.inputs(views)
+        parts: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.device)
+        for term, weight in self.weights(epoch):
+            entry = losses[term.name]
+            parts[term.name] = entry.make(*(inputs[name] for name in entry.inputs), **dict(term.settings))
+            total = total + weight * parts[term.name]
+        return total, parts
+
+    def inputs(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Everything that a loss can ask for, from one batch of views; student, teacher and ancillary see the same
+        crop."""
+        inputs = {name: view.to(self.device, non_blocking=True) for name, view in views.items()}
+        inputs |= {name: inputs[name].long() for name in ("labels", "masks") if name in inputs}
+        inputs["image"] = inputs["image"].float()
+        network_input = normalise(inputs["image"])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
+            inputs["student"] = self.student(network_input)
+            with torch.no_grad():
+                if self.teacher is not None:
+                    inputs["teacher"] = self.teacher.net(network_input)
+                if self.ancillary is not None:
+                    labels = self.ancillary(network_input).argmax(1)
+                    inputs["pseudo"] = torch.where(inputs["inside"], labels, PADDING)
+        return inputs
+
+    def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of training views of `epoch`, in the order that (seed, epoch) gives."""
+        views = _Views(self.stage, self.train_examples, epoch)
+        order = batches(len(self.train_examples), self.stage.batch_size, self.stage.seed, epoch)
+        pinned = self.device.type == "cuda"
+        return iter(DataLoader(views, batch_sampler=order, num_workers=self.host.loader_workers, pin_memory=pinned))
+
+    def evaluate(self, protocol: str) -> dict[str, Scores]:
+        """Scores over the validation set, by role (`student`, and `teacher` where there is one).
+
+        Protocol `crop`: short side to the training crop, centre crop (the paper's). `full`: every image at its own
+        size.
+        """
+        nets: dict[str, nn.Module] = {"student": self.student}
+        if self.teacher is not None:
+            nets["teacher"] = self.teacher.net
+        counts = {role: Confusion(self.classes) for role in nets}
+        modes = {role: net.training for role, net in nets.items()}
+        size = self.stage.batch_size if protocol == "crop" else 1
+        for net in nets.values():
+            net.eval()
+        with torch.inference_mode():
+            for images, masks in self._val_batches(protocol, size):
+                network_input = normalise(images.to(self.device).float())
+                for role, net in nets.items():
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
+                        logits = net(network_input)
+                    counts[role].add(logits, masks.to(self.device))
+        for role, net in nets.items():
+            net.train(modes[role])
+        return {role: confusion.scores() for role, confusion in counts.items()}
+
+    def _val_batches(self, protocol: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self.val_examples), size):
+            examples = [self.val_examples[i] for i in range(start, min(start + size, len(self.val_examples)))]
+            if protocol == "crop":
+                views = [eval_view(example, self.stage.crop) for example in examples]
+            else:
+                views = [(example.image, example.mask) for example in examples]
+            yield torch.stack([image for image, _ in views]), torch.stack([mask for _, mask in views])
+
+    def save(self, folder: Path, line: Mapping[str, Any]) -> None:
+        """Append the epoch's line, then replace the checkpoint: a kill between the two repeats that epoch."""
+        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        state = {
+            "epochs_done": self.epochs_done,
+            "sessions": self.sessions,
+            "seconds": self.seconds,
+            "student": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "teacher": None if self.teacher is None else self.teacher.net.state_dict(),
+            "teacher_t": 0 if self.teacher is None else self.teacher.t,
+        }
+        write_atomic(folder / "checkpoint.pt", lambda file: torch.save(state, file))
+
+    def resume(self, folder: Path) -> None:
+        """Go on from `checkpoint.pt`, if there is one; lines of epochs that it does not hold are dropped."""
+        path = folder / "checkpoint.pt"
+        lines = []
+        if path.exists():
+            try:
+                state = torch.load(path, weights_only=True, map_location=self.device)
+            except Exception as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"{path}: damaged ({reason}); delete it to train from the start") from None
+            self.student.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.teacher is not None:
+                self.teacher.net.load_state_dict(state["teacher"])
+                self.teacher.t = state["teacher_t"]
+            self.epochs_done, self.seconds = state["epochs_done"], state["seconds"]
+            self.sessions = state["sessions"] + 1
+            lines = [line for line in read_lines(folder / "metrics.jsonl") if line["epoch"] <= self.epochs_done]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))
+
+    def finish(self, folder: Path) -> Record:
+        """Evaluate both protocols, write weights and sample pictures, and return the body of the record."""
+        crop = self.evaluate("crop")
+        same = all(
+            self.val_examples[i].image.shape[-2:] == (self.stage.crop,) * 2 for i in range(len(self.val_examples))
+        )
+        full = crop if same else self.evaluate("full")
+        curve = read_lines(folder / "metrics.jsonl")
+        write_atomic(folder / "student.pt", lambda file: torch.save(self.student.state_dict(), file))
+        if self.teacher is not None:
+            teacher_state = self.teacher.net.state_dict()
+            write_atomic(folder / "teacher.pt", lambda file: torch.save(teacher_state, file))
+        self._pictures(folder / "samples")
+        return {
+            "seconds": round(self.seconds, 3),
+            "steps": self.total_steps,
+            "sessions": self.sessions,
+            "classes": list(self.dataset.classes),
+            "metrics": {role: {"crop": crop[role], "full": full[role]} for role in crop},
+            "best": {role: _best(curve, role) for role in crop},
+            "data": {"train_images": len(self.train_examples), "val_images": len(self.val_examples)},
+            "environment": environment(self.device),
+            "notes": self.notes(),
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader of the result must know."""
+        alpha = self.stage.alpha
+        if alpha is not None and alpha > 1 - 1 / self.total_steps:
+            horizon = f"{1 / (1 - alpha):,.0f}"
+            return [
+                f"alpha={alpha:g} has no effect of its own: the teacher is a plain average for the first {horizon} "
+                f"steps and the training has {self.total_steps:,}"
+            ]
+        return []
+
+    @torch.inference_mode()
+    def _pictures(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        count = min(SAMPLES, len(self.val_examples))
+        nets = [self.student] if self.teacher is None else [self.student, self.teacher.net]
+        for number in range(count):
+            example = self.val_examples[number * len(self.val_examples) // count]
+            network_input = normalise(example.image[None].to(self.device).float())
+            predictions = []
+            for net in nets:
+                training = net.training
+                predictions.append(net.eval()(network_input).argmax(1)[0].cpu())
+                net.train(training)
+            picture = strip(example, predictions)
+            write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
+
+
+class _Views(TorchDataset[dict[str, Tensor]]):
+    """Training views of one epoch; each is drawn from its own (seed, epoch, index)."""
+
+    def __init__(self, stage: Stage, examples: Sequence[Example], epoch: int) -> None:
+        self.view = TrainView(
+            stage.crop,
+            stage.scale_min,
+            stage.scale_max,
+            stage.flip,
+            stage.augment_noise,
+            stage.click_size,
+            stage.click_order,
+        )
+        self.examples, self.seed, self.epoch = examples, stage.seed, epoch
+        self.masks = any(needs("masks", losses[term.name]) for term in stage.losses)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(mix(self.seed, self.epoch, index))
+        views = self.view(self.examples[index])
+        torch.set_rng_state(state)
+        # Only a fully supervised loss ever gets to see a dense mask.
+        return views if self.masks else {name: view for name, view in views.items() if name != "masks"}
+
+
+def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Indices of each batch of `epoch`. A last batch of one is dropped: BatchNorm cannot normalise a single image."""
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(mix(seed, epoch, -1))).tolist()
+    cut = [order[start : start + batch_size] for start in range(0, examples, batch_size)]
+    return [batch for batch in cut if len(batch) > 1]
+
+
+def mix(*numbers: int) -> int:
+    """A 63-bit seed from several numbers; neighbouring inputs give unrelated seeds."""
+    text = "/".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def normalise(image: Tensor) -> Tensor:
+    """RGB in 0..255 (B, 3, H, W) to ImageNet's zero mean and unit variance, channels last."""
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=image.device)[:, None, None]
+    return ((image / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one. Raises `InputError` for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What ran this training: versions, hardware, commit."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with `+` when it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "--", "."], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip()[:12] + ("+" if changes.stdout.strip() else "")
+
+
+def _best(curve: Sequence[Mapping[str, Any]], role: str) -> dict[str, Any] | None:
+    """The best evaluated epoch. For information only: what is reported is always the last epoch."""
+    evaluated = [line for line in curve if line.get(f"{role}_miou") is not None]
+    if not evaluated:
+        return None
+    line = max(evaluated, key=lambda line: float(line[f"{role}_miou"]))
+    return {"epoch": line["epoch"], "miou": line[f"{role}_miou"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class StopWhen:
+    """A watch that raises `Interrupted` at the next step once `asked()` is true."""
+
+    asked: Any
+
+    def begin(self, stage: Stage, folder: Path, epoch: int) -> None: ...
+
+    def step(self, stage: Stage, done: int, total: int) -> None:
+        if self.asked():
+            raise Interrupted
+
+    def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None: ...
+
+    def end(self, stage: Stage, body: Record | None) -> None: ...
+
+
+def measure_epoch(stage: Stage, host: Host) -> float:
+    """Seconds that one epoch of `stage` takes here, extrapolated from a few steps; evaluation counts as forward passes.
+
+    Trains nothing that is kept: a stage with an ancillary is measured with an untrained one.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trainer = Trainer(stage, host, None)
+        if stage.ancillary is not None:
+            trainer.ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
+            trainer.ancillary.to(trainer.device)
+        trainer.student.train()
+        times = []
+        loader = trainer.loader(0)
+        for step, views in zip(range(4), loader):
+            started = time.monotonic()
+            float(trainer.step(views, 0, step)["loss"])
+            times.append(time.monotonic() - started)
+    finally:
+        torch.set_num_threads(threads)
+    # The first step pays for caches and allocations; a forward pass is about a third of a step.
+    step_seconds = min(times[1:] or times)
+    forwards = len(trainer.val_examples) / stage.batch_size / stage.eval_every * (2 if trainer.teacher else 1)
+    return step_seconds * (trainer.steps_per_epoch + forwards / 3)

@@ -1,0 +1,299 @@
+"""From records to files: the exhibits, end to end on made-up records."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from analysis import exhibits, figures, frame, summary
+from analysis.__main__ import main
+from seminar import recipes, sweep
+from seminar.spec import Part, Stage, Term
+from seminar.store import Store
+
+LOSSES = ("pce", "pce+crf", "pce+pcons", "pce+crf+pcons", "pce+crf+pcons+pseudo", "ce")
+MEAN = dict(zip(LOSSES, (44.0, 46.0, 47.0, 50.0, 51.0, 57.0)))
+ERROR = "FloatingPointError: loss_pce is nan in epoch 3 | `x`"
+
+
+@pytest.fixture
+def place(drawing_place, monkeypatch):
+    """`drawing_place` with figures that cost no time."""
+    monkeypatch.setattr(figures, "table3", lambda *arguments: {"png": b"png", "pdf": b"pdf"})
+    return drawing_place
+
+
+@pytest.fixture
+def drawing_place(tmp_path, monkeypatch):
+    """An empty checkout with the sweep file of Table 3 for the smallest profile."""
+    monkeypatch.chdir(tmp_path)
+    Path("sweeps").mkdir()
+    write_sweep("losses", profile=["toy"], losses=list(LOSSES), seed=[0, 1, 2])
+    return tmp_path
+
+
+def write_sweep(name, **words):
+    parameters = {word: {"values": values} for word, values in words.items()}
+    content = {"name": name, "description": f"about {name}", "method": "grid", "parameters": parameters}
+    path = Path("sweeps") / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def planned(name="losses", **words):
+    return recipes.cells(sweep.load(Path("sweeps") / f"{name}.yaml"), words)
+
+
+def finish(stage, miou, commit="abc", runs=Path("runs")):
+    """Write the folder of a finished training."""
+    folder = runs / stage.key
+    folder.mkdir(parents=True, exist_ok=True)
+    student = {"miou": miou, "iou": [miou], "background_recall": 85.0, "foreground_recall": 64.0}
+    metrics = {"student": {"crop": {**student, "miou_bias": miou + 1, "background_bias": -0.4}}}
+    line = {"epoch": 2, "step": 4, "lr": 0.1, "loss": 1.0, "student_miou": miou}
+    if stage.has_teacher:
+        metrics["teacher"] = {"crop": {"miou": miou + 0.5}}
+        line["teacher_miou"] = miou + 0.5
+    early = {**line, "epoch": 1, "student_miou": miou - 9}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (early, line)))
+    (folder / "stage.json").write_text(stage.canonical())
+    record = {
+        "key": stage.key,
+        "seconds": 30.0,
+        "steps": 4,
+        "metrics": metrics,
+        "best": {"student": {"epoch": 2, "miou": miou}},
+        "environment": {"commit": commit, "torch": "2.11.0", "device": "cpu", "cpu": "chip"},
+    }
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def fail(stage, error=ERROR):
+    folder = Path("runs") / stage.key
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(stage.canonical())
+    (folder / "failure.json").write_text(json.dumps({"error": error}))
+
+
+def fill(skip=()):
+    for cell in planned():
+        label, seed = cell.stage.label, cell.stage.replicate
+        if (label, seed) not in skip:
+            finish(cell.stage, MEAN[label] + seed * 0.5)
+
+
+def table(path):
+    return list(csv.DictReader(Path(path).read_text().splitlines()))
+
+
+def build(name="table3", **words):
+    (entry,) = exhibits.find([name])
+    return exhibits.build(entry, words, Path("runs"))
+
+
+def test_a_frame_has_a_row_per_cell_and_nan_for_what_is_missing(place):
+    fill(skip={("ce", 1)})
+    cells = planned()
+    data = frame.frame(Store(Path("runs")), cells)
+    assert len(data) == len(cells) == 18
+    gap = data[(data["losses"] == "ce") & (data["seed"] == 1)].iloc[0]
+    assert gap["status"] == "missing"
+    assert gap[["student_miou", "background_recall", "miou_bias", "seconds"]].isna().all()
+    last = data[(data["losses"] == "pce+crf+pcons+pseudo") & (data["seed"] == 2)].iloc[0]
+    # The primary trains with another seed than its ancillary, but it is the sweep's seed on which rows are paired.
+    assert (last["student_miou"], last["teacher_miou"], last["modules"]) == (52.0, 52.5, 1)
+    assert data.loc[data["losses"] == "pce", "teacher_miou"].isna().all()
+    assert not (data.select_dtypes("float") == 0).any().any()
+
+
+def test_a_record_without_scores_is_missing_numbers_not_zero(place):
+    stage = planned()[0].stage
+    finish(stage, 1.0)
+    path = Path("runs") / stage.key / "record.json"
+    path.write_text(json.dumps({"key": stage.key, "metrics": {"student": {"crop": {"miou": None}}}}))
+    data = frame.frame(Store(Path("runs")), planned()[:1])
+    assert data["status"].tolist() == ["done"]
+    assert data["student_miou"].isna().all()
+    assert any("without a `crop` score" in line for line in build().gaps)
+
+
+def test_curves_take_the_later_line_of_an_epoch_and_skip_epochs_without_a_score(place):
+    stage = planned()[0].stage
+    finish(stage, 40.0)
+    lines = [{"epoch": 1, "student_miou": 1.0}, {"epoch": 1, "student_miou": 2.0}, {"epoch": 2, "loss": 1.0}]
+    (Path("runs") / stage.key / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    data = frame.curves(Store(Path("runs")), planned()[:1])
+    assert data[["epoch", "student_miou"]].to_numpy().tolist() == [[1, 2.0]]
+
+
+def test_table3_shows_scores_differences_and_paper(place):
+    fill()
+    main_table = build().main[0]
+    shown = {row[0]: row for row in main_table.rows}
+    # Seeds add 0, 0.5, 1: mean + 0.5, sample std 0.5; differences are the same for every seed.
+    assert shown["pce"][1:4] == ("44.5 ± 0.5 (3)", "–", "50.9 / 54.7")
+    assert shown["pce+crf"][2] == "+2.0 [2.0, 2.0]"
+    assert shown["ce (full)"][1:3] == ("57.5 ± 0.5 (3)", "+6.0 [6.0, 6.0]")
+    assert shown["pce"][5:] == (45.5, None, "3 done")
+    assert shown["pce+pcons"][6] == 48.0
+    assert any("cannot be compared" in note and "toy" in note for note in main_table.notes)
+
+
+def test_table3_orders_and_judges(place):
+    fill()
+    steps, order, _ = build().more
+    assert [row[3] for row in steps.rows] == ["holds"] * 4
+    assert steps.rows[0][4:] == ("−2.10", "+0.93")
+    assert [row[3] for row in order.rows] == ["yes", "yes"]
+
+
+def test_one_seed_cannot_tell(place):
+    fill()
+    steps, order, _ = build(seed=(0,)).more
+    assert {row[3] for row in steps.rows} == {row[3] for row in order.rows} == {"cannot tell"}
+    assert "1 seed" in steps.rows[0][1]
+
+
+def test_gaps_are_dashes_with_their_cause_and_the_command(place, capsys):
+    fill(skip={("pce+crf", 1), *(("pce+pcons", seed) for seed in range(3))})
+    fail(next(c.stage for c in planned() if c.stage.label == "pce+crf" and c.stage.replicate == 1))
+    assert main(["table3", "profile=toy"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if line.startswith("| pce+pcons "))
+    assert line.split("|")[2].strip() == "–"
+    assert "3 missing" in line
+    assert "2 done, 1 failed" in out
+    assert "FloatingPointError: loss_pce is nan in epoch 3 \\| 'x'" in out
+    assert "`make ablation-losses PROFILE=toy`" in out
+    assert max(map(len, out.splitlines())) <= 120
+    data = {row["losses"]: row for row in table("reports/toy/table3.csv")}
+    assert (data["pce+pcons"]["miou_mean"], data["pce+pcons"]["missing"]) == ("", "3")
+    assert (data["pce+crf"]["miou_mean"], data["pce+crf"]["miou_n"]) == ("46.5", "2")
+    assert len(table("reports/toy/table3_runs.csv")) == 18
+
+
+def test_words_and_seeds_are_part_of_the_command(place):
+    report = build(profile=("toy",), alpha=(0.9,), seed=(0, 1), losses=("pce+pcons",))
+    assert "make ablation-losses PROFILE=toy alpha=0.9 losses=pce+pcons seed=0,1" in report.gaps[-1]
+
+
+def test_values_that_vary_beside_the_losses_make_separate_tables(place):
+    report = build(alpha=(0.9, 0.5), losses=("pce+pcons", "pce"))
+    assert [t.title for t in report.main] == [f"Loss terms (toy, small_resnet, alpha={a})" for a in (0.9, 0.5)]
+    assert len(report.figures) == 2
+
+
+def test_mixed_commits_are_named(place):
+    fill()
+    finish(planned()[0].stage, 44.0, commit="def")
+    assert any("2 different commits" in line for line in build().header)
+
+
+def test_nothing_trained_yet_can_be_shown(drawing_place):
+    report = build()
+    assert all(row[1] == "–" for row in report.main[0].rows)
+    assert report.figures["table3"]["png"].startswith(b"\x89PNG")
+
+
+def test_building_twice_gives_the_same_bytes(drawing_place):
+    fill(skip={("ce", 2)})
+    for folder in ("one", "two"):
+        assert main(["table3", "--out", folder, "--quiet"]) == 0
+    files = sorted(path.name for path in Path("one").iterdir())
+    kinds = ("csv", "md", "pdf", "png", "tex")
+    assert files == sorted([f"table3.{kind}" for kind in kinds] + ["table3_runs.csv"])
+    for name in files:
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes(), name
+    assert b"CreationDate" not in Path("one/table3.pdf").read_bytes()
+
+
+def test_a_sweep_without_an_exhibit_gets_a_plain_table(place, capsys):
+    write_sweep("clicks", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0, 1])
+    for cell in planned("clicks"):
+        finish(cell.stage, 40.0 + cell.stage.click_size + 2 * cell.stage.replicate)
+    assert main(["sweeps/clicks.yaml", "--out", "out"]) == 0
+    assert "about clicks" in capsys.readouterr().out
+    rows = table("out/clicks.csv")
+    # 41 and 43; 43 and 45: means 42 and 44.
+    assert [(row["click_size"], row["miou_mean"], row["miou_n"]) for row in rows] == [
+        ("1", "42.0", "2"),
+        ("3", "44.0", "2"),
+    ]
+
+
+def test_no_name_builds_everything(place):
+    write_sweep("clicks", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0])
+    assert [entry.name for entry in exhibits.find([])] == ["table3", "clicks"]
+    assert [entry.name for entry in exhibits.find(["sweeps/losses.yaml", "table3"])] == ["table3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tabel3"], "exhibit 'tabel3': choose from table3"),
+        (["no.yaml"], "no such file"),
+        (["alpa=0.9"], "did you mean 'alpha'?"),
+        (["table3", "seed=1", "--seeds", "2"], "give one of the two"),
+        (["table3", "--seeds", "0"], "1 or more"),
+        (["table3", "profile=moon"], "profile='moon'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(place, capsys, arguments, message):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_seeds_option(place):
+    assert main(["table3", "--seeds", "2", "--out", "out", "--quiet"]) == 0
+    assert len(table("out/table3_runs.csv")) == 6 * 2
+
+
+class Plain:
+    """A cell for which no profile is needed."""
+
+    def __init__(self, point, backbone="resnet101"):
+        fields = dict.fromkeys(("click_size", "click_order", "alpha", "teacher_bn"))
+        self.point = point
+        self.stage = Stage.model_construct(
+            data=Part(name="voc"),
+            backbone=backbone,
+            losses=(Term(name="ce", weight=1.0),),
+            seed=0,
+            ancillary=None,
+            **fields,
+        )
+
+
+def test_the_paper_is_compared_with_only_for_its_own_setting():
+    from analysis import paper
+
+    printed = paper.table("table3")
+    own = {"profile": "voc", "losses": "ce", "seed": 0}
+    assert exhibits.not_comparable([Plain(own)], printed) is None
+    assert "other data" in exhibits.not_comparable([Plain({**own, "profile": "voc-mini"})], printed)
+    assert "changed here: epochs" in exhibits.not_comparable([Plain({**own, "epochs": 5})], printed)
+    assert "does not use" in exhibits.not_comparable([Plain(own, "small_resnet")], printed)
+
+
+def test_the_figure_marks_the_paper_only_when_given(drawing_place):
+    fill()
+    source, cells = Store(Path("runs")), planned()
+    rows, curves = summary.rows(frame.frame(source, cells)), frame.curves(source, cells)
+    without = figures.table3(rows, curves, "title", {})
+    marked = figures.table3(rows, curves, "title", {}, {"pce": 54.7})
+    assert without["png"] != marked["png"]
+
+
+def test_importing_chooses_no_backend_and_loads_no_torch():
+    code = (
+        "import sys, analysis.exhibits, analysis.__main__; print([m in sys.modules for m in ('torch', 'matplotlib')])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[False, False]"

@@ -1,0 +1,89 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from seminar.__main__ import main
+from tests.conftest import ROOT
+
+LOSSES = str(ROOT / "sweeps" / "losses.yaml")
+
+
+def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["profile=toy", "losses=pce+pcons", "seed=3", "--runs", str(tmp_path), "--wandb", "disabled"]
+    assert main(["train", *words]) == 0
+    first = capsys.readouterr()
+    assert "pce+pcons seed 3" in first.out
+    assert "teacher  crop  mIoU" in first.out
+    assert first.err == "", "quiet when not on a terminal"
+    assert main(["train", *words]) == 0
+    assert capsys.readouterr().out == first.out
+    assert main(["status", "--runs", str(tmp_path)]) == 0
+    status = capsys.readouterr().out
+    assert "2/2" in status
+    assert "1 done" in status
+    (next(tmp_path.glob("*/stage.json"))).write_text("{")
+    assert main(["status", "--runs", str(tmp_path)]) == 0
+    assert "1 damaged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "losses=pce+crff"], "did you mean 'crf'"),
+        (["train", "profile=toy", "seed=0,1"], "one value each"),
+        (["train", "alpha"], "write word=value"),
+        (["train", "profile=toy", "device=tpu"], "device='tpu'"),
+        (["sweep", "sweeps/none.yaml"], "no such file"),
+        (["sweep", LOSSES, "--seeds", "0"], "--seeds 0"),
+        (["sweep", LOSSES, "seed=1", "--seeds", "2"], "not together with seed="),
+        (["sweep", LOSSES, "--workers", "0"], "--workers 0"),
+        (["sweep", LOSSES, "profile=voc"], "data/VOC2012"),
+        (["train", "profile=toy", "pretrained=imagenet"], "small_resnet"),
+        (["train", "profile=toy", "backbone=mobilenet_v2", "pretrained=imagenet", "weights=no.pth"], "no.pth"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([*arguments, "--runs", str(tmp_path / "runs"), "--wandb", "disabled"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("seminar: ")
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert not (tmp_path / "runs").exists(), "nothing half-written"
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["status"]])
+def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert ("word=value" in text or "profile=" in text) if command else ("sweep" in text and "status" in text)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_passes_words_on(tmp_path: Path) -> None:
+    def dry(*arguments: str) -> str:
+        ready = [f"READY={tmp_path}/ready", f"BIN={tmp_path}"]
+        (tmp_path / "ready").touch()
+        result = subprocess.run(
+            ["make", "-n", *ready, *arguments], cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"}
+        )
+        return result.stdout
+
+    text = dry("ablation-losses", "PROFILE=toy", "SEEDS=2", "WORKERS=3", "RUNS=elsewhere", "alpha=0.9,0.99")
+    assert "seminar sweep sweeps/losses.yaml profile=toy alpha=0.9,0.99 --runs elsewhere --seeds 2" in text
+    assert "--workers 3" in text
+    assert "-m analysis sweeps/losses.yaml profile=toy alpha=0.9,0.99" in text
+    assert "-m analysis" not in dry("ablation-losses", "DRY_RUN=1")
+    listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("setup", "test", "report", "status", "losses", "creatures", "voc-mini"):
+        assert target in listing

@@ -1,0 +1,187 @@
+"""Stages, keys and words: what is the same training, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seminar import recipes, sweep
+from seminar.recipes import Cell
+from seminar.spec import InputError, Stage
+
+MakeCell = Callable[..., Cell]
+
+
+def test_keys_are_pinned(cell: MakeCell) -> None:
+    """A changed key orphans every record that users have. If one changes on purpose, raise RECIPE and pin anew."""
+    assert cell(losses="pce", seed=0).stage.key == "PIN0"
+    assert cell(losses="pce+crf+pcons+pseudo", seed=0).stage.key == "PIN1"
+    assert cell(losses="ce", seed=2, epochs=3).stage.key == "PIN2"
+
+
+def test_table_3_is_six_trainings_per_seed(losses_sweep: sweep.Sweep) -> None:
+    cells = recipes.cells(losses_sweep, {"profile": ("toy",), "seed": (0,)})
+    stages = {stage.key for cell in cells for stage in cell.stage.chain}
+    assert len(cells) == 6
+    assert sum(len(cell.stage.chain) for cell in cells) == 7
+    assert len(stages) == 6
+    by_losses = {cell.point["losses"]: cell.stage for cell in cells}
+    assert by_losses["pce+crf+pcons+pseudo"].ancillary == by_losses["pce+crf+pcons"]
+
+
+def test_settings_without_effect_are_neutral(losses_sweep: sweep.Sweep) -> None:
+    words = {"profile": ("toy",), "seed": (0,), "alpha": (0.5, 0.9), "crf_sigma_rgb": (15, 20)}
+    cells = recipes.cells(losses_sweep, words)
+    keys: dict[str, set[str]] = {}
+    for cell in cells:
+        keys.setdefault(str(cell.point["losses"]), set()).add(cell.stage.key)
+    counts = {losses: len(found) for losses, found in keys.items()}
+    assert counts == {
+        "pce": 1,
+        "ce": 1,
+        "pce+crf": 2,
+        "pce+pcons": 2,
+        "pce+crf+pcons": 4,
+        "pce+crf+pcons+pseudo": 4,
+    }
+
+
+def test_equal_values_are_one_training_however_written(cell: MakeCell) -> None:
+    first = cell(losses="pcons+pce", lambda_pcons=200, lr="1e-2", epochs=4).stage
+    again = cell(losses="pce+pcons", lambda_pcons=200.0, lr=0.01, epochs="4").stage
+    assert first == again
+    assert first.key == again.key
+
+
+def test_weight_zero_is_the_row_without_the_term(cell: MakeCell) -> None:
+    assert cell(losses="pce+pcons", lambda_pcons=0).stage == cell(losses="pce").stage
+
+
+def test_every_setting_is_in_the_key(cell: MakeCell) -> None:
+    base = cell(losses="pce+pcons").stage
+    changed = {"alpha": 0.25, "teacher_bn": "ema", "click_size": 3, "lr": 0.5, "pcons_classes": "sum", "crop": 48}
+    changed |= {"seed": 1, "pcons_ramp": 0.5, "data_seed": 1, "eval_every": 2, "flip": False, "precision": "bf16"}
+    keys = {cell(losses="pce+pcons", **{word: value}).stage.key for word, value in changed.items()}
+    assert len(keys | {base.key}) == len(changed) + 1
+
+
+def test_where_it_runs_is_not_in_the_key(cell: MakeCell) -> None:
+    assert cell(losses="pce", device="cpu", loader_workers=2).stage == cell(losses="pce").stage
+
+
+def test_chain_of_modules(cell: MakeCell) -> None:
+    stages = [cell(modules=k).stage for k in range(4)]
+    assert [stage.modules for stage in stages] == [0, 1, 2, 3]
+    assert stages[0] == cell(losses="pce+crf+pcons").stage
+    assert stages[3].ancillary == stages[2]
+    assert stages[2].ancillary == stages[1]
+    assert [stage.seed for stage in stages[3].chain] == [0, 1000, 2000, 3000]
+    assert {stage.replicate for stage in stages} == {0}
+
+
+def test_equal_seeds_in_a_chain_are_refused(cell: MakeCell) -> None:
+    primary = cell().stage
+    assert primary.ancillary is not None
+    with pytest.raises(ValueError, match="same seed"):
+        Stage.model_validate({**primary.model_dump(), "seed": primary.ancillary.seed})
+
+
+def test_stage_survives_its_file(cell: MakeCell) -> None:
+    stage = cell(modules=2).stage
+    assert Stage.model_validate_json(stage.model_dump_json()) == stage
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"losses": "pce+crff"}, r"losses='pce\+crff': no term 'crff'.*did you mean 'crf'"),
+        ({"losses": "pce+pce"}, "named twice"),
+        ({"losses": "pseudo"}, "no loss to learn from"),
+        ({"losses": "pce", "lambda_pce": 0}, "nothing to learn from"),
+        ({"losses": "pce", "lambda_pce": -1}, "lambda_pce=-1.*greater than 0"),
+        ({"losses": "pce", "alpha": 0.9}, "alpha=0.9: nothing in this request reads 'alpha'"),
+        ({"losses": "ce", "click_size": 3}, "click_size=3: nothing in this request reads"),
+        ({"losses": "pce", "modules": 2}, "modules=2: nothing"),
+        ({"alhpa": 0.9}, "word='alhpa': choose from .*did you mean 'alpha'"),
+        ({"alpha": 1.0}, "alpha=1.0.*less than 1"),
+        ({"alpha": "high"}, "alpha='high'.*valid number"),
+        ({"backbone": "resnet102"}, "did you mean 'resnet101'"),
+        ({"data": "criatures"}, "did you mean 'creatures'"),
+        ({"profile": "vox"}, "profile='vox': choose from .*did you mean 'voc'"),
+        ({"pretrained": "coco"}, "pretrained='coco': choose from imagenet, none"),
+        ({"seed": 1000}, "from 0 to 999"),
+        ({"seed": 0.5}, "from 0 to 999"),
+        ({"modules": -1}, "modules=-1"),
+        ({"click_size": 2}, "click_size=2"),
+        ({"data_train": 0}, "data_train=0.*greater than or equal to 1"),
+        ({"crf_sigma_rgb": "wide"}, "crf_sigma_rgb='wide'"),
+        ({"scale_min": 3.0}, "scale_min=3.0 is above scale_max=2.0"),
+        ({"loader_workers": -1}, "loader_workers=-1"),
+    ],
+)
+def test_bad_words_are_one_clear_line(cell: MakeCell, words: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        cell(**words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_word_that_one_row_of_a_sweep_reads_is_accepted(losses_sweep: sweep.Sweep) -> None:
+    assert recipes.cells(losses_sweep, {"profile": ("toy",), "alpha": (0.9,)})
+
+
+@pytest.mark.parametrize("profile", ["creatures", "toy"])
+def test_profiles_without_data_resolve(losses_sweep: sweep.Sweep, profile: str) -> None:
+    assert len(recipes.cells(losses_sweep, {"profile": (profile,)})) == 18
+
+
+def test_profiles_set_known_words_only() -> None:
+    for name in recipes.profiles():
+        text = (Path(recipes.__file__).parent / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
+        assert set(yaml.safe_load(text)) <= recipes.known_words(), name
+
+
+def test_missing_data_is_named(losses_sweep: sweep.Sweep) -> None:
+    with pytest.raises(InputError, match="nowhere/at/all"):
+        recipes.cells(losses_sweep, {"profile": ("voc",), "data_root": ("nowhere/at/all",)})
+
+
+def test_planning_values_needs_no_torch() -> None:
+    code = "import sys, seminar.spec, seminar.sweep; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "expected a mapping"),
+        ("method: grid\nparamters: {}", "did you mean 'parameters'"),
+        ("method: anneal\nparameters: {a: {value: 1}}", "method='anneal': choose from grid"),
+        ("method: grid", "'parameters' must map"),
+        ("method: grid\nparameters: {a: {min: 0, max: 1}}", "either 'value' or 'values'"),
+        ("method: grid\nparameters: {a: {values: []}}", "at least one"),
+        ("method: grid\nparameters: {a: {values: [[1]]}}", "no number, word or truth value"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_bad_sweep_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        sweep.load(path)
+    assert "odd.yaml" in str(caught.value)
+
+
+def test_grid_is_in_wandb_order() -> None:
+    request = sweep.Sweep("s", "", "m", {"b": (1, 2), "a": ("x", "y")})
+    assert request.points == [{"a": "x", "b": 1}, {"a": "x", "b": 2}, {"a": "y", "b": 1}, {"a": "y", "b": 2}]
+
+
+@pytest.mark.parametrize("text", ["alpha", "alpha=", "=1", "alpha={a: 1}", "alpha=[1"])
+def test_bad_arguments_are_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        sweep.parse_words([text])

@@ -1,0 +1,63 @@
+"""Lower rooms never import higher ones."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = [
+    {"spec"},
+    {"sweep", "parts", "store"},
+    {"data", "data.augment", "data.creatures", "data.pictures", "data.voc"},
+    {"crf", "metrics", "networks", "schedules", "teacher"},
+    {"losses"},
+    {"recipes", "tracking"},
+    {"train"},
+    {"search"},
+    {"__main__"},
+]
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+FILES = sorted((ROOT / "seminar").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT / "seminar").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if room(path)], ids=room)
+def test_no_room_imports_a_higher_one(path: Path) -> None:
+    here = room(path)
+    assert here in FLOOR, f"{here} is a new room: give it a floor"
+    for name in imports(path):
+        other = name.removeprefix("seminar.")
+        if name.startswith("seminar.") and other in FLOOR:
+            assert FLOOR[other] < FLOOR[here] or (other.startswith("data") and here.startswith("data")), (here, other)
+        assert not name.startswith("analysis")
+
+
+@pytest.mark.parametrize(("library", "only"), [("wandb", "tracking"), ("optuna", "search"), ("argparse", "__main__")])
+def test_one_room_knows_the_library(library: str, only: str) -> None:
+    users = {room(path) for path in FILES if any(name.split(".")[0] == library for name in imports(path))}
+    assert users == {only}
+
+
+def test_analysis_never_trains() -> None:
+    for path in (ROOT / "analysis").rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith(("seminar.train", "seminar.search", "seminar.tracking", "wandb", "optuna")), path

@@ -1,0 +1,187 @@
+"""Sweeps with worker processes: nothing twice, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from seminar import recipes, search, sweep
+from seminar.recipes import Cell
+from seminar.store import Store
+from tests.conftest import ROOT
+
+MakeCell = Callable[..., Cell]
+TOY = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy"]
+
+
+def command(*arguments: str, runs: Path) -> list[str]:
+    return [sys.executable, "-m", "seminar", *arguments, "--runs", str(runs), "--wandb", "disabled"]
+
+
+def call(*arguments: str, runs: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command(*arguments, runs=runs), capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def trained(runs: Path) -> dict[str, int]:
+    """Sessions of every finished training: 1 means trained in one go, once."""
+    store = Store(runs)
+    records = {key: store.record(key) for key in store.keys()}  # noqa: SIM118
+    return {key: record["sessions"] for key, record in records.items() if record is not None}
+
+
+def stamps(runs: Path) -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
+
+
+def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
+    plan = call(*TOY, "seed=0", "--workers", "2", "--dry-run", runs=tmp_path)
+    assert "6 cells, 6 trainings (training each cell's chain by itself would be 7)" in plan.stdout
+    assert "0 done, 6 to do" in plan.stdout
+    assert not list(tmp_path.glob("*/stage.json")), "a dry run trains nothing"
+    first = call(*TOY, "seed=0", "--workers", "2", runs=tmp_path)
+    assert first.stderr.count("mIoU") == 6
+    assert list(trained(tmp_path).values()) == [1] * 6
+    before = stamps(tmp_path)
+    second = call(*TOY, "seed=0", "--workers", "2", runs=tmp_path)
+    assert "6 done, 0 to do" in second.stdout
+    assert stamps(tmp_path) == before
+    more = call(*TOY, "seed=0,1", "losses=pce", "--workers", "1", runs=tmp_path)
+    assert "1 done, 1 to do" in more.stdout
+    assert len(trained(tmp_path)) == 7
+
+    (journal,) = tmp_path.glob("studies/*.journal") if len(list(tmp_path.glob("studies/*"))) == 1 else [None]
+    assert journal is None, "another grid is another study"
+    path = next(path for path in tmp_path.glob("studies/*.journal") if len(path.read_text()) > 3000)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    study = optuna.load_study(study_name=None, storage=storage)
+    values = {trial.user_attrs["key"]: trial.value for trial in study.trials}
+    assert len(study.trials) == 6
+    store = Store(tmp_path)
+    for key, value in values.items():
+        record = store.record(key)
+        assert record is not None
+        assert value == record["metrics"]["student"]["crop"]["miou"]
+
+
+@pytest.fixture()
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A sweep of one long training and its primary, which has finished an epoch."""
+    long = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2"]
+    process = subprocess.Popen(
+        command(*long, runs=tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in tmp_path.glob("*/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def workers_of(parent: int) -> list[int]:
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in children.stdout.split()]
+
+
+def continue_and_check(runs: Path) -> None:
+    """The same command again: everything done, the killed stage continued and not begun anew."""
+    call(*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2", runs=runs)
+    sessions = trained(runs)
+    assert sorted(sessions.values()) == [1, 2]
+    for key in sessions:
+        curve = Store(runs).curve(key)
+        assert [line["epoch"] for line in curve] == list(range(1, 41))
+
+
+def test_ctrl_c_ends_cleanly_and_the_next_call_goes_on(tmp_path: Path, running: subprocess.Popen[str]) -> None:
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in errors
+    assert "the same command goes on" in errors
+    assert {Store(tmp_path).status(key) for key in Store(tmp_path).keys()} == {"stopped"}  # noqa: SIM118
+    continue_and_check(tmp_path)
+
+
+def test_kill_9_of_everything_leaves_nothing_to_clean_up(tmp_path: Path, running: subprocess.Popen[str]) -> None:
+    victims = [running.pid, *workers_of(running.pid)]
+    assert len(victims) >= 3
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    running.communicate(timeout=60)
+    continue_and_check(tmp_path)
+
+
+def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "seed=0", "lambda_pcons=1e30", "data_val=2"]
+    result = call(*TOY, *words, "--workers", "1", runs=tmp_path, code=1)
+    assert len(trained(tmp_path)) == 1
+    assert "pce+pcons small_resnet seed 0" in result.stderr
+    assert "FloatingPointError: loss" in result.stderr
+    assert "its ancillary" in result.stderr
+    status = call("status", runs=tmp_path) if False else subprocess.run(
+        [sys.executable, "-m", "seminar", "status", "--runs", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert "failed" in status.stdout
+    assert "diverged" in status.stdout
+    assert "1 done, 1 failed" in status.stdout
+
+
+def test_schedule_keeps_workers_busy_and_ancillaries_first(losses_sweep: sweep.Sweep) -> None:
+    cells = recipes.cells(losses_sweep, {"profile": ("toy",)})
+    seconds = {stage.key: 10.0 * len(stage.losses) for cell in cells for stage in cell.stage.chain}
+    order, end = search.schedule(cells, seconds, 2)
+    assert sorted(map(repr, order)) == sorted(map(repr, cells))
+    seen: set[str] = set()
+    for cell in order:
+        assert all(stage.key in seen for stage in cell.stage.chain[:-1])
+        seen.add(cell.stage.key)
+    # 3 seeds x (10 + 20 + 20 + 30 + 40 + 10) seconds of work on two workers cannot end before 195.
+    assert 195 <= end <= 215
+    assert search.schedule(cells, {}, 2)[1] == 0
+    assert search.schedule(cells, seconds, 1)[1] == pytest.approx(390)
+
+
+def test_one_cell_trains_its_whole_chain(cell: MakeCell) -> None:
+    chain = cell(modules=2)
+    seconds = {stage.key: 1.0 for stage in chain.stage.chain}
+    assert search.schedule([chain], seconds, 4) == ([chain], 3.0)
+
+
+def test_plan_uses_the_measured_speed_of_equal_shapes(tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
+    request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
+    cells = recipes.cells(request)
+    store = Store(tmp_path)
+    store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0})
+    plan = search.make_plan(request, cells, store, 2)
+    assert plan.seconds == {cells[1].stage.key: pytest.approx(50.0)}
+    assert "1 done, 1 to do" in plan.lines()[2]
+
+
+def test_records_are_the_truth_not_the_journal(tmp_path: Path) -> None:
+    words = ["losses=pce", "seed=0,1"]
+    call(*TOY, *words, "--workers", "1", runs=tmp_path)
+    key = next(iter(trained(tmp_path)))
+    record = tmp_path / key / "record.json"
+    value = json.loads(record.read_text())["metrics"]
+    record.unlink()
+    call(*TOY, *words, "--workers", "1", runs=tmp_path)
+    assert json.loads(record.read_text())["metrics"] == value

@@ -1,0 +1,142 @@
+"""The store: once, whole, and honest about what went wrong."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seminar.recipes import Cell
+from seminar.spec import InputError, Stage
+from seminar.store import Interrupted, Store, write_atomic, write_json
+
+MakeCell = Callable[..., Cell]
+
+
+class Counting:
+    """A training that only notes that it ran."""
+
+    def __init__(self) -> None:
+        self.trained: list[Stage] = []
+
+    def __call__(self, stage: Stage, folder: Path, ancillary: Path | None) -> dict[str, Any]:
+        assert (folder / "stage.json").exists()
+        assert not (folder / "record.json").exists()
+        assert ancillary is None or (ancillary / "record.json").exists()
+        self.trained.append(stage)
+        return {"value": len(self.trained)}
+
+
+def test_a_chain_is_trained_once_and_in_order(tmp_path: Path, cell: MakeCell) -> None:
+    store, train = Store(tmp_path), Counting()
+    long, short = cell(modules=2).stage, cell(modules=1).stage
+    record = store.ensure(long, train)
+    assert train.trained == list(long.chain)
+    assert store.ensure(short, train) == store.record(short.key)
+    assert store.ensure(long, train) == record
+    assert len(train.trained) == 3
+    assert [store.status(stage.key) for stage in long.chain] == ["done"] * 3
+    assert store.stage(long.key) == long
+    assert record["stage"] == json.loads(long.canonical())["stage"]
+
+
+def test_a_failure_keeps_its_cause_and_can_be_tried_again(tmp_path: Path, cell: MakeCell) -> None:
+    store, stage = Store(tmp_path), cell(losses="pce").stage
+
+    def fail(*_: object) -> dict[str, Any]:
+        raise RuntimeError("out of luck\nsecond line")
+
+    with pytest.raises(RuntimeError):
+        store.ensure(stage, fail)
+    assert store.status(stage.key) == "failed"
+    failure = store.failure(stage.key)
+    assert failure is not None
+    assert failure["error"] == "RuntimeError: out of luck"
+    assert "in fail" in failure["traceback"]
+    store.ensure(stage, Counting())
+    assert store.status(stage.key) == "done"
+    assert store.failure(stage.key) is None
+
+
+@pytest.mark.parametrize("signal", [Interrupted, KeyboardInterrupt])
+def test_a_stop_is_no_failure(tmp_path: Path, cell: MakeCell, signal: type[BaseException]) -> None:
+    store, stage = Store(tmp_path), cell(losses="pce").stage
+
+    def stop(*_: object) -> dict[str, Any]:
+        raise signal
+
+    with pytest.raises(signal):
+        store.ensure(stage, stop)
+    assert store.status(stage.key) == "stopped"
+    assert store.status("0" * 16) == "missing"
+
+
+def _slow(folder: str, stage: Stage, queue: Any) -> None:
+    def train(stage: Stage, folder: Path, ancillary: Path | None) -> dict[str, Any]:
+        queue.put(stage.key)
+        time.sleep(0.5)
+        return {}
+
+    Store(Path(folder)).ensure(stage, train)
+
+
+def test_two_processes_never_train_one_stage(tmp_path: Path, cell: MakeCell) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    stage = cell().stage
+    processes = [context.Process(target=_slow, args=(str(tmp_path), stage, queue)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    deadline = time.monotonic() + 60
+    while Store(tmp_path).status(stage.chain[0].key) != "running" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert Store(tmp_path).status(stage.chain[0].key) == "running"
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert [queue.get(timeout=5) for _ in range(2)] == [member.key for member in stage.chain]
+    assert queue.empty()
+
+
+@pytest.mark.parametrize("name", ["record.json", "stage.json"])
+@pytest.mark.parametrize("text", ["{", '{"key": "another"}', "[]"])
+def test_damaged_files_are_named_and_kept(tmp_path: Path, cell: MakeCell, name: str, text: str) -> None:
+    store, stage, train = Store(tmp_path), cell(losses="pce").stage, Counting()
+    store.ensure(stage, train)
+    path = store.folder(stage.key) / name
+    path.write_text(text)
+    if name == "stage.json":
+        (store.folder(stage.key) / "record.json").unlink()
+    with pytest.raises(InputError, match=name):
+        store.ensure(stage, train)
+    assert path.read_text() == text
+    assert len(train.trained) == 1
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "k").mkdir()
+    (tmp_path / "k" / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
+    assert store.curve("k") == [{"epoch": 1}]
+    assert store.curve("missing") == []
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def tear(file: Any) -> None:
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, tear)
+    assert path.read_text() == "old"
+    with pytest.raises(ValueError, match="not JSON compliant|Out of range"):
+        write_json(path, {"miou": float("nan")})
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]

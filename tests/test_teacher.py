@@ -1,0 +1,79 @@
+"""Eq. 1 and the schedules, against values derived by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from seminar.schedules import poly_lr, ramped
+from seminar.teacher import Teacher
+
+
+def student_with(value: float) -> nn.Sequential:
+    net = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    set_to(net, value)
+    return net
+
+
+def set_to(net: nn.Sequential, value: float) -> None:
+    with torch.no_grad():
+        net[0].weight.fill_(value)
+        net[1].running_mean.fill_(value)
+        net[1].num_batches_tracked.fill_(int(value))
+
+
+def test_first_update_copies_then_plain_average_then_ema() -> None:
+    student = student_with(8.0)
+    teacher = Teacher(student, alpha=0.5, bn="own")
+    weights = []
+    for value in (2.0, 4.0, 10.0):
+        set_to(student, value)
+        teacher.update(student)
+        weights.append(teacher.net[0].weight.item())
+    # t=1: keep 0, copies 2. t=2: keep min(.5, 1/2): (2 + 4) / 2 = 3. t=3: keep min(.5, 2/3) = .5: (3 + 10) / 2.
+    assert weights == pytest.approx([2.0, 3.0, 6.5])
+
+
+def test_high_alpha_is_the_plain_average_of_all_students() -> None:
+    student = student_with(0.0)
+    teacher = Teacher(student, alpha=0.999, bn="own")
+    for value in (1.0, 2.0, 6.0):
+        set_to(student, value)
+        teacher.update(student)
+    assert teacher.net[0].weight.item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(("bn", "mean", "count", "training"), [("own", 8, 8, True), ("copy", 4, 4, False), ("ema", 3, 4, False)])
+def test_batchnorm_modes(bn: str, mean: float, count: int, training: bool) -> None:
+    student = student_with(8.0)
+    teacher = Teacher(student, alpha=0.5, bn=bn)  # type: ignore[arg-type]
+    for value in (2.0, 4.0):
+        set_to(student, value)
+        teacher.update(student)
+    assert teacher.net[1].running_mean.item() == pytest.approx(mean)
+    assert teacher.net[1].num_batches_tracked.item() == count, "integers are copied, never averaged"
+    assert teacher.net.training is training
+
+
+def test_teacher_is_a_copy_without_gradient() -> None:
+    student = student_with(1.0)
+    teacher = Teacher(student, alpha=0.9, bn="own")
+    assert not any(parameter.requires_grad for parameter in teacher.net.parameters())
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    set_to(student, 5.0)
+    assert teacher.net[0].weight.item() == 1.0
+
+
+def test_poly_schedule() -> None:
+    assert poly_lr(0, 100, 0.9) == 1
+    assert poly_lr(50, 100, 0.9) == pytest.approx(0.5**0.9)
+    assert poly_lr(99, 100, 1.0) == pytest.approx(0.01)
+    assert [poly_lr(step, 10**9, 0.9, warmup=3) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+
+
+def test_ramp_of_the_paper() -> None:
+    """40 of 60 epochs to 200: 0 in the first epoch, half at epoch 20, all of it from epoch 40 on."""
+    values = [ramped(200.0, epoch, 60, 2 / 3) for epoch in (0, 1, 20, 40, 59)]
+    assert values == pytest.approx([0, 5, 100, 200, 200])
+    assert ramped(3.0, 0, 60, 0.0) == 3.0

@@ -1,0 +1,287 @@
+"""The loop itself, on the toy profile."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seminar import losses, train
+from seminar.data import PADDING, UNLABELLED
+from seminar.recipes import Cell
+from seminar.spec import InputError, Stage
+from seminar.store import Interrupted, Store
+from seminar.train import Trainer
+
+MakeCell = Callable[..., Cell]
+
+
+def run(cell: Cell, root: Path, watches: Any = ()) -> dict[str, Any]:
+    return Store(root).ensure(cell.stage, lambda s, f, a: train.train(s, cell.host, f, a, watches))
+
+
+def weights(folder: Path, name: str = "student.pt") -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(folder / name, weights_only=True)
+    return state
+
+
+def assert_equal_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+class KillAfter(train.StopWhen):
+    """Stops in the middle of the epoch that follows `steps` steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(lambda: False)
+        object.__setattr__(self, "steps", steps)
+
+    def step(self, stage: Stage, done: int, total: int) -> None:
+        if done > self.steps:  # type: ignore[attr-defined]
+            raise Interrupted
+
+
+def test_kill_and_continue_is_bit_identical(tmp_path: Path, cell: MakeCell) -> None:
+    whole = cell(losses="pce+crf+pcons", epochs=4)
+    record = run(whole, tmp_path / "whole")
+    for steps in (3, 6):
+        with pytest.raises(Interrupted):
+            run(whole, tmp_path / "parts", [KillAfter(steps)])
+    again = run(whole, tmp_path / "parts")
+    key = whole.stage.key
+    for name in ("student.pt", "teacher.pt"):
+        assert_equal_states(weights(tmp_path / "whole" / key, name), weights(tmp_path / "parts" / key, name))
+    assert again["metrics"] == record["metrics"]
+    assert again["sessions"] == 3
+    curves = [Store(tmp_path / folder).curve(key) for folder in ("whole", "parts")]
+    for line in curves[0] + curves[1]:
+        line.pop("seconds")
+    assert curves[0] == curves[1]
+    assert [line["epoch"] for line in curves[1]] == [1, 2, 3, 4]
+
+
+def test_a_kill_between_line_and_checkpoint_leaves_no_double_line(tmp_path: Path, cell: MakeCell) -> None:
+    stopped = cell(losses="pce", epochs=3)
+    with pytest.raises(Interrupted):
+        run(stopped, tmp_path, [KillAfter(3)])
+    path = tmp_path / stopped.stage.key / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"epoch": 2, "loss": 0}\n{"epo')
+    run(stopped, tmp_path)
+    assert [line["epoch"] for line in Store(tmp_path).curve(stopped.stage.key)] == [1, 2, 3]
+
+
+def test_loader_processes_do_not_change_the_result(tmp_path: Path, cell: MakeCell) -> None:
+    alone, helped = cell(losses="pce", epochs=1), cell(losses="pce", epochs=1, loader_workers=2)
+    run(alone, tmp_path / "alone")
+    run(helped, tmp_path / "helped")
+    assert_equal_states(weights(tmp_path / "alone" / alone.stage.key), weights(tmp_path / "helped" / alone.stage.key))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, cell: MakeCell) -> None:
+    stopped = cell(losses="pce", epochs=3)
+    with pytest.raises(Interrupted):
+        run(stopped, tmp_path, [KillAfter(3)])
+    path = tmp_path / stopped.stage.key / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"checkpoint\.pt: damaged"):
+        run(stopped, tmp_path)
+
+
+def test_the_record_tells_what_a_reader_needs(tmp_path: Path, cell: MakeCell) -> None:
+    chain = cell(alpha=0.999)
+    record = run(chain, tmp_path)
+    assert record["metrics"].keys() == {"student", "teacher"}
+    assert record["metrics"]["student"].keys() == {"crop", "full"}
+    assert len(record["metrics"]["student"]["crop"]["iou"]) == len(record["classes"]) == 7
+    assert record["best"]["teacher"]["epoch"] in (1, 2)
+    assert record["steps"] == 4
+    assert record["environment"]["torch"] == torch.__version__
+    assert "plain average for the first 1,000 steps and the training has 4" in record["notes"][0]
+    folder = tmp_path / chain.stage.key
+    assert not (folder / "checkpoint.pt").exists()
+    with Image.open(folder / "samples" / "0.png") as picture:
+        assert picture.size == (4 * 128 + 3 * 4, 128)
+    assert len(list((folder / "samples").iterdir())) == 6
+    line = Store(tmp_path).curve(chain.stage.key)[-1]
+    assert {"loss_pce", "loss_crf", "loss_pcons", "loss_pseudo", "student_miou", "teacher_miou"} <= line.keys()
+    total = sum(line[f"loss_{term}"] * line[f"weight_{term}"] for term in ("pce", "crf", "pcons", "pseudo"))
+    assert line["loss"] == pytest.approx(total, rel=1e-4)
+    assert line["student_miou"] == pytest.approx(record["metrics"]["student"]["crop"]["miou"])
+
+
+def test_a_row_without_consistency_has_no_teacher(tmp_path: Path, cell: MakeCell) -> None:
+    plain = cell(losses="pce")
+    record = run(plain, tmp_path)
+    assert record["metrics"].keys() == {"student"}
+    assert record["best"].keys() == {"student"}
+    assert not (tmp_path / plain.stage.key / "teacher.pt").exists()
+    assert "teacher_miou" not in Store(tmp_path).curve(plain.stage.key)[0]
+
+
+def test_eval_every(tmp_path: Path, cell: MakeCell) -> None:
+    rare = cell(losses="pce", epochs=3, eval_every=2)
+    run(rare, tmp_path)
+    curve = Store(tmp_path).curve(rare.stage.key)
+    assert ["student_miou" in line for line in curve] == [False, True, True]
+
+
+def test_divergence_is_a_failure_with_its_cause(tmp_path: Path, cell: MakeCell) -> None:
+    wild = cell(losses="pce", lr=1e30)
+    with pytest.raises(FloatingPointError, match="diverged"):
+        run(wild, tmp_path)
+    failure = Store(tmp_path).failure(wild.stage.key)
+    assert failure is not None
+    assert "loss is nan in epoch" in failure["error"]
+
+
+@pytest.fixture()
+def trainer(tmp_path: Path, cell: MakeCell) -> Trainer:
+    """A primary at the toy size with all four losses, mid-way through its ramp."""
+    primary = cell(scale_min=0.5, scale_max=0.6)  # small images on the crop: there is padding
+    store = Store(tmp_path)
+    assert primary.stage.ancillary is not None
+    store.ensure(primary.stage.ancillary, lambda s, f, a: train.train(s, primary.host, f, a))
+    return Trainer(primary.stage, primary.host, store.folder(primary.stage.ancillary.key))
+
+
+@pytest.mark.parametrize("name", sorted(losses.losses))
+def test_every_loss_reaches_the_student_through_the_loop(trainer: Trainer, cell: MakeCell, name: str) -> None:
+    """A teacher that is the student, a detached softmax, a wrong name in the wiring: the gradient would be zero."""
+    term = next(t for t in cell(losses=name if name != "pseudo" else "pce+pseudo").stage.losses if t.name == name)
+    trainer.stage = trainer.stage.model_copy(update={"losses": (term,)})
+    views = next(trainer.loader(0))
+    views.setdefault("masks", torch.randint(0, 7, views["labels"].shape, dtype=torch.uint8))
+    assert trainer.teacher is not None
+    with torch.no_grad():  # EMA and student differ from the second step on
+        for parameter in trainer.teacher.net.parameters():
+            parameter.mul_(1.05)
+    total, parts = trainer.objective(views, epoch=1)
+    total.backward()
+    norms = [float(p.grad.norm()) for p in trainer.student.parameters() if p.grad is not None]
+    assert len(norms) == len(list(trainer.student.parameters()))
+    assert max(norms) > 1e-6
+    assert parts[name].item() > 0
+    assert all(p.grad is None for p in trainer.teacher.net.parameters())
+    assert trainer.ancillary is not None
+    assert all(p.grad is None for p in trainer.ancillary.parameters())
+
+
+def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeCell) -> None:
+    """The sign of every loss, and of its place in the sum."""
+    views = next(trainer.loader(0))
+    for module in trainer.student.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    start = copy.deepcopy(trainer.student.state_dict())
+    for term in trainer.stage.losses:
+        trainer.student.load_state_dict(start)
+        assert trainer.teacher is not None
+        for parameter, mine in zip(trainer.teacher.net.parameters(), trainer.student.parameters()):
+            parameter.data.copy_(mine.detach() * 1.2)
+        trainer.stage = trainer.stage.model_copy(update={"losses": (term,)})
+        inputs = trainer.inputs(views)
+        fixed = {name: value.detach() for name, value in inputs.items() if name != "student"}
+
+        def value(student: Tensor, term: Any = term, fixed: Any = fixed) -> Tensor:
+            entry = losses.losses[term.name]
+            arguments = [student if name == "student" else fixed[name] for name in entry.inputs]
+            result: Tensor = entry.make(*arguments, **dict(term.settings))
+            return result
+
+        logits = inputs["student"].detach().requires_grad_()
+        before = value(logits)
+        before.backward()
+        assert logits.grad is not None
+        after = value(logits.detach() - 1e-2 * logits.grad / logits.grad.norm() * logits.norm())
+        assert after < before, term.name
+        total, parts = trainer.objective(views, epoch=1)
+        weight = dict((t.name, w) for t, w in trainer.weights(1))[term.name]
+        assert weight > 0
+        assert total.item() == pytest.approx(weight * parts[term.name].item(), rel=1e-5)
+
+
+def test_pseudo_labels_are_the_frozen_ancillary_on_the_same_crop(trainer: Trainer) -> None:
+    views = next(trainer.loader(0))
+    assert trainer.ancillary is not None
+    before = copy.deepcopy(trainer.ancillary.state_dict())
+    inputs = trainer.inputs(views)
+    assert not trainer.ancillary.training
+    expected = trainer.ancillary(train.normalise(views["image"].float())).argmax(1)
+    inside = views["inside"]
+    assert (~inside).any()
+    assert torch.equal(inputs["pseudo"][inside], expected[inside])
+    assert (inputs["pseudo"][~inside] == PADDING).all()
+    trainer.step(views, 1, 0)
+    assert_equal_states(before, trainer.ancillary.state_dict())
+
+
+def test_the_teacher_follows_after_the_optimiser_step(trainer: Trainer) -> None:
+    assert trainer.teacher is not None
+    loader = trainer.loader(0)
+    initial = [p.clone() for p in trainer.student.parameters()]
+    trainer.step(next(loader), 1, 0)
+    first = [p.clone() for p in trainer.student.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(initial, first))
+    for mine, theirs in zip(trainer.teacher.net.parameters(), first):
+        assert torch.equal(mine, theirs), "at t = 1 the teacher is the student after the step"
+    trainer.step(next(loader), 1, 1)
+    for mine, one, two in zip(trainer.teacher.net.parameters(), first, trainer.student.parameters()):
+        torch.testing.assert_close(mine, (one + two) / 2, msg="alpha .5 at t = 2: keep 1/2")
+
+
+def test_only_full_supervision_sees_masks(cell: MakeCell) -> None:
+    plain, full = cell(losses="pce"), cell(losses="ce")
+    assert next(Trainer(plain.stage, plain.host, None).loader(0)).keys() == {"image", "inside", "labels"}
+    assert next(Trainer(full.stage, full.host, None).loader(0)).keys() == {"image", "inside", "masks"}
+
+
+def test_clicks_reach_the_loop(cell: MakeCell) -> None:
+    plain = cell(losses="pce", click_size=3)
+    labels = next(Trainer(plain.stage, plain.host, None).loader(0))["labels"]
+    assert ((labels < PADDING).sum((1, 2)) > 0).any()
+    assert (labels == UNLABELLED).float().mean() > 0.5
+
+
+def test_last_batch_of_one_is_dropped_and_order_depends_on_the_epoch() -> None:
+    assert [len(batch) for batch in train.batches(9, 4, seed=0, epoch=0)] == [4, 4]
+    assert [len(batch) for batch in train.batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
+    assert sorted(sum(train.batches(10, 4, seed=0, epoch=0), [])) == list(range(10))
+    orders = {str(train.batches(10, 4, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4
+
+
+def test_learning_rates(cell: MakeCell) -> None:
+    trained = cell(losses="pce", head_lr_factor=10, lr=0.1, warmup_steps=0)
+    trainer = Trainer(trained.stage, trained.host, None)
+    trainer.step(next(trainer.loader(0)), 0, 2)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([0.1 * 0.5**0.9, 0.5**0.9])
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps"])
+def test_bad_devices(name: str) -> None:
+    with pytest.raises(InputError, match=f"device='{name}'"):
+        train.pick_device(name)
+
+
+def test_data_that_changed_after_planning_is_refused(tmp_path: Path, cell: MakeCell) -> None:
+    plain = cell(losses="pce")
+    changed = plain.stage.model_copy(update={"data_fingerprint": "other"})
+    with pytest.raises(InputError, match="has changed since"):
+        Trainer(changed, plain.host, None)
+
+
+def test_record_is_plain_json(tmp_path: Path, cell: MakeCell) -> None:
+    plain = cell(losses="pce", epochs=1)
+    run(plain, tmp_path)
+    text = (tmp_path / plain.stage.key / "record.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["key"] == plain.stage.key
