@@ -8,15 +8,16 @@ PYTHON ?= python3
 PROFILE ?= creatures
 RUNS ?= runs
 WANDB ?= auto
+CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/ready
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
-OPTIONS := PYTHON PROFILE SEEDS WORKERS RUNS OUT WANDB DRY_RUN
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS WORKERS RUNS OUT WANDB DRY_RUN
 WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 GIVEN := profile=$(PROFILE) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help setup test lint types check status clean-venv
+.PHONY: help setup report status test lint types
 
 help: ## Show this list
 	@echo "make TARGET [PROFILE=creatures] [SEEDS=3] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
@@ -31,12 +32,12 @@ help: ## Show this list
 
 setup: $(READY) ## Create .venv and install everything (done by the other targets when needed)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
 	  { echo "Python 3.11 to 3.13 is needed; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@echo "setting up .venv (several GB with torch; once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint $(CONSTRAINTS)
 	@touch $(READY)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report

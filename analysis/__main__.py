@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import exhibits, report
-from seminar.spec import InputError, Scalar
+from seminar.spec import InputError
 from seminar.sweep import parse_words
 
 _EXAMPLES = """\
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build what was asked for; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     try:
-        words = _words([item for item in options.what if "=" in item], options.seeds)
+        words = parse_words([item for item in options.what if "=" in item], options.seeds)
         chosen = exhibits.find([item for item in options.what if "=" not in item])
         reports = [exhibits.build(entry, words, options.runs) for entry in chosen]
         lines: list[str] = []
@@ -65,17 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.reconfigure(errors="replace")
         print("\n".join(lines).rstrip())
     return 0
-
-
-def _words(given: list[str], seeds: int | None) -> dict[str, tuple[Scalar, ...]]:
-    words = parse_words(given)
-    if seeds is None:
-        return words
-    if "seed" in words:
-        raise InputError(f"--seeds {seeds}: seed= is given as well; give one of the two")
-    if seeds < 1:
-        raise InputError(f"--seeds {seeds}: the number of seeds is 1 or more")
-    return {**words, "seed": tuple(range(seeds))}
 
 
 if __name__ == "__main__":

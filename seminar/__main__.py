@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seminar import sweep as sweeps
-from seminar.spec import InputError, Scalar, Stage
+from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Record, Store
 
 EPILOG = """\
@@ -154,11 +154,7 @@ class _Bar:
 def _sweep(options: argparse.Namespace) -> int:
     from seminar import recipes, search
 
-    words: dict[str, tuple[Scalar, ...]] = sweeps.parse_words(options.words)
-    if options.seeds is not None:
-        if options.seeds < 1 or "seed" in words:
-            raise InputError(f"--seeds {options.seeds}: a number of at least 1, and not together with seed=")
-        words["seed"] = tuple(range(options.seeds))
+    words = sweeps.parse_words(options.words, options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
     sweep = sweeps.load(options.file)

@@ -29,6 +29,8 @@ from torchvision.models.resnet import BasicBlock
 from seminar.spec import InputError, unknown
 
 OutputStride = Literal[8, 16]
+DROPOUT = (0.5, 0.5, 0.1)
+"""DeepLab-v3+'s dropout rates, for heads of 256 channels."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Anatomy:
 
     `body` maps the image to the high-level features (`high` channels); the output of its child `tap` is the low-level
     features (`low` channels, /4). `width`: channels of ASPP and decoder; `rates`: dilations of the ASPP's 3x3
-    convolutions; `low_width`: channels to which the decoder reduces the low-level features.
+    convolutions; `low_width`: channels to which the decoder reduces the low-level features; `dropout`: rates behind
+    the ASPP and behind the decoder's two 3x3 convolutions.
     """
 
     body: nn.Sequential
@@ -47,6 +50,7 @@ class Anatomy:
     width: int
     rates: tuple[int, ...]
     low_width: int
+    dropout: tuple[float, float, float]
 
 
 Make = Callable[[OutputStride], Anatomy]
@@ -98,7 +102,7 @@ def _small_resnet(output_stride: OutputStride) -> Anatomy:
         _dilate(stages[-1], 2)
     body = nn.Sequential(_conv_bn_relu(3, 16, 3, stride=2), *stages)
     _initialise(body)
-    return Anatomy(body, tap="2", low=32, high=96, width=32, rates=(2, 4), low_width=16)
+    return Anatomy(body, tap="2", low=32, high=96, width=32, rates=(2, 4), low_width=16, dropout=(0.1, 0.1, 0.0))
 
 
 @_backbone(
@@ -117,7 +121,9 @@ def _mobilenet_v2(output_stride: OutputStride) -> Anatomy:
             _dilate(body[first], dilation)
             dilation *= 2
             _dilate(body[first + 1 : stop], dilation)
-    return Anatomy(body, tap="3", low=24, high=320, width=256, rates=_rates(output_stride), low_width=48)
+    return Anatomy(
+        body, tap="3", low=24, high=320, width=256, rates=_rates(output_stride), low_width=48, dropout=DROPOUT
+    )
 
 
 @_backbone("resnet101", imagenet=ResNet101_Weights.IMAGENET1K_V1, unused=("fc.",))
@@ -127,7 +133,8 @@ def _resnet101(output_stride: OutputStride) -> Anatomy:
     for name, part in net.named_children():
         if name not in ("avgpool", "fc"):
             body.add_module(name, part)
-    return Anatomy(body, tap="layer1", low=256, high=2048, width=256, rates=_rates(output_stride), low_width=48)
+    rates = _rates(output_stride)
+    return Anatomy(body, tap="layer1", low=256, high=2048, width=256, rates=rates, low_width=48, dropout=DROPOUT)
 
 
 def _rates(output_stride: OutputStride) -> tuple[int, ...]:
@@ -185,12 +192,12 @@ class ASPP(nn.Module):
     The image-pooling branch has one value per image and channel, so its BatchNorm needs at least two images to train.
     """
 
-    def __init__(self, inputs: int, width: int, rates: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, width: int, rates: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         convs = [_conv_bn_relu(inputs, width, 3, dilation=rate) for rate in rates]
         self.branches = nn.ModuleList([_conv_bn_relu(inputs, width, 1), *convs])
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), _conv_bn_relu(inputs, width, 1))
-        self.project = nn.Sequential(_conv_bn_relu(width * (len(rates) + 2), width, 1), nn.Dropout(0.5))
+        self.project = nn.Sequential(_conv_bn_relu(width * (len(rates) + 2), width, 1), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [branch(x) for branch in self.branches]
@@ -203,14 +210,14 @@ class ASPP(nn.Module):
 class Decoder(nn.Module):
     """Low-level features (B, low, /4) and ASPP output (B, width, h, w) -> logits (B, classes, /4)."""
 
-    def __init__(self, low: int, low_width: int, width: int, classes: int) -> None:
+    def __init__(self, low: int, low_width: int, width: int, dropout: tuple[float, float], classes: int) -> None:
         super().__init__()
         self.reduce = _conv_bn_relu(low, low_width, 1)
         self.refine = nn.Sequential(
             _conv_bn_relu(low_width + width, width, 3),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout[0]),
             _conv_bn_relu(width, width, 3),
-            nn.Dropout(0.1),
+            nn.Dropout(dropout[1]),
         )
         self.classify = nn.Conv2d(width, classes, 1)
 
@@ -231,8 +238,8 @@ class DeepLabV3Plus(nn.Module):
         anatomy = _find(backbone).make(output_stride)
         self.backbone, self.freeze_bn = backbone, freeze_bn
         self.encoder = Encoder(anatomy)
-        self.aspp = ASPP(anatomy.high, anatomy.width, anatomy.rates)
-        self.decoder = Decoder(anatomy.low, anatomy.low_width, anatomy.width, classes)
+        self.aspp = ASPP(anatomy.high, anatomy.width, anatomy.rates, anatomy.dropout[0])
+        self.decoder = Decoder(anatomy.low, anatomy.low_width, anatomy.width, anatomy.dropout[1:], classes)
         _initialise(self.aspp)
         _initialise(self.decoder)
         self.train()

@@ -7,23 +7,29 @@ stage of a request reads is refused when it was given by hand, since somebody ex
 from __future__ import annotations
 
 import functools
+import importlib
+import pkgutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seminar import data as data_package
 from seminar import losses as loss_terms
 from seminar import networks
-from seminar.data import Dataset, creatures, datasets, voc
+from seminar.data import Dataset, datasets
 from seminar.losses import losses
 from seminar.spec import InputError, Part, Scalar, Stage, Term, one_line, unknown
 from seminar.sweep import Point, Sweep
 
-__all__ = ["Cell", "Host", "cells", "creatures", "profiles", "voc"]
+# Every module of seminar.data registers its data sets when it is imported: adding one is adding a file.
+for _module in pkgutil.iter_modules(data_package.__path__):
+    importlib.import_module(f"{data_package.__name__}.{_module.name}")
 
 PAPER: dict[str, Scalar] = {
     "losses": "pce+crf+pcons+pseudo",
@@ -68,6 +74,21 @@ class Host(BaseModel):
     loader_workers: int = Field(default=0, ge=0)
     weights: Path | None = None
     data_paths: tuple[tuple[str, Path], ...] = ()
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one. Raises `InputError` for a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
 
 
 @dataclass(frozen=True)
@@ -151,6 +172,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
         host = Host.model_validate({**host_words, "data_paths": tuple(sorted(paths.items()))})
     except ValidationError as error:
         raise InputError(one_line(error)) from None
+    pick_device(host.device)
 
     terms = _terms(words)
     chain_length = 1

@@ -34,7 +34,7 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from seminar import train
-from seminar.recipes import Cell, Host
+from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Record, Store
 from seminar.sweep import Sweep
@@ -95,7 +95,7 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
     stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
     todo = [stage for stage in stages.values() if store.record(stage.key) is None]
     host = cells[0].host
-    device = train.pick_device(host.device)
+    device = pick_device(host.device)
     if workers is None:
         workers = torch.cuda.device_count() if device.type == "cuda" and device.index is None else cores()
         if device.type == "cuda" and device.index is not None:

@@ -82,10 +82,11 @@ def _values(path: Path, word: str, spec: object) -> tuple[Scalar, ...]:
     return tuple(values)
 
 
-def parse_words(arguments: list[str]) -> dict[str, tuple[Scalar, ...]]:
+def parse_words(arguments: list[str], seeds: int | None = None) -> dict[str, tuple[Scalar, ...]]:
     """`["alpha=0.9,0.99", "losses=pce"]` to `{"alpha": (0.9, 0.99), "losses": ("pce",)}`.
 
-    Values are read as YAML scalars; a comma separates several. Raises `InputError` for anything else.
+    Values are read as YAML scalars; a comma separates several. `seeds=N` is short for `seed=0,1,...,N-1`.
+    Raises `InputError` for anything else.
     """
     words: dict[str, tuple[Scalar, ...]] = {}
     for argument in arguments:
@@ -101,4 +102,8 @@ def parse_words(arguments: list[str]) -> dict[str, tuple[Scalar, ...]]:
         if not all(isinstance(value, bool | int | float | str) for value in values):
             raise InputError(f"{argument!r}: the value is not a plain number, word or truth value")
         words[word] = values
+    if seeds is not None:
+        if seeds < 1 or "seed" in words:
+            raise InputError(f"--seeds {seeds}: a number of at least 1, and not together with seed=")
+        words["seed"] = tuple(range(seeds))
     return words

@@ -31,7 +31,7 @@ from seminar.data.augment import TrainView, eval_view
 from seminar.data.pictures import strip
 from seminar.losses import losses, needs
 from seminar.metrics import Confusion, Scores
-from seminar.recipes import Host
+from seminar.recipes import Host, pick_device
 from seminar.schedules import poly_lr, ramped
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Record, read_lines, write_atomic
@@ -374,21 +374,6 @@ def normalise(image: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=image.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=image.device)[:, None, None]
     return ((image / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises `InputError` for a device that is not here."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return device
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def cell() -> Callable[..., Cell]:
     """`cell(losses="pce", seed=1)`: the one cell of these words on the toy profile."""
 
@@ -28,6 +28,6 @@ def cell() -> Callable[..., Cell]:
     return make
 
 
-@pytest.fixture()
+@pytest.fixture
 def losses_sweep() -> sweep.Sweep:
     return sweep.load(ROOT / "sweeps" / "losses.yaml")

@@ -95,7 +95,7 @@ def brute_force_crf(p: Tensor, image: Tensor, inside: Tensor, sigma_rgb: float, 
     return STRENGTH * sum(values) / len(values)
 
 
-@pytest.fixture()
+@pytest.fixture
 def crf_case() -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     p = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64).softmax(1)

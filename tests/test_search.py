@@ -74,7 +74,7 @@ def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
         assert value == record["metrics"]["student"]["crop"]["miou"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep of one long training and its primary, which has finished an epoch."""
     long = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2"]
@@ -137,8 +137,15 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert "pce+pcons small_resnet seed 0" in result.stderr
     assert "FloatingPointError: loss" in result.stderr
     assert "its ancillary" in result.stderr
-    status = call("status", runs=tmp_path) if False else subprocess.run(
-        [sys.executable, "-m", "seminar", "status", "--runs", str(tmp_path)], capture_output=True, text=True, check=True
+    status = (
+        call("status", runs=tmp_path)
+        if False
+        else subprocess.run(
+            [sys.executable, "-m", "seminar", "status", "--runs", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     )
     assert "failed" in status.stdout
     assert "diverged" in status.stdout

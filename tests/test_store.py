@@ -137,6 +137,6 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, tear)
     assert path.read_text() == "old"
-    with pytest.raises(ValueError, match="not JSON compliant|Out of range"):
+    with pytest.raises(ValueError, match="JSON compliant"):
         write_json(path, {"miou": float("nan")})
     assert [item.name for item in tmp_path.iterdir()] == ["file"]

@@ -44,7 +44,9 @@ def test_high_alpha_is_the_plain_average_of_all_students() -> None:
     assert teacher.net[0].weight.item() == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize(("bn", "mean", "count", "training"), [("own", 8, 8, True), ("copy", 4, 4, False), ("ema", 3, 4, False)])
+@pytest.mark.parametrize(
+    ("bn", "mean", "count", "training"), [("own", 8, 8, True), ("copy", 4, 4, False), ("ema", 3, 4, False)]
+)
 def test_batchnorm_modes(bn: str, mean: float, count: int, training: bool) -> None:
     student = student_with(8.0)
     teacher = Teacher(student, alpha=0.5, bn=bn)  # type: ignore[arg-type]

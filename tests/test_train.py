@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seminar import losses, train
+from seminar import losses, recipes, train
 from seminar.data import PADDING, UNLABELLED
 from seminar.recipes import Cell
 from seminar.spec import InputError, Stage
@@ -143,7 +143,7 @@ def test_divergence_is_a_failure_with_its_cause(tmp_path: Path, cell: MakeCell) 
     assert "loss is nan in epoch" in failure["error"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def trainer(tmp_path: Path, cell: MakeCell) -> Trainer:
     """A primary at the toy size with all four losses, mid-way through its ramp."""
     primary = cell(scale_min=0.5, scale_max=0.6)  # small images on the crop: there is padding
@@ -204,7 +204,7 @@ def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeC
         after = value(logits.detach() - 1e-2 * logits.grad / logits.grad.norm() * logits.norm())
         assert after < before, term.name
         total, parts = trainer.objective(views, epoch=1)
-        weight = dict((t.name, w) for t, w in trainer.weights(1))[term.name]
+        weight = {t.name: w for t, w in trainer.weights(1)}[term.name]
         assert weight > 0
         assert total.item() == pytest.approx(weight * parts[term.name].item(), rel=1e-5)
 
@@ -254,7 +254,7 @@ def test_clicks_reach_the_loop(cell: MakeCell) -> None:
 def test_last_batch_of_one_is_dropped_and_order_depends_on_the_epoch() -> None:
     assert [len(batch) for batch in train.batches(9, 4, seed=0, epoch=0)] == [4, 4]
     assert [len(batch) for batch in train.batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
-    assert sorted(sum(train.batches(10, 4, seed=0, epoch=0), [])) == list(range(10))
+    assert sorted(i for batch in train.batches(10, 4, seed=0, epoch=0) for i in batch) == list(range(10))
     orders = {str(train.batches(10, 4, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
 
@@ -269,7 +269,7 @@ def test_learning_rates(cell: MakeCell) -> None:
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps"])
 def test_bad_devices(name: str) -> None:
     with pytest.raises(InputError, match=f"device='{name}'"):
-        train.pick_device(name)
+        recipes.pick_device(name)
 
 
 def test_data_that_changed_after_planning_is_refused(tmp_path: Path, cell: MakeCell) -> None:

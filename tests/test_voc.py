@@ -231,7 +231,7 @@ def test_error_click_outside_the_image(x: float, y: float, root: Path) -> None:
     message = error(lambda: train[1])
     assert message == (
         f"{root}/clicks_bg.json: b: click x={float(x)} y={float(y)} is outside the 8x6 image; "
-        "clicks_outside=drop leaves such clicks out"
+        "data_clicks_outside=drop leaves such clicks out"
     )
     assert Voc(root=root, clicks_outside="drop").split("train")[1].clicks == ()
 

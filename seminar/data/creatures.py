@@ -107,7 +107,7 @@ ACCESSORIES = (
     (0.15, 0.15, 0.17), (0.35, 0.45, 0.64), (0.28, 0.55, 0.28), (0.42, 0.42, 0.18), (0.86, 0.56, 0.22),
     (0.66, 0.30, 0.24), (0.42, 0.74, 0.64),
 )  # fmt: skip
-"""Base colours of limbs, heads, pots, wheels and clutter, and of one body in five."""
+"""Base colours of limbs, heads, pots, wheels and clutter, and of one body in ten."""
 BACKDROPS = (
     (0.30, 0.42, 0.60), (0.58, 0.66, 0.74), (0.30, 0.50, 0.26), (0.18, 0.30, 0.20), (0.68, 0.60, 0.46),
     (0.40, 0.30, 0.22), (0.50, 0.50, 0.52), (0.62, 0.40, 0.32), (0.26, 0.56, 0.44),
@@ -129,8 +129,8 @@ def _accessory(rng: Generator) -> Paint:
 
 
 def _body(rng: Generator, field: str, low: Colour, high: Colour) -> Paint:
-    """The paint of a body: the pattern is always of its class, faint or strong; the ground four times in five."""
-    ground = _pick(rng, ACCESSORIES) if rng.random() < 0.2 else high + rng.normal(0, 0.05, 3).astype(np.float32)
+    """The paint of a body: the pattern is always of its class, faint or strong; the ground nine times in ten."""
+    ground = _pick(rng, ACCESSORIES) if rng.random() < 0.1 else high + rng.normal(0, 0.05, 3).astype(np.float32)
     return Paint(field, low + np.float32(rng.uniform(0, 0.4)) * (ground - low), ground)
 
 
@@ -360,7 +360,7 @@ def draw(rng: Generator, size: int) -> tuple[Floats, NDArray[np.uint8], list[int
     ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     slope = rng.uniform(-0.5, 0.5, 2).astype(np.float32)
     light = np.float32(rng.uniform(0.8, 1.15)) + slope[0] * ramp[:, None] + slope[1] * ramp
-    noise = rng.standard_normal((3, size, size), dtype=np.float32) * np.float32(rng.uniform(0.02, 0.055))
+    noise = rng.standard_normal((3, size, size), dtype=np.float32) * np.float32(rng.uniform(0.01, 0.03))
     return np.clip(canvas.image * light + noise, 0, 1), canvas.owner, classes
 
 

@@ -110,7 +110,7 @@ class Voc:
                 elif not self._drop_outside:
                     raise InputError(
                         f"{path}: {id}: click x={click.x} y={click.y} is outside the {width}x{height} image; "
-                        "clicks_outside=drop leaves such clicks out"
+                        "data_clicks_outside=drop leaves such clicks out"
                     )
         # permute makes no copy: channels stay innermost in memory, and torchvision resizes that several times faster.
         return Example(
