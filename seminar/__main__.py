@@ -89,8 +89,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    import torch
-
     from seminar import recipes, train
     from seminar.tracking import WandbWatch
 
@@ -108,9 +106,6 @@ def _train(options: argparse.Namespace) -> int:
         _Bar(),
         WandbWatch(options.wandb, options.runs, "train"),
     ]
-    if cell.host.device == "cpu" or not torch.cuda.is_available():
-        # Small networks are slower with more threads, and one thread makes repeats bit-identical everywhere.
-        torch.set_num_threads(1)
     record = store.ensure(
         cell.stage,
         lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),

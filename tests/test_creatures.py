@@ -103,12 +103,13 @@ def test_the_mix_of_labels(hundred: list[Example]) -> None:
 
 
 PIXELS = [
-    [1825, 1628, 0, 643, 0, 0, 0],
+    [2304, 475, 567, 750, 0, 0, 0],
     [3170, 0, 0, 625, 0, 301, 0],
     [2864, 708, 0, 0, 0, 0, 524],
-    [2623, 0, 0, 225, 747, 0, 501],
+    [2809, 0, 0, 365, 0, 0, 922],
 ]
-CLICKED = [[3, 1, 1, 0, 0], [5, 3, 0, 0], [1, 6, 0, 0], [3, 6, 4, 0, 0]]
+CLICKED = [[3, 1, 2, 0, 0], [5, 3, 0, 0], [1, 6, 0, 0], [3, 6, 6, 0, 0]]
+GREY = [(90.52, 43.14, 17.67), (115.04, 46.07, 12.52), (100.27, 56.83, 14.86), (132.31, 69.07, 13.54)]
 
 
 def test_what_is_drawn_is_pinned(hundred: list[Example]) -> None:
@@ -121,6 +122,9 @@ def test_what_is_drawn_is_pinned(hundred: list[Example]) -> None:
     counts = [np.bincount(e.mask.flatten().numpy(), minlength=7).tolist() for e in hundred[:4]]
     assert counts == [pytest.approx(row, abs=4) for row in PIXELS]
     assert [[c.cls for c in e.clicks] for e in hundred[:4]] == CLICKED
+    images = [e.image.float() for e in hundred[:4]]
+    grey = [(float(i.mean()), float(i.std()), float(i.diff(dim=2).abs().mean())) for i in images]
+    assert grey == [pytest.approx(row, abs=0.1) for row in GREY]
 
 
 @pytest.mark.parametrize("name", OBJECTS)
