@@ -10,7 +10,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import queue
 import signal
 import socket
 import sys
@@ -21,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from multiprocessing.queues import Queue
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,6 @@ from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Record, Store
 from seminar.sweep import Sweep
 from seminar.tracking import Mode, WandbWatch
-
-Event = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -164,21 +161,31 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
         return []
     journal, name = _prepare_study(plan, store)
     context = multiprocessing.get_context("spawn")
-    events: Queue[Event] = context.Queue()
     job = _Job(journal, name, tuple(plan.cells), store.root, tracking, plan.sweep.name, _timestamp())
     count = min(plan.workers, len(plan.todo))
-    processes = []
+    processes, readers = [], []
+    # Until a worker has its own handlers Ctrl-C must not reach it; ignoring a signal is inherited.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in range(count):
         device = f"cuda:{number % torch.cuda.device_count()}" if plan.device == "cuda" and plan.workers > 1 else None
         threads = max(1, cores() // plan.workers)
-        process = context.Process(target=_work, args=(number, job, device, threads, os.getpid(), events))
+        # A pipe for each worker: one that is killed in the middle of a message cannot block the others.
+        reader, writer = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(number, job, device, threads, os.getpid(), writer))
         process.start()
+        writer.close()
         processes.append(process)
+        readers.append(reader)
+    signal.signal(signal.SIGINT, interrupt)
     display = _Display(plan, count)
     try:
-        while any(process.is_alive() for process in processes) or not events.empty():
-            with suppress(queue.Empty):
-                display.show(events.get(timeout=0.2))
+        while readers:
+            for ready in connection.wait(readers):
+                assert isinstance(ready, connection.Connection)
+                try:
+                    display.show(ready.recv())
+                except (EOFError, OSError):
+                    readers.remove(ready)
     except KeyboardInterrupt:
         display.note("stopping: each worker finishes its step; the next call goes on from the last epoch")
         for process in processes:
@@ -194,6 +201,10 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
     crashed = [p.exitcode for p in processes if p.exitcode not in (0, None)]
     if crashed:
         display.failed.append(f"{len(crashed)} worker(s) died (exit codes {crashed}); call again to go on")
+    open_cells = [cell.stage for cell in plan.cells if store.status(cell.stage.key) not in ("done", "failed")]
+    if open_cells and not display.failed:
+        keys = ", ".join(stage.key for stage in open_cells)
+        display.failed.append(f"not done yet, in work by another call or left by one that died just now: {keys}")
     return display.failed
 
 
@@ -308,7 +319,7 @@ def _value(record: Record) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _work(number: int, job: _Job, device: str | None, threads: int, parent: int, events: Queue[Event]) -> None:
+def _work(number: int, job: _Job, device: str | None, threads: int, parent: int, events: connection.Connection) -> None:
     """A worker process: take cells until none is left."""
     # Ctrl-C in the terminal is for the parent alone; it then asks its workers to stop.
     with suppress(OSError):
@@ -326,9 +337,10 @@ def _work(number: int, job: _Job, device: str | None, threads: int, parent: int,
     def asked_to_stop() -> bool:
         return stop.is_set() or os.getppid() != parent
 
+    teller = _Teller(number, events)
     watches: list[train.Watch] = [
         train.StopWhen(asked_to_stop),
-        _Teller(number, events),
+        teller,
         WandbWatch(job.tracking, job.runs, job.group),
     ]
     while not asked_to_stop():
@@ -342,7 +354,7 @@ def _work(number: int, job: _Job, device: str | None, threads: int, parent: int,
         cell = cells[trial.user_attrs["key"]]
         host = cell.host if device is None else cell.host.model_copy(update={"device": device})
         try:
-            record = _ensure(store, cell.stage, host, job.started, watches, number, events)
+            record = _ensure(store, cell.stage, host, job.started, watches, teller)
         except Interrupted:
             study.tell(trial, state=TrialState.FAIL)
             break
@@ -351,10 +363,9 @@ def _work(number: int, job: _Job, device: str | None, threads: int, parent: int,
             reason = str(error) if isinstance(error, InputError) else reason
             trial.set_user_attr("error", reason)
             study.tell(trial, state=TrialState.FAIL)
-            events.put(("failed", number, cell.stage.key, reason))
+            teller.tell("failed", cell.stage.key, reason)
         else:
             study.tell(trial, _value(record))
-            events.put(("cell", number, cell.stage.key, _value(record)))
 
 
 def _ensure(
@@ -363,8 +374,7 @@ def _ensure(
     host: Host,
     started: str,
     watches: Sequence[train.Watch],
-    number: int,
-    events: Queue[Event],
+    teller: _Teller,
 ) -> Record:
     for member in stage.chain[:-1]:
         failure = store.failure(member.key)
@@ -374,7 +384,7 @@ def _ensure(
     return store.ensure(
         stage,
         lambda s, folder, ancillary: train.train(s, host, folder, ancillary, watches),
-        on_wait=lambda s: events.put(("wait", number, s.key)),
+        on_wait=lambda s: teller.tell("wait", s.key),
     )
 
 
@@ -383,23 +393,27 @@ class _Teller:
     """A watch that tells the parent process how far this worker is, a few times a second at most."""
 
     number: int
-    events: Queue[Event]
+    events: connection.Connection
     _last: float = 0.0
 
+    def tell(self, kind: str, key: str, *facts: Any) -> None:
+        with suppress(OSError):  # The parent is gone: the worker will notice and stop, and that is no failure.
+            self.events.send((kind, self.number, key, *facts))
+
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
-        self.events.put(("begin", self.number, stage.key, epoch))
+        self.tell("begin", stage.key, epoch)
 
     def step(self, stage: Stage, done: int, total: int) -> None:
         if time.monotonic() - self._last > 0.3:
             self._last = time.monotonic()
-            self.events.put(("step", self.number, stage.key, done / total))
+            self.tell("step", stage.key, done / total)
 
     def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
         pass
 
     def end(self, stage: Stage, body: Record | None) -> None:
         if body is not None:
-            self.events.put(("done", self.number, stage.key, body["metrics"]["student"]["crop"]["miou"]))
+            self.tell("done", stage.key, body["metrics"]["student"]["crop"]["miou"])
 
 
 class _Display:
@@ -423,7 +437,8 @@ class _Display:
             for i in range(workers)
         ]
 
-    def show(self, event: Event) -> None:
+    def show(self, event: tuple[Any, ...]) -> None:
+        """Take in `(kind, worker number, key, fact ...)`, see `_Teller`."""
         kind, number, key, *rest = event
         stage = self._stages.get(key)
         title = f"{number + 1}: {_title(stage)}" if stage else f"{number + 1}: {key}"

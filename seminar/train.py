@@ -218,7 +218,8 @@ class Trainer:
         for net in nets.values():
             net.eval()
         with torch.inference_mode():
-            for images, masks in self._val_batches(protocol, size):
+            views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
+            for images, masks in DataLoader(views, batch_size=size, num_workers=self.host.loader_workers):
                 network_input = normalise(images.to(self.device).float())
                 for role, net in nets.items():
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
@@ -227,15 +228,6 @@ class Trainer:
         for role, net in nets.items():
             net.train(modes[role])
         return {role: confusion.scores() for role, confusion in counts.items()}
-
-    def _val_batches(self, protocol: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self.val_examples), size):
-            examples = [self.val_examples[i] for i in range(start, min(start + size, len(self.val_examples)))]
-            if protocol == "crop":
-                views = [eval_view(example, self.stage.crop) for example in examples]
-            else:
-                views = [(example.image, example.mask) for example in examples]
-            yield torch.stack([image for image, _ in views]), torch.stack([mask for _, mask in views])
 
     def save(self, folder: Path, line: Mapping[str, Any]) -> None:
         """Append the epoch's line, then replace the checkpoint: a kill between the two repeats that epoch."""
@@ -354,6 +346,20 @@ class _Views(TorchDataset[dict[str, Tensor]]):
         torch.set_rng_state(state)
         # Only a fully supervised loss ever gets to see a dense mask.
         return views if self.masks else {name: view for name, view in views.items() if name != "masks"}
+
+
+class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images and masks to evaluate on: centre crops of side `crop`, or whole (None)."""
+
+    def __init__(self, examples: Sequence[Example], crop: int | None) -> None:
+        self.examples, self.crop = examples, crop
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        example = self.examples[index]
+        return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
 
 
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
