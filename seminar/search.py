@@ -166,8 +166,9 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
     processes, readers = [], []
     # Until a worker has its own handlers Ctrl-C must not reach it; ignoring a signal is inherited.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spread = plan.device == "cuda" and plan.cells[0].host.device in ("auto", "cuda")
     for number in range(count):
-        device = f"cuda:{number % torch.cuda.device_count()}" if plan.device == "cuda" and plan.workers > 1 else None
+        device = f"cuda:{number % torch.cuda.device_count()}" if spread else None
         threads = max(1, cores() // plan.workers)
         # A pipe for each worker: one that is killed in the middle of a message cannot block the others.
         reader, writer = context.Pipe(duplex=False)

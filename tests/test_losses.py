@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from seminar import losses
 from seminar.crf import STRENGTH, dense_crf_loss
 from seminar.data import PADDING, UNLABELLED
 from seminar.parts import Registry
+from tests.conftest import ROOT
 
 
 def logits(*probabilities: list[float]) -> Tensor:
@@ -173,3 +175,15 @@ def test_a_loss_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
         @losses.term("odd")
         def odd(student: Tensor, depth: Tensor) -> Tensor:
             return student
+
+
+def test_the_loss_in_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.setattr(losses, "losses", Registry("losses"))
+    monkeypatch.setattr(losses, "defaults", {})
+    exec(code, {"term": losses.term, "Tensor": Tensor, "F": torch.nn.functional})
+    entropy = losses.losses["entropy"]
+    inside = torch.tensor([[[True, False]]])
+    value = entropy.make(logits([0.5, 0.5], [0.9, 0.1]), inside, **dict(entropy.coerce("entropy_", {})))
+    assert value.item() == pytest.approx(math.log(2))
