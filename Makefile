@@ -5,7 +5,6 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
-PROFILE ?= creatures
 RUNS ?= runs
 WANDB ?= auto
 CONSTRAINTS ?= constraints.txt
@@ -15,7 +14,7 @@ READY := .venv/ready
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
 OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS WORKERS RUNS OUT WANDB DRY_RUN
 WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
-GIVEN := profile=$(PROFILE) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
+GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: help setup report status test lint types
 
@@ -41,8 +40,11 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $(READY)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
-	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DRY_RUN),--dry-run)
-	@$(if $(DRY_RUN),true,$(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)))
+	@status=0; \
+	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DRY_RUN),--dry-run) \
+	  || status=$$?; \
+	$(if $(DRY_RUN),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
+	exit $$status
 
 sweep-%: ablation-% ## The same, by its other name
 	@true

@@ -39,7 +39,11 @@ def _parser() -> argparse.ArgumentParser:
         help="exhibits by name or by sweep file (default: all), and words to put over the sweep files",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of trainings (default: runs)")
-    parser.add_argument("--out", type=Path, help="folder for the files (default: reports/PROFILE)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where to write (default: reports/PROFILE, or below it if words differ)",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="short for seed=0,1,...,N-1")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
@@ -54,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reports = [exhibits.build(entry, words, options.runs) for entry in chosen]
         lines: list[str] = []
         for built in reports:
-            folder = options.out or Path("reports") / exhibits.slug("+".join(built.profiles))
-            written = report.write(built, folder)
+            written = report.write(built, options.out or exhibits.folder(built, words))
             lines += [report.summary(built), *(f"wrote {path}" for path in written), ""]
     except (InputError, OSError) as error:
         print(f"analysis: {' '.join(str(error).split())}", file=sys.stderr)

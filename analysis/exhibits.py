@@ -62,9 +62,23 @@ class Asked:
         chosen = ",".join(self.profiles)
         if self.path.parent.resolve() != SWEEPS.resolve():
             options = [] if self.runs == Path("runs") else ["--runs", str(self.runs)]
-            return shlex.join(["seminar", "sweep", str(self.path), f"profile={chosen}", *self.arguments, *options])
+            words = [str(self.path), f"profile={chosen}", *self.arguments, *options]
+            return " && ".join(
+                shlex.join([*tool, *words]) for tool in (("seminar", "sweep"), ("python", "-m", "analysis"))
+            )
         options = [] if self.runs == Path("runs") else [f"RUNS={self.runs}"]
         return shlex.join(["make", f"ablation-{self.path.stem}", f"PROFILE={chosen}", *self.arguments, *options])
+
+
+HOST_WORDS = frozenset({"device", "loader_workers", "weights", "data_root", "data_clicks_fg", "data_clicks_bg"})
+"""Words that say where and how trainings run; the results are the same without them."""
+
+
+def folder(report: Report, words: Words) -> Path:
+    """Where a report goes by default: `reports/PROFILE`, and below it a folder for other words than the seed."""
+    changed = {word: values for word, values in words.items() if word not in HOST_WORDS | {"profile", "seed"}}
+    name = "+".join(f"{word}={','.join(map(_text, values))}" for word, values in sorted(changed.items()))
+    return Path("reports") / slug("+".join(report.profiles)) / slug(name)
 
 
 Build = Callable[..., Report]
@@ -188,6 +202,8 @@ def header(asked: Asked) -> tuple[str, ...]:
             lines.append(
                 f"Mind: these records come from {len(seen)} different {column}s; rows may differ for that alone."
             )
+    notes = sorted({note for text in done["notes"] for note in text.split("\n") if note})
+    lines += [f"Mind: {note}." for note in notes]
     return (*lines, f"Made by `{asked.command}`; that command also trains what is missing.")
 
 
@@ -273,7 +289,7 @@ STEPS = (
 ORDER = (("pce", "pce+crf+pcons"), ("pce+crf+pcons", "ce"))
 """pCE < pCE + CRF + pCons < full supervision."""
 
-_UNCHANGED = {"profile", "seed", "backbone", "losses", "device", "loader_workers", "weights", "data_root"}
+_UNCHANGED = HOST_WORDS | {"profile", "seed", "backbone", "losses"}
 
 
 @exhibit("table3", "Table 3: the contribution of each loss term", "losses.yaml")

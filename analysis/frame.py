@@ -16,7 +16,7 @@ PROTOCOL = "crop"
 MISSING = float("nan")
 
 _SCORES = ("miou", "background_recall", "foreground_recall", "miou_bias", "background_bias")
-_TEXT = ("key", "status", "error", "losses", "backbone", "commit", "torch", "device", "cpu")
+_TEXT = ("key", "status", "error", "losses", "backbone", "commit", "torch", "device", "cpu", "notes")
 
 
 class Cell(Protocol):
@@ -96,10 +96,11 @@ def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
     row |= {name: _number(student.get(name)) for name in _SCORES[1:]}
     for network in ("student", "teacher"):
         for what in ("miou", "epoch"):
-            row[f"best_{network}_{what}"] = _number(best.get(network, {}).get(what))
+            row[f"best_{network}_{what}"] = _number((best.get(network) or {}).get(what))
     row |= {name: _number(content.get(name)) for name in ("seconds", "steps")}
     environment = content.get("environment", {})
-    row |= {name: str(environment.get(name) or "") for name in _TEXT[5:]}
+    row |= {name: str(environment.get(name) or "") for name in _TEXT[5:-1]}
+    row["notes"] = "\n".join(content.get("notes", ()))
     return row | {f"word_{word}": value for word, value in cell.point.items()}
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record, Store
+from seminar.store import Interrupted, Record, StageFailed, Store
 
 EPILOG = """\
 words:
@@ -38,10 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Interrupted):
         print("seminar: stopped; the same command goes on from the last finished epoch", file=sys.stderr)
         return 130
+    except (FloatingPointError, StageFailed) as error:
+        # Its cause and traceback are kept with the run.
+        print(f"seminar: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # The reader went away (`seminar status | head`): nothing to tell, nobody to tell it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"seminar: {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +103,7 @@ def _train(options: argparse.Namespace) -> int:
     for word, values in words.items():
         if len(values) > 1:
             raise InputError(f"{word}={','.join(map(str, values))}: one value each; use a sweep file for several")
-    (cell,) = recipes.cells(sweeps.Sweep("train", "", "student_miou", {}), words)
+    (cell,) = recipes.cells(sweeps.Sweep("train", "", {}), words)
     store = Store(options.runs)
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
@@ -106,10 +113,19 @@ def _train(options: argparse.Namespace) -> int:
         _Bar(),
         WandbWatch(options.wandb, options.runs, "train"),
     ]
+    told: list[Stage] = []
+
+    def wait(stage: Stage) -> None:
+        if stopped:
+            raise Interrupted
+        if stage not in told:
+            print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
+            told.append(stage)
+
     record = store.ensure(
         cell.stage,
         lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),
-        on_wait=lambda stage: print(f"waiting for another process that trains {stage.key}", file=sys.stderr),
+        on_wait=wait,
     )
     print(_result(cell.stage, record, store))
     return 0

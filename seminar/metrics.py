@@ -24,7 +24,6 @@ class Confusion:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self._counts = torch.zeros(classes, classes, len(_BIASES) + 1, dtype=torch.int64)
-        self._plain = torch.zeros(classes, classes, dtype=torch.int64)
 
     def add(self, logits: Tensor, mask: Tensor) -> None:
         """Count `logits` (B, C, H, W) against `mask` (B, H, W); values of the mask >= C are left out."""
@@ -36,13 +35,12 @@ class Confusion:
         foreground = foreground + 1
         flat = (truth * self.classes + foreground) * (len(_BIASES) + 1) + gap
         self._counts += torch.bincount(flat, minlength=self._counts.numel()).view_as(self._counts).cpu()
-        plain = truth * self.classes + pixels.argmax(1)
-        self._plain += torch.bincount(plain, minlength=self._plain.numel()).view_as(self._plain).cpu()
 
     def scores(self) -> Scores:
         """`miou`, `iou` per class, `background_recall`, `foreground_recall` (mean over the foreground classes), and
         `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`)."""
-        iou, recall = _iou(self._plain), _recall(self._plain)
+        plain = self._at(_BIASES.tolist().index(0.0))
+        iou, recall = _iou(plain), _recall(plain)
         biased = [(mean(_iou(self._at(index))), bias) for index, bias in enumerate(_BIASES.tolist())]
         best, bias = max(biased, key=lambda pair: (-1.0 if pair[0] is None else pair[0], -abs(pair[1])))
         return {

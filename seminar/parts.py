@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Entry(Generic[T]):
-    """A registered part: the callable, its positional inputs, its settings and its paths (path-typed settings)."""
+    """A registered part: the callable, its positional inputs, its settings, its paths (True: required)."""
 
     def __init__(self, name: str, make: T) -> None:
         self.name, self.make = name, make
@@ -28,12 +28,12 @@ class Entry(Generic[T]):
         hints = typing.get_type_hints(function, include_extras=True)
         self.inputs: tuple[str, ...] = ()
         self.settings: dict[str, tuple[TypeAdapter[Any], Scalar]] = {}
-        self.paths: dict[str, Path | None] = {}
+        self.paths: dict[str, bool] = {}
         for parameter in inspect.signature(make).parameters.values():
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 self.inputs += (parameter.name,)
             elif hints[parameter.name] in (Path, Path | None):
-                self.paths[parameter.name] = None if parameter.default is parameter.empty else parameter.default
+                self.paths[parameter.name] = parameter.default is parameter.empty
             elif parameter.default is parameter.empty:
                 raise TypeError(f"{name}: setting {parameter.name!r} needs a default")
             else:

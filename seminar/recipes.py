@@ -167,7 +167,11 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     entry = datasets[str(words.take("data"))]
     data = Part(name=entry.name, settings=entry.coerce("data_", words.given("data_", entry.settings)))
     paths = {name: Path(str(path)) for name, path in words.given("data_", entry.paths).items()}
-    host_words = words.given("", ("device", "loader_workers", "weights"))
+    for name, required in entry.paths.items():
+        if required and name not in paths:
+            raise InputError(f"data_{name} is missing: data={entry.name} needs it, for example data_{name}=DIR")
+    read_weights = words.take("pretrained") != "none"
+    host_words = words.given("", ("device", "loader_workers", *(["weights"] if read_weights else [])))
     try:
         host = Host.model_validate({**host_words, "data_paths": tuple(sorted(paths.items()))})
     except ValidationError as error:
@@ -233,9 +237,9 @@ def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) ->
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "click_size", "click_order"}
     return {
         "data": data,
-        "data_fingerprint": _open(data, tuple(sorted(paths.items()))).fingerprint(),
+        "data_fingerprint": _fingerprint(data, tuple(sorted(paths.items()))),
         "backbone": backbone,
-        "pretrained": networks.pretrained_identity(backbone, host.weights) if pretrained == "imagenet" else "none",
+        "pretrained": _pretrained(backbone, host.weights) if pretrained == "imagenet" else "none",
         **{name: words.take(name) for name in sorted(names - special)},
     }
 
@@ -266,6 +270,17 @@ def _stage(
 @functools.lru_cache(maxsize=16)
 def _open(data: Part, paths: tuple[tuple[str, Path], ...]) -> Dataset:
     return datasets[data.name].make(**dict(data.settings), **dict(paths))
+
+
+# A plan has many cells on one data set and one file of weights: these read files, so once for each is enough.
+@functools.cache
+def _fingerprint(data: Part, paths: tuple[tuple[str, Path], ...]) -> str:
+    return _open(data, paths).fingerprint()
+
+
+@functools.cache
+def _pretrained(backbone: str, weights: Path | None) -> str:
+    return networks.pretrained_identity(backbone, weights)
 
 
 def open_data(stage: Stage, host: Host) -> Dataset:

@@ -6,6 +6,7 @@ store alone, so a deleted journal loses nothing and a killed worker leaves nothi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -16,10 +17,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tqdm import tqdm
 from seminar import train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record, Store
+from seminar.store import Interrupted, Record, StageFailed, Store, now
 from seminar.sweep import Sweep
 from seminar.tracking import Mode, WandbWatch
 
@@ -90,7 +90,10 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
     The speed is that of finished trainings of the same shape, else of a few steps run now.
     """
     stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
-    todo = [stage for stage in stages.values() if store.record(stage.key) is None]
+    done = {key for key in stages if store.record(key) is not None}
+    # Only for cells that are not done: a finished primary needs no ancillary any more.
+    asked = {stage.key for cell in cells if cell.stage.key not in done for stage in cell.stage.chain}
+    todo = [stage for key, stage in stages.items() if key in asked - done]
     host = cells[0].host
     device = pick_device(host.device)
     if workers is None:
@@ -161,7 +164,7 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
         return []
     journal, name = _prepare_study(plan, store)
     context = multiprocessing.get_context("spawn")
-    job = _Job(journal, name, tuple(plan.cells), store.root, tracking, plan.sweep.name, _timestamp())
+    job = _Job(journal, name, tuple(plan.cells), store.root, tracking, plan.sweep.name, now())
     count = min(plan.workers, len(plan.todo))
     processes, readers = [], []
     # Until a worker has its own handlers Ctrl-C must not reach it; ignoring a signal is inherited.
@@ -177,9 +180,9 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
         writer.close()
         processes.append(process)
         readers.append(reader)
-    signal.signal(signal.SIGINT, interrupt)
     display = _Display(plan, count)
     try:
+        signal.signal(signal.SIGINT, interrupt)
         while readers:
             for ready in connection.wait(readers):
                 assert isinstance(ready, connection.Connection)
@@ -236,20 +239,21 @@ class _Job:
 
 
 def _prepare_study(plan: Plan, store: Store) -> tuple[Path, str]:
-    """Open the study of this very grid, heal what dead workers left, and enqueue what the store lacks."""
+    """Open the study of these very trainings, heal what dead workers left, and enqueue what the store lacks."""
     spaces = _spaces(plan.cells)
-    digest = hashlib.sha256(json.dumps(spaces, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{plan.sweep.name}-{digest}"
-    journal = store.root / "studies" / f"{name}.journal"
+    cells = {cell.stage.key: cell for cell in plan.cells}
+    identity = json.dumps([sorted(cells), spaces], sort_keys=True)
+    name = f"{plan.sweep.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    # An absolute path: Optuna's lock is a link to the journal, and a relative one would dangle and never time out.
+    journal = (store.root / "studies" / f"{name}.journal").resolve()
     journal.parent.mkdir(parents=True, exist_ok=True)
     study = _open_study(journal, name)
     distributions = _distributions(spaces)
     taken: dict[str, TrialState] = {}
     for trial in study.get_trials(deepcopy=False):
         key = trial.user_attrs.get("key", "")
-        if trial.state == TrialState.RUNNING and _is_stale(trial):
-            with suppress(RuntimeError):  # Another sweep call may heal the same trial.
-                study.tell(trial.number, state=TrialState.FAIL)
+        if trial.state == TrialState.RUNNING and key in cells and not _in_work(cells[key].stage, store):
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         elif trial.state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING):
             taken[key] = trial.state
     todo = {stage.key for stage in plan.todo}
@@ -297,21 +301,9 @@ def _distributions(spaces: Mapping[str, list[Any]]) -> dict[str, Any]:
     return {word: CategoricalDistribution(values) for word, values in spaces.items()}
 
 
-def _is_stale(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether the process that took this trial is gone. Trials of other hosts are taken to be alive."""
-    worker = trial.user_attrs.get("worker")
-    if worker is None:
-        started = trial.datetime_start or datetime.min
-        return datetime.now() - started > timedelta(minutes=1)
-    if worker["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(worker["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _in_work(stage: Stage, store: Store) -> bool:
+    """Whether somebody holds the lock of a stage of this chain: locks end with their process, on every host."""
+    return any(store.status(member.key) == "running" for member in stage.chain)
 
 
 def _value(record: Record) -> float:
@@ -351,42 +343,37 @@ def _work(number: int, job: _Job, device: str | None, threads: int, parent: int,
         if not trial.user_attrs.get("queued"):  # Another worker took the last one in between.
             study.tell(trial, state=TrialState.FAIL)
             break
-        trial.set_user_attr("worker", {"host": socket.gethostname(), "pid": os.getpid()})
+        trial.set_user_attr("host", socket.gethostname())
         cell = cells[trial.user_attrs["key"]]
         host = cell.host if device is None else cell.host.model_copy(update={"device": device})
         try:
-            record = _ensure(store, cell.stage, host, job.started, watches, teller)
+            record = store.ensure(
+                cell.stage,
+                functools.partial(_train, host, watches),
+                on_wait=functools.partial(_wait, asked_to_stop, teller),
+                since=job.started,
+            )
         except Interrupted:
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             break
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            reason = str(error) if isinstance(error, InputError) else reason
+            reason = str(error) if isinstance(error, InputError | StageFailed) else reason
             trial.set_user_attr("error", reason)
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             teller.tell("failed", cell.stage.key, reason)
         else:
-            study.tell(trial, _value(record))
+            study.tell(trial, _value(record), skip_if_finished=True)
 
 
-def _ensure(
-    store: Store,
-    stage: Stage,
-    host: Host,
-    started: str,
-    watches: Sequence[train.Watch],
-    teller: _Teller,
-) -> Record:
-    for member in stage.chain[:-1]:
-        failure = store.failure(member.key)
-        # An ancillary that failed in this very call would fail again for every cell that needs it.
-        if failure is not None and failure["time"] >= started and store.record(member.key) is None:
-            raise InputError(f"its ancillary {member.key} failed: {failure['error']}")
-    return store.ensure(
-        stage,
-        lambda s, folder, ancillary: train.train(s, host, folder, ancillary, watches),
-        on_wait=lambda s: teller.tell("wait", s.key),
-    )
+def _train(host: Host, watches: Sequence[train.Watch], stage: Stage, folder: Path, ancillary: Path | None) -> Record:
+    return train.train(stage, host, folder, ancillary, watches)
+
+
+def _wait(asked_to_stop: Callable[[], bool], teller: _Teller, stage: Stage) -> None:
+    if asked_to_stop():
+        raise Interrupted
+    teller.tell("wait", stage.key)
 
 
 @dataclass
@@ -473,16 +460,23 @@ class _Display:
 
     def _advance(self, key: str, fraction: float) -> None:
         """The main bar counts estimated seconds, so that a stage of four losses weighs more than one of one."""
-        first = self._first.get(key, 0.0)
-        share = (fraction - self._fraction.get(key, first)) / max(1e-9, 1 - first)
+        before = self._fraction.get(key, self._first.get(key, 0.0))
         self._fraction[key] = fraction
+        share = self._share(key, fraction) - self._share(key, before)
         self._bar.update(share * self._seconds.get(key, 0.0))
+
+    def _share(self, key: str, fraction: float) -> float:
+        """How much of what was left of a stage when this call began is done."""
+        first = self._first.get(key, 0.0)
+        return (fraction - first) / max(1e-9, 1 - first)
 
     def _left(self) -> str:
         if self._finished == len(self._stages) or (not self._bar.n and self._terminal):
             return ""
         passed = time.monotonic() - self._began
-        share = sum(self._fraction[k] * self._seconds.get(k, 0.0) for k in self._fraction)
+        share = 0.0
+        for key, fraction in self._fraction.items():
+            share += self._share(key, fraction) * self._seconds.get(key, 0.0)
         share /= max(1e-9, sum(self._seconds.values()))
         return f", about {clock(passed / share - passed)} left" if share > 0.02 else ""
 
@@ -496,7 +490,3 @@ def _title(stage: Stage | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f} %"
-
-
-def _timestamp() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

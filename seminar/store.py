@@ -16,7 +16,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -35,6 +35,10 @@ class Interrupted(Exception):
     """A training was asked to stop; it can be continued."""
 
 
+class StageFailed(Exception):
+    """A stage failed a moment ago, here or in another process, and was not tried again."""
+
+
 class Store:
     """Trainings below `root`, by key. Safe to use from many processes at once."""
 
@@ -49,7 +53,7 @@ class Store:
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
     def stage(self, key: str) -> Stage:
-        """The stage behind a key. Raises `InputError` where the file does not belong to the key."""
+        """The stage behind a key. Raises `InputError` where its file is missing or damaged."""
         path = self.folder(key) / "stage.json"
         try:
             stage = Stage.model_validate(json.loads(path.read_text(encoding="utf-8"))["stage"])
@@ -82,44 +86,63 @@ class Store:
             return "done"
         if not (folder / "stage.json").exists():
             return "missing"
-        try:
-            with FileLock(folder / "lock", timeout=0):
-                pass
-        except Timeout:
-            return "running"
+        # Where nothing may be written nothing can be locked either: then nobody trains here.
+        with suppress(PermissionError):
+            try:
+                with FileLock(folder / "lock", timeout=0):
+                    pass
+            except Timeout:
+                return "running"
         return "failed" if (folder / "failure.json").exists() else "stopped"
 
-    def ensure(self, stage: Stage, train: TrainStage, on_wait: Callable[[Stage], None] = lambda _: None) -> Record:
+    def ensure(
+        self,
+        stage: Stage,
+        train: TrainStage,
+        on_wait: Callable[[Stage], None] = lambda _: None,
+        since: str | None = None,
+    ) -> Record:
         """The record of `stage`, trained now if it is not there yet; its chain first.
 
-        A stage that another process is training is waited for (`on_wait` is told), never trained twice. An exception
-        from `train` is kept in `failure.json` and raised on; `Interrupted` and Ctrl-C leave the stage to be continued.
+        A stage that another process is training is waited for, never trained twice; meanwhile `on_wait` is called twice
+        a second and may raise `Interrupted`. An exception from `train` is kept in `failure.json`, also in that of every
+        stage that needs the failed one, and raised on; `Interrupted` and Ctrl-C leave the stage to be continued. A
+        stage that failed at or after `since` (see `now`) is not tried again but raises `StageFailed`.
         """
         record = self.record(stage.key)
         if record is not None:
             return record
         if stage.ancillary is not None:
-            self.ensure(stage.ancillary, train, on_wait)
+            try:
+                self.ensure(stage.ancillary, train, on_wait, since)
+            except StageFailed as error:
+                self._blame(stage, str(error))
+                raise
+            except Exception as error:
+                if not isinstance(error, Interrupted):
+                    self._blame(stage, f"ancillary {stage.ancillary.key} failed: {_reason(error)}")
+                raise
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock(folder, lambda: on_wait(stage)):
             record = self.record(stage.key)
             if record is not None:
                 return record
+            failure = self.failure(stage.key)
+            if failure is not None and since is not None and failure["time"] >= since:
+                raise StageFailed(f"{stage.key} failed: {failure['error']}")
+            for part in folder.glob(".*"):  # what a killed process was writing
+                part.unlink()
             self._claim(stage)
-            started = _now()
+            started = now()
             try:
                 body = train(stage, folder, self.folder(stage.ancillary.key) if stage.ancillary else None)
             except Interrupted:
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                write_json(
-                    folder / "failure.json",
-                    {"error": reason, "time": _now(), "traceback": traceback.format_exc()},
-                )
+                self._keep_failure(folder, _reason(error))
                 raise
-            record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": _now(), **body}
+            record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": now(), **body}
             write_json(folder / "record.json", record)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
             return record
@@ -127,15 +150,25 @@ class Store:
     @contextmanager
     def _lock(self, folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         lock = FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            on_wait()
-            lock.acquire()
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0.5)
+            except Timeout:
+                on_wait()
         try:
             yield
         finally:
             lock.release()
+
+    def _keep_failure(self, folder: Path, reason: str) -> None:
+        write_json(folder / "failure.json", {"error": reason, "time": now(), "traceback": traceback.format_exc()})
+
+    def _blame(self, stage: Stage, reason: str) -> None:
+        """Keep with `stage` that it cannot be trained because of its ancillary."""
+        folder = self.folder(stage.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claim(stage)
+        self._keep_failure(folder, reason)
 
     def _claim(self, stage: Stage) -> None:
         path = self.folder(stage.key) / "stage.json"
@@ -180,12 +213,17 @@ def _read(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except ValueError:
         raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: damaged; move the folder away to train this stage again")
     return value
 
 
-def _now() -> str:
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def now() -> str:
+    """The time in UTC to the second; such texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -25,12 +25,11 @@ class Sweep:
 
     name: str
     description: str
-    metric: str
     parameters: Mapping[str, tuple[Scalar, ...]]
 
     def override(self, words: Mapping[str, tuple[Scalar, ...]]) -> Sweep:
         """The same sweep with some words replaced or added; several values make the word a dimension."""
-        return Sweep(self.name, self.description, self.metric, {**self.parameters, **words})
+        return Sweep(self.name, self.description, {**self.parameters, **words})
 
     @property
     def points(self) -> list[Point]:
@@ -60,12 +59,11 @@ def load(path: Path) -> Sweep:
     if not isinstance(parameters, dict) or not parameters:
         raise InputError(f"sweep file {path}: 'parameters' must map each word to 'value' or 'values'")
     metric = raw.get("metric") or {"name": "student_miou"}
-    if not isinstance(metric, dict) or "name" not in metric:
-        raise InputError(f"sweep file {path}: 'metric' must be a mapping with 'name' and 'goal'")
+    if not isinstance(metric, dict) or metric.get("name") != "student_miou" or metric.get("goal") == "minimize":
+        raise InputError(f"sweep file {path}: metric={metric!r}: choose {{name: student_miou, goal: maximize}}")
     return Sweep(
         name=str(raw.get("name") or path.stem),
         description=str(raw.get("description") or "").strip(),
-        metric=str(metric["name"]),
         parameters={str(word): _values(path, str(word), spec) for word, spec in parameters.items()},
     )
 

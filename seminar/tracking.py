@@ -77,7 +77,8 @@ class WandbWatch:
         if body is not None:
             pictures = sorted((self._stage_folder(stage) / "samples").glob("*.png"))
             caption = "image with clicks | truth | student" + (" | teacher" if stage.has_teacher else "")
-            self._run.log({"samples": [wandb.Image(str(path), caption=caption) for path in pictures]})
+            # One key each: a list under one key wants pictures of equal size.
+            self._run.log({f"samples/{path.stem}": wandb.Image(str(path), caption=caption) for path in pictures})
             for role, protocols in body["metrics"].items():
                 for protocol, scores in protocols.items():
                     for name, value in scores.items():

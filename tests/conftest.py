@@ -21,7 +21,7 @@ def cell() -> Callable[..., Cell]:
     """`cell(losses="pce", seed=1)`: the one cell of these words on the toy profile."""
 
     def make(**words: Scalar) -> Cell:
-        request = sweep.Sweep("test", "", "student_miou", {"profile": ("toy",)})
+        request = sweep.Sweep("test", "", {"profile": ("toy",)})
         (only,) = recipes.cells(request, {word: (value,) for word, value in words.items()})
         return only
 

@@ -60,6 +60,22 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "runs").exists(), "nothing half-written"
 
 
+def test_a_diverging_training_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "profile=toy", "losses=pce", "lr=1e30", "--runs", str(tmp_path), "--wandb", "disabled"]) == 1
+    errors = capsys.readouterr().err
+    assert "diverged" in errors
+    assert errors.count("\n") == 1
+
+
+def test_runs_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").write_text("")
+    for command in (["train", "profile=toy", "losses=pce", "--wandb", "disabled"], ["status"]):
+        code = main([*command, "--runs", str(tmp_path / "runs")])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        assert code == 1 or "no training was begun" in captured.out
+
+
 @pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["status"]])
 def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:

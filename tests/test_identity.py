@@ -177,7 +177,7 @@ def test_bad_sweep_files_are_named(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_grid_is_in_wandb_order() -> None:
-    request = sweep.Sweep("s", "", "m", {"b": (1, 2), "a": ("x", "y")})
+    request = sweep.Sweep("s", "", {"b": (1, 2), "a": ("x", "y")})
     assert request.points == [{"a": "x", "b": 1}, {"a": "x", "b": 2}, {"a": "y", "b": 1}, {"a": "y", "b": 2}]
 
 

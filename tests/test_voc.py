@@ -289,3 +289,8 @@ def test_real_folder() -> None:
     data = Voc(root=TEST_DATA / "voc145")
     assert len(data.split("train")) == 75 and len(data.split("val")) == 70 and data.small
     assert len(data.fingerprint()) == 16
+
+
+def test_error_an_image_in_both_lists(root: Path) -> None:
+    with pytest.raises(InputError, match=r"1 id\(s\), first 'c', are in both lists, 'val' for training and 'val' for"):
+        Voc(root=root, train_list="val", val_list="val")

@@ -58,6 +58,12 @@ class Voc:
         self._images = _existing([_existing([root]) / "JPEGImages"])
         self._masks = _existing([root / "SegmentationClassAug", root / "SegmentationClass"])
         self._ids: dict[Split, list[str]] = {"train": _read_ids(root, train_list), "val": _read_ids(root, val_list)}
+        shared = sorted(set(self._ids["train"]) & set(self._ids["val"]))
+        if shared:
+            raise InputError(
+                f"{root}: {len(shared)} id(s), first {shared[0]!r}, are in both lists, {train_list!r} for training and"
+                f" {val_list!r} for validation"
+            )
         for folder, suffix in ((self._images, ".jpg"), (self._masks, ".png")):
             present = {path.name for path in folder.iterdir()}
             missing = [id for id in self._all_ids if id + suffix not in present]
@@ -66,11 +72,11 @@ class Voc:
                 raise InputError(f"{folder / (missing[0] + suffix)}: no such file{more}")
         # In order: our names, then those of the files as published
         fg = clicks_fg or _existing(
-            [root / "clicks_fg.json", root / "voc_whats_the_point.json"], "; clicks_fg can name another file"
+            [root / "clicks_fg.json", root / "voc_whats_the_point.json"], "; data_clicks_fg can name another file"
         )
         bg = clicks_bg or _existing(
             [root / "clicks_bg.json", root / "voc_whats_the_point_bg_from_scribbles.json"],
-            "; clicks_bg can name another file",
+            "; data_clicks_bg can name another file",
         )
         self._clicks = {path: _read_clicks(path, self._all_ids) for path in (fg, bg)}
         if not any(clicks.get(id) for clicks in self._clicks.values() for id in self._ids["train"]):
