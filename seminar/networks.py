@@ -133,7 +133,7 @@ def _mobilenet_v2(output_stride: OutputStride) -> Anatomy:
     unused=("classifier.", "features.18."),
 )
 def _mobilenet_v2_light(output_stride: OutputStride) -> Anatomy:
-    """The same encoder under a head of 64 channels: most of the time of MobileNetV2 on a CPU is DeepLab's head of 256."""
+    """The same encoder under a head of 64 channels: on a CPU most of the time is spent in the head of 256."""
     return replace(_mobilenet_v2(output_stride), width=64, low_width=24, dropout=(0.1, 0.1, 0.0))
 
 

@@ -122,6 +122,8 @@ def test_stage_survives_its_file(cell: MakeCell) -> None:
         ({"crf_sigma_rgb": "wide"}, "crf_sigma_rgb='wide'"),
         ({"scale_min": 3.0}, "scale_min=3.0 is above scale_max=2.0"),
         ({"loader_workers": -1}, "loader_workers=-1"),
+        ({"data": "voc"}, "data_root is missing"),
+        ({"weights": "some.pth"}, "weights=some.pth: nothing in this request reads"),
     ],
 )
 def test_bad_words_are_one_clear_line(cell: MakeCell, words: dict[str, object], message: str) -> None:
@@ -166,6 +168,7 @@ def test_planning_values_needs_no_torch() -> None:
         ("method: grid\nparameters: {a: {values: []}}", "at least one"),
         ("method: grid\nparameters: {a: {values: [[1]]}}", "no number, word or truth value"),
         ("a: [", "not valid YAML"),
+        ("method: grid\nmetric: {name: loss}\nparameters: {a: {value: 1}}", "choose {name: student_miou"),
     ],
 )
 def test_bad_sweep_files_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from seminar.recipes import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Store, write_atomic, write_json
+from seminar.store import Interrupted, StageFailed, Store, now, write_atomic, write_json
 
 MakeCell = Callable[..., Cell]
 
@@ -74,6 +74,51 @@ def test_a_stop_is_no_failure(tmp_path: Path, cell: MakeCell, signal: type[BaseE
         store.ensure(stage, stop)
     assert store.status(stage.key) == "stopped"
     assert store.status("0" * 16) == "missing"
+
+
+def test_a_failed_ancillary_is_not_tried_twice_and_is_named(tmp_path: Path, cell: MakeCell) -> None:
+    store, stage = Store(tmp_path), cell(modules=2).stage
+    tried: list[str] = []
+
+    def fail(stage: Stage, *_: object) -> dict[str, Any]:
+        tried.append(stage.key)
+        raise RuntimeError("out of luck")
+
+    began = now()
+    with pytest.raises(RuntimeError):
+        store.ensure(stage, fail, since=began)
+    with pytest.raises(StageFailed, match=f"{stage.chain[0].key} failed: RuntimeError: out of luck"):
+        store.ensure(stage, fail, since=began)
+    assert tried == [stage.chain[0].key]
+    assert [store.status(member.key) for member in stage.chain] == ["failed"] * 3
+    failure = store.failure(stage.key)
+    assert failure is not None
+    assert stage.chain[0].key in failure["error"]
+    store.ensure(stage, Counting(), since="9999")
+    assert store.status(stage.key) == "done"
+
+
+def test_a_waiting_process_can_be_stopped(tmp_path: Path, cell: MakeCell) -> None:
+    store, stage = Store(tmp_path), cell(losses="pce").stage
+
+    def stop(_: Stage) -> None:
+        raise Interrupted
+
+    def train(*_: object) -> dict[str, Any]:
+        with pytest.raises(Interrupted):  # The lock is held here: another store has to wait.
+            Store(tmp_path).ensure(stage, Counting(), on_wait=stop)
+        return {}
+
+    store.ensure(stage, train)
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path: Path, cell: MakeCell) -> None:
+    store, stage = Store(tmp_path), cell(losses="pce").stage
+    store.folder(stage.key).mkdir(parents=True)
+    torn = store.folder(stage.key) / ".checkpoint.pt.123.456"
+    torn.write_text("half")
+    store.ensure(stage, Counting())
+    assert not torn.exists()
 
 
 def _slow(folder: str, stage: Stage, queue: Any) -> None:

@@ -96,7 +96,7 @@ def test_reads_the_original_layout(root: Path) -> None:
     (root / "clicks_bg.json").rename(root / "voc_whats_the_point_bg_from_scribbles.json")
     found = Voc(root=root, train_list="trainaug").split("train")[0]
     assert torch.equal(found.mask, expected.mask) and found.clicks == expected.clicks
-    assert len(Voc(root=root, train_list="val").split("train")) == 1
+    assert len(Voc(root=root, train_list="val", val_list="trainaug").split("train")) == 1
 
 
 def test_takes_the_click_files_named(root: Path, tmp_path: Path) -> None:
@@ -150,7 +150,8 @@ def test_fingerprint_changes_with(change: str, root: Path) -> None:
     elif change == "mask":
         save_mask(root / "SegmentationClassAug" / "a.png", np.arange(48).reshape(6, 8) % 21)
     elif change == "split":
-        (root / "val.txt").write_text("a\nc\n")
+        (root / "train.txt").write_text("a\n")
+        (root / "val.txt").write_text("b\nc\n")
     else:
         (root / "train.txt").write_text("a\n")
     assert Voc(root=root).fingerprint() != before
@@ -166,7 +167,7 @@ def test_error_missing_says_what_else_was_tried(root: Path) -> None:
     (root / "clicks_bg.json").unlink()
     assert error(lambda: Voc(root=root)) == (
         f"{root}/clicks_bg.json: not found (nor voc_whats_the_point_bg_from_scribbles.json); "
-        "clicks_bg can name another file"
+        "data_clicks_bg can name another file"
     )
     assert error(lambda: Voc(root=root, val_list="nope")) == (
         f"{root}/nope.txt: not found (nor in ImageSets/Segmentation or ImageSets/SegmentationAug)"
