@@ -10,6 +10,7 @@ WANDB ?= auto
 CONSTRAINTS ?= constraints.txt
 BIN := .venv/bin
 READY := .venv/ready
+PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
 OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS WORKERS RUNS OUT WANDB DRY_RUN
@@ -41,9 +42,9 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
 	@status=0; \
-	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(DRY_RUN),--dry-run) \
+	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(PLAN_ONLY),--dry-run) \
 	  || status=$$?; \
-	$(if $(DRY_RUN),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
 	exit $$status
 
 sweep-%: ablation-% ## The same, by its other name

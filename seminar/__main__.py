@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,13 @@ words:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    # argparse closes a list of words at the first option; words that come after one are its leftovers.
+    options, rest = parser.parse_known_args(arguments)
+    strange = [item for item in rest if item.startswith("-") or not hasattr(options, "words")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        options.words += rest
     try:
         return int(options.run(options))
     except InputError as error:
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         print(f"seminar: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,15 +195,39 @@ def _status(options: argparse.Namespace) -> int:
         print(f"no training was begun in {options.runs}")
         return 0
     counts: Counter[str] = Counter()
+    differences = _differences(store, keys)
     print(f"{'key':<16}  {'status':<8} {'epochs':>9}  {'mIoU %':>6}  {'time':>7}  what")
     for key in keys:
         try:
-            print(_status_line(store, key, counts))
+            print(_status_line(store, key, counts) + differences.get(key, ""))
         except InputError as error:
             counts["damaged"] += 1
             print(f"{key:<16}  damaged  {error}")
     print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return 0
+
+
+def _differences(store: Store, keys: Sequence[str]) -> dict[str, str]:
+    """For stages that would read alike: the settings in which they differ, as ` alpha=0.9 crop=64`."""
+    alike: dict[str, dict[str, dict[str, Any]]] = {}
+    for key in keys:
+        with suppress(InputError):
+            stage = store.stage(key)
+            settings = stage.model_dump(exclude={"ancillary", "losses", "data", "data_fingerprint"})
+            for part in (stage.data, *stage.losses):
+                settings |= {f"{part.name}_{name}": value for name, value in part.settings}
+            settings |= {f"lambda_{term.name}": term.weight for term in stage.losses}
+            alike.setdefault(_what(stage), {})[key] = settings
+    result: dict[str, str] = {}
+    for group in alike.values():
+        for key, settings in group.items():
+            told = [f"{n}={v}" for n, v in settings.items() if any(o.get(n) != v for o in group.values())]
+            result[key] = "".join(f" {item}" for item in told)
+    return result
+
+
+def _what(stage: Stage) -> str:
+    return f"{stage.label} K={stage.modules} {stage.data.name} {stage.backbone} seed {stage.replicate}"
 
 
 def _status_line(store: Store, key: str, counts: Counter[str]) -> str:
@@ -206,7 +237,7 @@ def _status_line(store: Store, key: str, counts: Counter[str]) -> str:
     miou = record["metrics"]["student"]["crop"]["miou"] if record is not None else None
     shown = "-" if miou is None else f"{miou:.2f}"
     seconds = f"{curve[-1]['seconds']:.0f} s" if curve else "-"
-    what = f"{stage.label} K={stage.modules} {stage.data.name} {stage.backbone} seed {stage.replicate}"
+    what = _what(stage)
     if status == "failed" and failure is not None:
         what += f": {failure['error']}"
     return f"{key:<16}  {status:<8} {len(curve):>4}/{stage.epochs:<4}  {shown:>6}  {seconds:>7}  {what}"

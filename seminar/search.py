@@ -77,10 +77,8 @@ class Plan:
         ]
         if self.todo:
             steps = sum(s.epochs for s in self.todo)
-            plural = "" if self.workers == 1 else "es"
-            lines.append(
-                f"  {steps} epochs on {self.workers} {self.device} process{plural}: about {clock(self.wall_seconds)}"
-            )
+            processes = f"{self.workers} {self.device} process{'' if self.workers == 1 else 'es'}"
+            lines.append(f"  {steps} epochs on {processes}: about {clock(self.wall_seconds)} of training")
         return lines
 
 
@@ -172,10 +170,9 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
     spread = plan.device == "cuda" and plan.cells[0].host.device in ("auto", "cuda")
     for number in range(count):
         device = f"cuda:{number % torch.cuda.device_count()}" if spread else None
-        threads = max(1, cores() // plan.workers)
         # A pipe for each worker: one that is killed in the middle of a message cannot block the others.
         reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(number, job, device, threads, os.getpid(), writer))
+        process = context.Process(target=_work, args=(number, job, device, os.getpid(), writer))
         process.start()
         writer.close()
         processes.append(process)
@@ -312,7 +309,7 @@ def _value(record: Record) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _work(number: int, job: _Job, device: str | None, threads: int, parent: int, events: connection.Connection) -> None:
+def _work(number: int, job: _Job, device: str | None, parent: int, events: connection.Connection) -> None:
     """A worker process: take cells until none is left."""
     # Ctrl-C in the terminal is for the parent alone; it then asks its workers to stop.
     with suppress(OSError):
@@ -320,7 +317,6 @@ def _work(number: int, job: _Job, device: str | None, threads: int, parent: int,
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    torch.set_num_threads(threads)
     warnings.simplefilter("default", RuntimeWarning)
     store = Store(job.runs)
     cells = {cell.stage.key: cell for cell in job.cells}
@@ -410,6 +406,12 @@ class _Display:
     def __init__(self, plan: Plan, workers: int) -> None:
         self.failed: list[str] = []
         self._stages = {stage.key: stage for stage in plan.todo}
+        self._titles = {stage.key: _title(stage) for stage in plan.todo}
+        shown = {"losses", "seed", "backbone", "modules", "profile"}
+        varied = sorted(w for w, values in plan.sweep.parameters.items() if len(values) > 1 and w not in shown)
+        for cell in plan.cells:
+            words = "".join(f" {word}={cell.point[word]}" for word in varied if word in cell.point)
+            self._titles[cell.stage.key] = _title(cell.stage) + words
         self._seconds = dict(plan.seconds)
         self._fraction: dict[str, float] = {}
         self._first: dict[str, float] = {}
@@ -429,7 +431,8 @@ class _Display:
         """Take in `(kind, worker number, key, fact ...)`, see `_Teller`."""
         kind, number, key, *rest = event
         stage = self._stages.get(key)
-        title = f"{number + 1}: {_title(stage)}" if stage else f"{number + 1}: {key}"
+        name = self._titles.get(key, key)
+        title = f"{number + 1}: {name}"
         row = self._rows[number]
         if kind == "begin" and stage is not None:
             self._first[key] = self._fraction[key] = rest[0] / stage.epochs
@@ -444,9 +447,9 @@ class _Display:
         elif kind == "done":
             self._advance(key, 1.0)
             self._finished += 1
-            self.note(f"[{self._finished}/{len(self._stages)}] {_title(stage)}: mIoU {_percent(rest[0])}{self._left()}")
+            self.note(f"[{self._finished}/{len(self._stages)}] {name}: mIoU {_percent(rest[0])}{self._left()}")
         elif kind == "failed":
-            line = f"{_title(stage)} ({key}) failed: {rest[0]}" if stage else f"{key} failed: {rest[0]}"
+            line = f"{name} ({key}) failed: {rest[0]}"
             self.failed.append(line)
             self.note(line)
 
@@ -481,9 +484,7 @@ class _Display:
         return f", about {clock(passed / share - passed)} left" if share > 0.02 else ""
 
 
-def _title(stage: Stage | None) -> str:
-    if stage is None:
-        return "?"
+def _title(stage: Stage) -> str:
     chain = f" K={stage.modules}" if stage.modules else ""
     return f"{stage.label}{chain} {stage.backbone} seed {stage.replicate}"
 

@@ -28,8 +28,8 @@ def unknown(thing: str, value: object, choices: Iterable[str]) -> InputError:
     """The error for a name that is none of `choices`, with the nearest choice as a guess."""
     names = sorted(choices)
     near = difflib.get_close_matches(str(value), names, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"{thing}={value!r}: choose from {', '.join(names)}{guess}")
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"{thing}={value!r}: {guess}choose from {', '.join(names)}")
 
 
 class _Value(BaseModel):

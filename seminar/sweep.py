@@ -47,7 +47,7 @@ def load(path: Path) -> Sweep:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sweep file {path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:
-        raise InputError(f"sweep file {path}: not valid YAML ({str(error).splitlines()[-1].strip()})") from None
+        raise InputError(f"sweep file {path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
         raise InputError(f"sweep file {path}: expected a mapping with 'method' and 'parameters'")
     for name in raw:
@@ -99,9 +99,13 @@ def parse_words(arguments: list[str], seeds: int | None = None) -> dict[str, tup
             raise InputError(f"{argument!r}: the value is not a plain number, word or truth value") from None
         if not all(isinstance(value, bool | int | float | str) for value in values):
             raise InputError(f"{argument!r}: the value is not a plain number, word or truth value")
+        if len(set(map(repr, values))) < len(values):
+            raise InputError(f"{argument!r}: a value is given twice")
         words[word] = values
     if seeds is not None:
-        if seeds < 1 or "seed" in words:
-            raise InputError(f"--seeds {seeds}: a number of at least 1, and not together with seed=")
+        if "seed" in words:
+            raise InputError(f"--seeds {seeds}: seed= is given as well; give one of the two")
+        if seeds < 1:
+            raise InputError(f"--seeds {seeds}: the number of seeds is at least 1")
         words["seed"] = tuple(range(seeds))
     return words

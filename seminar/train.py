@@ -90,6 +90,10 @@ class Trainer:
     def __init__(self, stage: Stage, host: Host, ancillary_folder: Path | None) -> None:
         self.stage, self.host = stage, host
         self.device = pick_device(host.device)
+        if self.device.type == "cpu":
+            # Bit-identical wherever a stage is trained or continued, and several threads only wait for each other
+            # on small networks: a sweep uses the cores with one process each.
+            torch.set_num_threads(1)
         self.dataset: Dataset = recipes.open_data(stage, host)
         self.classes = len(self.dataset.classes)
         torch.manual_seed(mix(stage.seed))
@@ -454,22 +458,16 @@ def measure_epoch(stage: Stage, host: Host) -> float:
 
     Trains nothing that is kept: a stage with an ancillary is measured with an untrained one.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        trainer = Trainer(stage, host, None)
-        if stage.ancillary is not None:
-            trainer.ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
-            trainer.ancillary.to(trainer.device)
-        trainer.student.train()
-        times = []
-        loader = trainer.loader(0)
-        for step, views in zip(range(4), loader):
-            started = time.monotonic()
-            float(trainer.step(views, 0, step)["loss"])
-            times.append(time.monotonic() - started)
-    finally:
-        torch.set_num_threads(threads)
+    trainer = Trainer(stage, host, None)
+    if stage.ancillary is not None:
+        trainer.ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
+        trainer.ancillary.to(trainer.device)
+    trainer.student.train()
+    times = []
+    for step, views in zip(range(4), trainer.loader(0)):
+        started = time.monotonic()
+        float(trainer.step(views, 0, step)["loss"])
+        times.append(time.monotonic() - started)
     # The first step pays for caches and allocations; a forward pass is about a third of a step.
     step_seconds = min(times[1:] or times)
     forwards = len(trainer.val_examples) / stage.batch_size / stage.eval_every * (2 if trainer.teacher else 1)

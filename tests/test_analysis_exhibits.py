@@ -237,7 +237,7 @@ def test_no_name_builds_everything(place):
         (["tabel3"], "exhibit 'tabel3': choose from table3"),
         (["no.yaml"], "no such file"),
         (["alpa=0.9"], "did you mean 'alpha'?"),
-        (["table3", "seed=1", "--seeds", "2"], "not together with seed="),
+        (["table3", "seed=1", "--seeds", "2"], "seed= is given as well"),
         (["table3", "--seeds", "0"], "at least 1"),
         (["table3", "profile=moon"], "profile='moon'"),
     ],

@@ -41,7 +41,7 @@ def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["train", "profile=toy", "device=tpu"], "device='tpu'"),
         (["sweep", "sweeps/none.yaml"], "no such file"),
         (["sweep", LOSSES, "--seeds", "0"], "--seeds 0"),
-        (["sweep", LOSSES, "seed=1", "--seeds", "2"], "not together with seed="),
+        (["sweep", LOSSES, "seed=1", "--seeds", "2"], "seed= is given as well"),
         (["sweep", LOSSES, "--workers", "0"], "--workers 0"),
         (["sweep", LOSSES, "profile=voc"], "data/VOC2012"),
         (["train", "profile=toy", "pretrained=imagenet"], "small_resnet"),
@@ -73,7 +73,7 @@ def test_runs_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         code = main([*command, "--runs", str(tmp_path / "runs")])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
-        assert code == 1 or "no training was begun" in captured.out
+        assert code == 2 or "no training was begun" in captured.out
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["status"]])
@@ -103,3 +103,24 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("setup", "test", "report", "status", "losses", "creatures", "voc-mini"):
         assert target in listing
+
+
+def test_words_and_options_in_any_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    many = ["sweep", "--workers", "1", LOSSES, "profile=toy", "--dry-run", "--runs", str(tmp_path), "losses=pce"]
+    assert main([*many, "seed=0,1"]) == 0
+    assert "2 cells, 2 trainings" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main([*many, "--sedes", "3"])
+    assert stop.value.code == 2
+    with pytest.raises(SystemExit):
+        main(["status", "word=1"])
+
+
+def test_status_tells_like_trainings_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for alpha in ("0.5", "0.75"):
+        words = ["profile=toy", "losses=pce+pcons", f"alpha={alpha}", "epochs=1"]
+        assert main(["train", *words, "--runs", str(tmp_path), "--wandb", "disabled"]) == 0
+    capsys.readouterr()
+    assert main(["status", "--runs", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "pce+pcons" in line]
+    assert sorted(line.rsplit(" ", 1)[1] for line in lines) == ["alpha=0.5", "alpha=0.75"]

@@ -55,7 +55,7 @@ class Voc:
         clicks_outside: Literal["error", "drop"] = "error",
     ) -> None:
         self._drop_outside = clicks_outside == "drop"
-        self._images = _existing([_existing([root]) / "JPEGImages"])
+        self._images = _existing([_existing([root], "; data_root=DIR names the folder") / "JPEGImages"])
         self._masks = _existing([root / "SegmentationClassAug", root / "SegmentationClass"])
         self._ids: dict[Split, list[str]] = {"train": _read_ids(root, train_list), "val": _read_ids(root, val_list)}
         shared = sorted(set(self._ids["train"]) & set(self._ids["val"]))
