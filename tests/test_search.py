@@ -79,7 +79,7 @@ def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A sweep of one long training and its primary, which has finished an epoch."""
+    """A sweep of one long training and its primary, which has finished and saved an epoch."""
     long = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2"]
     process = subprocess.Popen(
         command(*long, runs=tmp_path),
@@ -89,7 +89,7 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
-    while not any(path.stat().st_size for path in tmp_path.glob("*/metrics.jsonl")):
+    while not list(tmp_path.glob("*/checkpoint.pt")):  # written after the epoch's line, by rename
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
