@@ -180,9 +180,9 @@ def test_unusable_weights(tmp_path: Path) -> None:
 
 
 def test_no_imagenet_weights_for_small_resnet(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="only for mobilenet_v2, resnet101"):
+    with pytest.raises(InputError, match="only for mobilenet_v2, mobilenet_v2_light, resnet101"):
         load_pretrained(build("small_resnet", 5, 8), tmp_path / "any.pth")
-    with pytest.raises(InputError, match="only for mobilenet_v2, resnet101"):
+    with pytest.raises(InputError, match="only for mobilenet_v2, mobilenet_v2_light, resnet101"):
         pretrained_identity("small_resnet", None)
 
 
