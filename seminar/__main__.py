@@ -195,11 +195,16 @@ def _status(options: argparse.Namespace) -> int:
         print(f"no training was begun in {options.runs}")
         return 0
     counts: Counter[str] = Counter()
-    differences = _differences(store, keys)
+    stages: dict[str, Stage] = {}
+    for key in keys:
+        with suppress(InputError):  # It has a line of its own below.
+            stages[key] = store.stage(key)
+    differences = _differences(stages)
     print(f"{'key':<16}  {'status':<8} {'epochs':>9}  {'mIoU %':>6}  {'time':>7}  what")
     for key in keys:
         try:
-            print(_status_line(store, key, counts) + differences.get(key, ""))
+            stage = stages[key] if key in stages else store.stage(key)
+            print(_status_line(store, key, stage, counts) + differences.get(key, ""))
         except InputError as error:
             counts["damaged"] += 1
             print(f"{key:<16}  damaged  {error}")
@@ -207,17 +212,15 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _differences(store: Store, keys: Sequence[str]) -> dict[str, str]:
+def _differences(stages: Mapping[str, Stage]) -> dict[str, str]:
     """For stages that would read alike: the settings in which they differ, as ` alpha=0.9 crop=64`."""
     alike: dict[str, dict[str, dict[str, Any]]] = {}
-    for key in keys:
-        with suppress(InputError):
-            stage = store.stage(key)
-            settings = stage.model_dump(exclude={"ancillary", "losses", "data", "data_fingerprint"})
-            for part in (stage.data, *stage.losses):
-                settings |= {f"{part.name}_{name}": value for name, value in part.settings}
-            settings |= {f"lambda_{term.name}": term.weight for term in stage.losses}
-            alike.setdefault(_what(stage), {})[key] = settings
+    for key, stage in stages.items():
+        settings = stage.model_dump(exclude={"ancillary", "losses", "data", "data_fingerprint"})
+        for part in (stage.data, *stage.losses):
+            settings |= {f"{part.name}_{name}": value for name, value in part.settings}
+        settings |= {f"lambda_{term.name}": term.weight for term in stage.losses}
+        alike.setdefault(stage.title, {})[key] = settings
     result: dict[str, str] = {}
     for group in alike.values():
         for key, settings in group.items():
@@ -226,18 +229,14 @@ def _differences(store: Store, keys: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _what(stage: Stage) -> str:
-    return f"{stage.label} K={stage.modules} {stage.data.name} {stage.backbone} seed {stage.replicate}"
-
-
-def _status_line(store: Store, key: str, counts: Counter[str]) -> str:
-    stage, status = store.stage(key), store.status(key)
+def _status_line(store: Store, key: str, stage: Stage, counts: Counter[str]) -> str:
+    status = store.status(key)
     counts[status] += 1
     record, failure, curve = store.record(key), store.failure(key), store.curve(key)
     miou = record["metrics"]["student"]["crop"]["miou"] if record is not None else None
     shown = "-" if miou is None else f"{miou:.2f}"
     seconds = f"{curve[-1]['seconds']:.0f} s" if curve else "-"
-    what = _what(stage)
+    what = stage.title
     if status == "failed" and failure is not None:
         what += f": {failure['error']}"
     return f"{key:<16}  {status:<8} {len(curve):>4}/{stage.epochs:<4}  {shown:>6}  {seconds:>7}  {what}"

@@ -77,8 +77,9 @@ def partial_cross_entropy(
     batch size, as the base implementation does. No labelled pixel gives exactly 0 with a zero gradient.
     """
     labelled = labels < PADDING
-    total = _cross_entropy_sum(student, labels, labelled)
-    mean = total / labelled.sum().clamp(min=1)
+    # Clicks are few: taking their pixels out first is several times faster than a masked loss over the whole map.
+    pixels = student.movedim(1, -1)[labelled].float()
+    mean = F.cross_entropy(pixels, labels[labelled], reduction="sum") / max(1, len(pixels))
     return mean / len(student) if normalizer == "rloss" else mean
 
 

@@ -29,6 +29,7 @@ from torchvision.models.resnet import BasicBlock
 from seminar.spec import InputError, unknown
 
 OutputStride = Literal[8, 16]
+Freeze = Literal["none", "bn", "backbone"]
 DROPOUT = (0.5, 0.5, 0.1)
 """DeepLab-v3+'s dropout rates, for heads of 256 channels."""
 
@@ -97,20 +98,20 @@ def _small_resnet(output_stride: OutputStride) -> Anatomy:
         shortcut = None if same else nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
         return BasicBlock(inputs, outputs, stride, shortcut)
 
-    stages = [block(16, 16, 1), block(16, 32, 2), block(32, 64, 2), block(64, 96, output_stride // 8)]
+    stages = [block(16, 32, 2), block(32, 64, 2), block(64, 96, output_stride // 8)]
     if output_stride == 8:
         _dilate(stages[-1], 2)
     body = nn.Sequential(_conv_bn_relu(3, 16, 3, stride=2), *stages)
     _initialise(body)
-    return Anatomy(body, tap="2", low=32, high=96, width=32, rates=(2, 4), low_width=16, dropout=(0.1, 0.1, 0.0))
+    return Anatomy(body, tap="1", low=32, high=96, width=32, rates=(2, 4), low_width=16, dropout=(0.1, 0.1, 0.0))
 
 
-@_backbone(
-    "mobilenet_v2",
-    imagenet=MobileNet_V2_Weights.IMAGENET1K_V1,
-    prefix="features.",
-    unused=("classifier.", "features.18."),
-)
+def _mobilenet_backbone(name: str) -> Callable[[Make], Make]:
+    weights = MobileNet_V2_Weights.IMAGENET1K_V1
+    return _backbone(name, imagenet=weights, prefix="features.", unused=("classifier.", "features.18."))
+
+
+@_mobilenet_backbone("mobilenet_v2")
 def _mobilenet_v2(output_stride: OutputStride) -> Anatomy:
     """torchvision's, without the 1x1 convolution to 1280 channels that only feeds its classifier."""
     body = mobilenet_v2(weights=None).features[:18]
@@ -126,12 +127,7 @@ def _mobilenet_v2(output_stride: OutputStride) -> Anatomy:
     )
 
 
-@_backbone(
-    "mobilenet_v2_light",
-    imagenet=MobileNet_V2_Weights.IMAGENET1K_V1,
-    prefix="features.",
-    unused=("classifier.", "features.18."),
-)
+@_mobilenet_backbone("mobilenet_v2_light")
 def _mobilenet_v2_light(output_stride: OutputStride) -> Anatomy:
     """The same encoder under a head of 64 channels: on a CPU most of the time is spent in the head of 256."""
     return replace(_mobilenet_v2(output_stride), width=64, low_width=24, dropout=(0.1, 0.1, 0.0))
@@ -240,38 +236,42 @@ class Decoder(nn.Module):
 class DeepLabV3Plus(nn.Module):
     """Normalised image (B, 3, H, W), H and W >= 16 -> logits (B, classes, H, W) in float32; to train, B >= 2.
 
-    With `freeze_bn` the backbone's BatchNorm layers stay in eval mode also in `train()`: their running statistics are
-    used and kept. Their weight and bias still train, as is usual, and so does the BatchNorm of ASPP and decoder.
+    `freeze`: what stays as it is also in `train()`. `bn`: the running statistics of the backbone's BatchNorm layers are
+    used and kept; their weight and bias still train, as is usual. `backbone`: nothing of the backbone trains. ASPP and
+    decoder always do.
     """
 
-    def __init__(self, backbone: str, classes: int, output_stride: OutputStride, freeze_bn: bool = False) -> None:
+    def __init__(self, backbone: str, classes: int, output_stride: OutputStride, freeze: Freeze = "none") -> None:
         super().__init__()
         anatomy = _find(backbone).make(output_stride)
-        self.backbone, self.freeze_bn = backbone, freeze_bn
+        self.backbone, self.freeze = backbone, freeze
         self.encoder = Encoder(anatomy)
         self.aspp = ASPP(anatomy.high, anatomy.width, anatomy.rates, anatomy.dropout[0])
         self.decoder = Decoder(anatomy.low, anatomy.low_width, anatomy.width, anatomy.dropout[1:], classes)
         _initialise(self.aspp)
         _initialise(self.decoder)
+        if freeze == "backbone":
+            self.encoder.requires_grad_(False)
         self.train()
 
-    def forward(self, image: Tensor) -> Tensor:
-        low, high = self.encoder(image)
+    def forward(self, image: Tensor, features: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """`features`: what the encoder makes of `image`, where it is known already."""
+        low, high = self.encoder(image) if features is None else features
         logits = self.decoder(low, self.aspp(high))
         return _resize(logits.float(), image.shape[2:])
 
     def train(self, mode: bool = True) -> DeepLabV3Plus:
         super().train(mode)
-        if self.freeze_bn:
+        if self.freeze != "none":
             for part in self.encoder.modules():
                 if isinstance(part, nn.BatchNorm2d):
                     part.eval()
         return self
 
 
-def build(backbone: str, classes: int, output_stride: OutputStride, freeze_bn: bool = False) -> DeepLabV3Plus:
+def build(backbone: str, classes: int, output_stride: OutputStride, freeze: Freeze = "none") -> DeepLabV3Plus:
     """A new network in train mode; its random weights come from torch's global generator, which the caller seeds."""
-    return DeepLabV3Plus(backbone, classes, output_stride, freeze_bn)
+    return DeepLabV3Plus(backbone, classes, output_stride, freeze)
 
 
 def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ PAPER: dict[str, Scalar] = {
     "click_order": "geometry_first",
     "output_stride": 16,
     "pretrained": "none",
-    "freeze_bn": False,
+    "freeze": "none",
     "alpha": 0.999,
     "teacher_bn": "own",
     "epochs": 60,

@@ -35,7 +35,7 @@ from tqdm import tqdm
 from seminar import train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record, StageFailed, Store, now
+from seminar.store import Interrupted, Record, Store, now, reason
 from seminar.sweep import Sweep
 from seminar.tracking import Mode, WandbWatch
 
@@ -117,7 +117,7 @@ def shape(stage: Stage) -> str:
     """What the speed of a stage depends on; seeds, learning rates and the like do not."""
     terms = tuple((term.name, term.settings) for term in stage.losses)
     parts = (stage.data, stage.backbone, stage.output_stride, stage.crop, stage.batch_size, stage.precision)
-    return repr((parts, terms, stage.has_teacher, stage.ancillary is not None, stage.eval_every, stage.freeze_bn))
+    return repr((parts, terms, stage.has_teacher, stage.ancillary is not None, stage.eval_every, stage.freeze))
 
 
 def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) -> tuple[list[Cell], float]:
@@ -353,11 +353,9 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             break
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            reason = str(error) if isinstance(error, InputError | StageFailed) else reason
-            trial.set_user_attr("error", reason)
+            trial.set_user_attr("error", reason(error))
             study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-            teller.tell("failed", cell.stage.key, reason)
+            teller.tell("failed", cell.stage.key, reason(error))
         else:
             study.tell(trial, _value(record), skip_if_finished=True)
 
@@ -406,12 +404,12 @@ class _Display:
     def __init__(self, plan: Plan, workers: int) -> None:
         self.failed: list[str] = []
         self._stages = {stage.key: stage for stage in plan.todo}
-        self._titles = {stage.key: _title(stage) for stage in plan.todo}
+        self._titles = {stage.key: stage.title for stage in plan.todo}
         shown = {"losses", "seed", "backbone", "modules", "profile"}
         varied = sorted(w for w, values in plan.sweep.parameters.items() if len(values) > 1 and w not in shown)
         for cell in plan.cells:
             words = "".join(f" {word}={cell.point[word]}" for word in varied if word in cell.point)
-            self._titles[cell.stage.key] = _title(cell.stage) + words
+            self._titles[cell.stage.key] = cell.stage.title + words
         self._seconds = dict(plan.seconds)
         self._fraction: dict[str, float] = {}
         self._first: dict[str, float] = {}
@@ -482,11 +480,6 @@ class _Display:
             share += self._share(key, fraction) * self._seconds.get(key, 0.0)
         share /= max(1e-9, sum(self._seconds.values()))
         return f", about {clock(passed / share - passed)} left" if share > 0.02 else ""
-
-
-def _title(stage: Stage) -> str:
-    chain = f" K={stage.modules}" if stage.modules else ""
-    return f"{stage.label}{chain} {stage.backbone} seed {stage.replicate}"
 
 
 def _percent(value: float | None) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-RECIPE = 1
+RECIPE = 2
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
 
 Scalar = bool | int | float | str
@@ -74,7 +74,7 @@ class Stage(_Value):
     backbone: str
     output_stride: Literal[8, 16]
     pretrained: str
-    freeze_bn: bool
+    freeze: Literal["none", "bn", "backbone"]
 
     losses: Annotated[tuple[Term, ...], Field(min_length=1)]
     alpha: Annotated[float, Field(ge=0, lt=1)] | None
@@ -143,6 +143,12 @@ class Stage(_Value):
     def label(self) -> str:
         """The loss combination in the paper's order, for people: `pce+crf+pcons+pseudo`."""
         return "+".join(sorted((term.name for term in self.losses), key=_paper_order))
+
+    @property
+    def title(self) -> str:
+        """The training in a few words, for people; stages that differ in anything else share it."""
+        chain = f" K={self.modules}" if self.modules else ""
+        return f"{self.label}{chain} {self.data.name} {self.backbone} seed {self.replicate}"
 
     def canonical(self) -> str:
         """The whole value as JSON with sorted keys: the text that is hashed and that `stage.json` holds."""

@@ -115,12 +115,13 @@ class Store:
         if stage.ancillary is not None:
             try:
                 self.ensure(stage.ancillary, train, on_wait, since)
+            except Interrupted:
+                raise
             except StageFailed as error:
-                self._blame(stage, str(error))
+                self._blame(stage, reason(error))
                 raise
             except Exception as error:
-                if not isinstance(error, Interrupted):
-                    self._blame(stage, f"ancillary {stage.ancillary.key} failed: {_reason(error)}")
+                self._blame(stage, f"ancillary {stage.ancillary.key} failed: {reason(error)}")
                 raise
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ class Store:
             except Interrupted:
                 raise
             except Exception as error:
-                self._keep_failure(folder, _reason(error))
+                self._keep_failure(folder, reason(error))
                 raise
             record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": now(), **body}
             write_json(folder / "record.json", record)
@@ -160,15 +161,15 @@ class Store:
         finally:
             lock.release()
 
-    def _keep_failure(self, folder: Path, reason: str) -> None:
-        write_json(folder / "failure.json", {"error": reason, "time": now(), "traceback": traceback.format_exc()})
+    def _keep_failure(self, folder: Path, why: str) -> None:
+        write_json(folder / "failure.json", {"error": why, "time": now(), "traceback": traceback.format_exc()})
 
-    def _blame(self, stage: Stage, reason: str) -> None:
+    def _blame(self, stage: Stage, why: str) -> None:
         """Keep with `stage` that it cannot be trained because of its ancillary."""
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
         self._claim(stage)
-        self._keep_failure(folder, reason)
+        self._keep_failure(folder, why)
 
     def _claim(self, stage: Stage) -> None:
         path = self.folder(stage.key) / "stage.json"
@@ -220,7 +221,10 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """One line for people: the message, with the type before it unless the message was written for them."""
+    if isinstance(error, InputError | StageFailed):
+        return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 

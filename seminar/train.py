@@ -97,7 +97,7 @@ class Trainer:
         self.dataset: Dataset = recipes.open_data(stage, host)
         self.classes = len(self.dataset.classes)
         torch.manual_seed(mix(stage.seed))
-        student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze_bn)
+        student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze)
         if stage.pretrained != "none":
             networks.load_pretrained(student, host.weights)
         self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -105,6 +105,7 @@ class Trainer:
         if stage.alpha is not None and stage.teacher_bn is not None:
             self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
+        self.ancillary_shares = stage.ancillary is not None and _same_frozen_backbone(stage, stage.ancillary)
         self.optimizer = torch.optim.SGD(
             networks.parameter_groups(self.student, stage.lr, stage.head_lr_factor),
             lr=stage.lr,
@@ -195,14 +196,23 @@ class Trainer:
         inputs["image"] = inputs["image"].float()
         network_input = normalise(inputs["image"])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-            inputs["student"] = self.student(network_input)
+            features = self._frozen_features(network_input)
+            inputs["student"] = self.student(network_input, features)
             with torch.no_grad():
                 if self.teacher is not None:
-                    inputs["teacher"] = self.teacher.net(network_input)
+                    inputs["teacher"] = self.teacher.net(network_input, features)
                 if self.ancillary is not None:
-                    labels = self.ancillary(network_input).argmax(1)
+                    labels = self.ancillary(network_input, features if self.ancillary_shares else None).argmax(1)
                     inputs["pseudo"] = torch.where(inputs["inside"], labels, PADDING)
         return inputs
+
+    def _frozen_features(self, network_input: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What student and teacher both see of a batch where the backbone is frozen, computed once; else None."""
+        if self.stage.freeze != "backbone":
+            return None
+        with torch.no_grad():
+            features: tuple[Tensor, Tensor] = self.student.encoder(network_input)
+        return features
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
         """Batches of training views of `epoch`, in the order that (seed, epoch) gives."""
@@ -229,10 +239,11 @@ class Trainer:
             views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
             for images, masks in DataLoader(views, batch_size=size, num_workers=self.host.loader_workers):
                 network_input = normalise(images.to(self.device).float())
-                for role, net in nets.items():
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-                        logits = net(network_input)
-                    counts[role].add(logits, masks.to(self.device))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
+                    features = self._frozen_features(network_input)
+                    logits = {role: net(network_input, features) for role, net in nets.items()}
+                for role in nets:
+                    counts[role].add(logits[role], masks.to(self.device))
         for role, net in nets.items():
             net.train(modes[role])
         return {role: confusion.scores() for role, confusion in counts.items()}
@@ -368,6 +379,15 @@ class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         example = self.examples[index]
         return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
+
+
+def _same_frozen_backbone(one: Stage, other: Stage) -> bool:
+    """Whether two trained networks have one and the same backbone: pretrained, and not trained any further."""
+    return one.pretrained != "none" and all(
+        (stage.freeze, stage.backbone, stage.pretrained, stage.output_stride)
+        == ("backbone", one.backbone, one.pretrained, one.output_stride)
+        for stage in (one, other)
+    )
 
 
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

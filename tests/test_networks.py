@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
 
-from seminar.networks import BACKBONES, OutputStride, build, load_pretrained, parameter_groups, pretrained_identity
+from seminar.networks import (
+    BACKBONES,
+    Freeze,
+    OutputStride,
+    build,
+    load_pretrained,
+    parameter_groups,
+    pretrained_identity,
+)
 from seminar.spec import InputError
 
 DATA = Path(os.environ.get("SEMINAR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -89,15 +97,16 @@ def test_parameter_groups_hold_each_parameter_once(backbone: str) -> None:
     assert {id(part) for part in groups[0]["params"]} == {id(part) for part in net.encoder.parameters()}
 
 
-@pytest.mark.parametrize("freeze_bn", [False, True])
-def test_freeze_bn_keeps_the_statistics_of_the_backbone_only(freeze_bn: bool) -> None:
-    net = build("small_resnet", 5, 8, freeze_bn=freeze_bn)
+@pytest.mark.parametrize("freeze", ["none", "bn", "backbone"])
+def test_freeze_keeps_the_backbone_only(freeze: Freeze) -> None:
+    net = build("small_resnet", 5, 8, freeze)
     parts = (net.encoder, net.aspp, net.decoder)
     before = [running(part) for part in parts]
     net.eval().train()(torch.randn(2, 3, 32, 32)).sum().backward()
     kept = [same(running(part), stats) for part, stats in zip(parts, before, strict=True)]
-    assert kept == [freeze_bn, False, False]
-    assert all(part.grad is not None for part in net.parameters())
+    assert kept == [freeze != "none", False, False]
+    assert all((part.grad is not None) == (freeze != "backbone") for part in net.encoder.parameters())
+    assert all(part.grad is not None for head in (net.aspp, net.decoder) for part in head.parameters())
 
 
 def test_channels_last_gives_the_same_logits() -> None:
@@ -223,7 +232,7 @@ def test_identity_is_the_content(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not IMAGENET.is_file(), reason=f"{IMAGENET.name} is not there")
 def test_shared_imagenet_file_loads() -> None:
-    net = build("mobilenet_v2", 21, 16, freeze_bn=True)
+    net = build("mobilenet_v2", 21, 16, freeze="bn")
     load_pretrained(net, IMAGENET)
     with torch.no_grad():
         features = net.encoder(torch.randn(2, 3, 65, 65))[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.models import mobilenet_v2
 
 from seminar import losses, recipes, train
 from seminar.data import PADDING, UNLABELLED
@@ -222,6 +224,39 @@ def test_pseudo_labels_are_the_frozen_ancillary_on_the_same_crop(trainer: Traine
     assert (inputs["pseudo"][~inside] == PADDING).all()
     trainer.step(views, 1, 0)
     assert_equal_states(before, trainer.ancillary.state_dict())
+
+
+@pytest.mark.parametrize("pretrained", ["none", "imagenet"])
+def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, pretrained: str) -> None:
+    """Without pretrained weights every model has a random backbone of its own, and the ancillary must keep its."""
+    words: dict[str, Any] = {"freeze": "backbone", "pretrained": pretrained}
+    if pretrained == "imagenet":
+        torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "weights.pth")
+        words |= {"backbone": "mobilenet_v2_light", "weights": str(tmp_path / "weights.pth")}
+    primary, store = cell(**words), Store(tmp_path / "runs")
+    ancillary = primary.stage.ancillary
+    assert ancillary is not None
+    run(dataclasses.replace(primary, stage=ancillary), tmp_path / "runs")
+    trainer = Trainer(primary.stage, primary.host, store.folder(ancillary.key))
+    assert trainer.teacher is not None
+    assert trainer.ancillary is not None
+    before = copy.deepcopy(trainer.student.encoder.state_dict())
+    views = next(trainer.loader(0))
+    for step in range(2):
+        trainer.step(views, 1, step)
+    assert_equal_states(before, trainer.student.encoder.state_dict())
+    assert_equal_states(before, trainer.teacher.net.encoder.state_dict())
+    calls: list[str] = []
+    nets = {"student": trainer.student, "teacher": trainer.teacher.net, "ancillary": trainer.ancillary}
+    for name, net in nets.items():
+        net.eval().encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
+    inputs = trainer.inputs(views)
+    assert calls == (["student"] if pretrained == "imagenet" else ["student", "ancillary"])
+    logits = {name: net(train.normalise(views["image"].float())) for name, net in nets.items()}
+    assert torch.equal(inputs["student"], logits["student"])
+    assert torch.equal(inputs["teacher"], logits["teacher"])
+    inside = views["inside"]
+    assert torch.equal(inputs["pseudo"][inside], logits["ancillary"].argmax(1)[inside])
 
 
 def test_the_teacher_follows_after_the_optimiser_step(trainer: Trainer) -> None:
