@@ -20,7 +20,7 @@ GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEED
 .PHONY: help setup report status test lint types
 
 help: ## Show this list
-	@echo "make TARGET [PROFILE=creatures] [SEEDS=3] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
 	@echo
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo

@@ -6,6 +6,7 @@ saved random state, the number of loader processes does not matter, and 2 + 2 ep
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +96,7 @@ class Trainer:
             # Bit-identical wherever a stage is trained or continued, and several threads only wait for each other
             # on small networks: a sweep uses the cores with one process each.
             torch.set_num_threads(1)
+            _keep_freed_memory()
         self.dataset: Dataset = recipes.open_data(stage, host)
         self.classes = len(self.dataset.classes)
         torch.manual_seed(mix(stage.seed))
@@ -379,6 +382,18 @@ class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         example = self.examples[index]
         return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep freed blocks instead of handing large ones back to the kernel.
+
+    Every step needs the same blocks again, and fresh pages cost up to 40 % of a step on CPU (257 px, frozen backbone).
+    """
+    with suppress(OSError, AttributeError):  # glibc only; elsewhere nothing changes
+        libc = ctypes.CDLL(None)
+        mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _same_frozen_backbone(one: Stage, other: Stage) -> bool:

@@ -137,9 +137,9 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "seed=0", "lambda_pcons=1e30", "data_val=2"]
     result = call(*TOY, *words, "--workers", "1", runs=tmp_path, code=1)
     assert len(trained(tmp_path)) == 1
-    assert "pce+pcons small_resnet seed 0" in result.stderr
+    assert "pce+pcons creatures small_resnet seed 0" in result.stderr
     assert "FloatingPointError: loss" in result.stderr
-    assert re.search(r"pseudo K=1 small_resnet seed 0 \(\w+\) failed: \w+ failed: Floating", result.stderr)
+    assert re.search(r"pseudo K=1 creatures small_resnet seed 0 \(\w+\) failed: \w+ failed: Floating", result.stderr)
     status = call("status", runs=tmp_path)
     assert "failed" in status.stdout
     assert "diverged" in status.stdout
