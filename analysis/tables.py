@@ -159,6 +159,9 @@ def _plain_number(value: Value) -> Value:
 
 # -- LaTeX ---------------------------------------------------------------------------------------------------------
 
+LATEX_WIDTH = 72
+"""Characters, two more for each column, that fit a line of a page at its normal size; a wider table is shrunk."""
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{char: "\\" + char for char in "&%$#_{}"},
@@ -184,25 +187,27 @@ def escape_latex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` environment with booktabs rules (`\\usepackage{booktabs}`, T1 or Unicode font encoding)."""
+    """A `table` environment with booktabs rules, as wide as the text at most (`\\usepackage{booktabs, graphicx}`)."""
 
     def line(texts: list[str]) -> str:
         # A line that begins with "[" would be read as the optional argument of the "\\" before it.
         joined = " & ".join(texts)
         return f"    {'{}' if joined.startswith('[') else ''}{joined} \\\\"
 
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{escape_latex(table.title)}}}",
+    cells = [[column.name for column in table.columns]]
+    cells += [[_shown(value, column) for value, column in zip(row, table.columns)] for row in table.rows]
+    tabular = [
         rf"  \begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in table.columns)}}}",
         r"    \toprule",
-        line([escape_latex(column.name) for column in table.columns]),
+        line([escape_latex(text) for text in cells[0]]),
         r"    \midrule",
-        *(line([escape_latex(_shown(v, c)) for v, c in zip(row, table.columns)]) for row in table.rows),
+        *(line([escape_latex(text) for text in row]) for row in cells[1:]),
         r"    \bottomrule",
         r"  \end{tabular}",
     ]
+    if sum(max(len(text) for text in texts) + 2 for texts in zip(*cells)) > LATEX_WIDTH:
+        tabular = [r"  \resizebox{\linewidth}{!}{%", *tabular, "  }"]
+    lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{escape_latex(table.title)}}}", *tabular]
     if table.notes:
         notes = r" \par ".join(escape_latex(note) for note in table.notes)
         lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
