@@ -159,9 +159,6 @@ def _plain_number(value: Value) -> Value:
 
 # -- LaTeX ---------------------------------------------------------------------------------------------------------
 
-LATEX_WIDTH = 72
-"""Characters, two more for each column, that fit a line of a page at its normal size; a wider table is shrunk."""
-
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{char: "\\" + char for char in "&%$#_{}"},
@@ -194,20 +191,19 @@ def latex(table: Table) -> str:
         joined = " & ".join(texts)
         return f"    {'{}' if joined.startswith('[') else ''}{joined} \\\\"
 
-    cells = [[column.name for column in table.columns]]
-    cells += [[_shown(value, column) for value, column in zip(row, table.columns)] for row in table.rows]
-    tabular = [
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escape_latex(table.title)}}}",
+        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{{''.join('r' if column.right else 'l' for column in table.columns)}}}",
         r"    \toprule",
-        line([escape_latex(text) for text in cells[0]]),
+        line([escape_latex(column.name) for column in table.columns]),
         r"    \midrule",
-        *(line([escape_latex(text) for text in row]) for row in cells[1:]),
+        *(line([escape_latex(_shown(v, c)) for v, c in zip(row, table.columns)]) for row in table.rows),
         r"    \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}}",
     ]
-    if sum(max(len(text) for text in texts) + 2 for texts in zip(*cells)) > LATEX_WIDTH:
-        tabular = [r"  \resizebox{\linewidth}{!}{%", *tabular, "  }"]
-    lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{escape_latex(table.title)}}}", *tabular]
     if table.notes:
         notes = r" \par ".join(escape_latex(note) for note in table.notes)
         lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
