@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,18 +195,23 @@ def _status(options: argparse.Namespace) -> int:
         return 0
     counts: Counter[str] = Counter()
     stages: dict[str, Stage] = {}
+    damaged: dict[str, InputError] = {}
     for key in keys:
-        with suppress(InputError):  # It has a line of its own below.
+        try:
             stages[key] = store.stage(key)
+        except InputError as error:
+            damaged[key] = error
     differences = _differences(stages)
     print(f"{'key':<16}  {'status':<8} {'epochs':>9}  {'mIoU %':>6}  {'time':>7}  what")
     for key in keys:
-        try:
-            stage = stages[key] if key in stages else store.stage(key)
-            print(_status_line(store, key, stage, counts) + differences.get(key, ""))
-        except InputError as error:
+        if key in stages:
+            try:
+                print(_status_line(store, key, stages[key], counts) + differences[key])
+            except InputError as error:
+                damaged[key] = error
+        if key in damaged:
             counts["damaged"] += 1
-            print(f"{key:<16}  damaged  {error}")
+            print(f"{key:<16}  damaged  {damaged[key]}")
     print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return 0
 

@@ -142,7 +142,7 @@ def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) 
         ready = {
             key: max([now, *(ends[s.key] for s in cell.stage.chain if s.key in ends)])
             for key, cell in waiting.items()
-            if not any(s.key in waiting for s in cell.stage.chain[:-1])
+            if not any(s.key in waiting for s in cell.stage.chain[:-1])  # also where costs are equal or unknown
         }
         chosen = waiting.pop(min(ready, key=lambda key: (ready[key], -behind[key])))
         begin = ready[chosen.stage.key]

@@ -1,6 +1,6 @@
 """What one training *is*: the frozen value `Stage`, and the key that names it.
 
-Imports no torch, so that planning, status and tables start at once.
+Imports no torch, so that status and tables start at once.
 """
 
 from __future__ import annotations
@@ -109,6 +109,8 @@ class Stage(_Value):
             raise ValueError("alpha and teacher_bn are both given (there is a teacher) or both None")
         if (self.click_size is None) != (self.click_order is None):
             raise ValueError("click_size and click_order are both given (clicks are read) or both None")
+        if self.freeze == "backbone" and self.pretrained == "none":
+            raise ValueError("freeze=backbone with pretrained=none would keep a random backbone")
         if self.scale_min > self.scale_max:
             raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}")
         if self.ancillary is not None:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock, Timeout
 
-from seminar.spec import InputError, Stage
+from seminar.spec import RECIPE, InputError, Stage
 
 Status = Literal["done", "running", "failed", "stopped", "missing"]
 Record = dict[str, Any]
@@ -53,13 +53,17 @@ class Store:
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
     def stage(self, key: str) -> Stage:
-        """The stage behind a key. Raises `InputError` where its file is missing or damaged."""
+        """The stage behind a key. Raises `InputError` where its file is missing, damaged or of another recipe."""
         path = self.folder(key) / "stage.json"
+        recipe: Any = None
         try:
-            stage = Stage.model_validate(json.loads(path.read_text(encoding="utf-8"))["stage"])
+            content = json.loads(path.read_text(encoding="utf-8"))
+            recipe = content["recipe"]
+            return Stage.model_validate(content["stage"])
         except (OSError, ValueError, KeyError, TypeError):
+            if recipe not in (None, RECIPE):
+                raise InputError(f"{path}: is of recipe {recipe}, this is recipe {RECIPE}") from None
             raise InputError(f"{path}: missing or damaged; move the folder away to train this stage again") from None
-        return stage
 
     def record(self, key: str) -> Record | None:
         """The record of a finished training, None if it is not finished.

@@ -108,7 +108,7 @@ class Trainer:
         if stage.alpha is not None and stage.teacher_bn is not None:
             self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
-        self.ancillary_shares = stage.ancillary is not None and _same_frozen_backbone(stage, stage.ancillary)
+        self.ancillary_shares = stage.ancillary is not None and _backbone(stage) == _backbone(stage.ancillary)
         self.optimizer = torch.optim.SGD(
             networks.parameter_groups(self.student, stage.lr, stage.head_lr_factor),
             lr=stage.lr,
@@ -396,13 +396,9 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def _same_frozen_backbone(one: Stage, other: Stage) -> bool:
-    """Whether two trained networks have one and the same backbone: pretrained, and not trained any further."""
-    return one.pretrained != "none" and all(
-        (stage.freeze, stage.backbone, stage.pretrained, stage.output_stride)
-        == ("backbone", one.backbone, one.pretrained, one.output_stride)
-        for stage in (one, other)
-    )
+def _backbone(stage: Stage) -> tuple[object, ...]:
+    """What decides the features of a frozen backbone."""
+    return stage.freeze, stage.backbone, stage.pretrained, stage.output_stride
 
 
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

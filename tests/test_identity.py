@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -188,3 +189,53 @@ def test_grid_is_in_wandb_order() -> None:
 def test_bad_arguments_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         sweep.parse_words([text])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": None},
+        {"click_size": None},
+        {"data_fingerprint": "other"},
+        {"seed": 0},
+        {"freeze": "backbone"},
+        {"scale_min": 9.0},
+    ],
+    ids=str,
+)
+def test_a_stage_that_contradicts_itself_is_refused(cell: MakeCell, change: dict[str, Any]) -> None:
+    stage = cell(modules=2).stage
+    Stage.model_validate(stage.model_dump())
+    with pytest.raises(ValueError, match="1 validation error"):
+        Stage.model_validate({**stage.model_dump(), **change})
+
+
+def test_terms_and_settings_are_sorted(cell: MakeCell) -> None:
+    dumped = cell(losses="pce+crf").stage.model_dump()
+    with pytest.raises(ValueError, match="sorted"):
+        Stage.model_validate({**dumped, "losses": dumped["losses"][::-1]})
+
+
+@pytest.mark.parametrize("profile", recipes.profiles())
+def test_profiles_make_stages(profile: str, monkeypatch: pytest.MonkeyPatch, losses_sweep: sweep.Sweep) -> None:
+    monkeypatch.setattr(recipes, "_fingerprint", lambda *_: "x")
+    root = {"data_root": ("x",)} if "voc" in profile else {}
+    assert len(recipes.cells(losses_sweep, {"profile": (profile,), "seed": (0,), **root})) == 6
+
+
+def test_profile_voc_is_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "_fingerprint", lambda *_: "x")
+    (cell,) = recipes.cells(sweep.Sweep("test", "", {"profile": ("voc",)}), {"data_root": ("x",)})
+    stage = cell.stage
+    assert (stage.crop, stage.batch_size, stage.epochs, stage.lr, stage.alpha) == (513, 12, 60, 0.007, 0.999)
+    assert (stage.backbone, stage.freeze, stage.output_stride, stage.modules) == ("resnet101", "none", 16, 1)
+    assert {term.name: term.weight for term in stage.losses} == {"pce": 1, "crf": 1, "pcons": 200, "pseudo": 1}
+
+
+def test_other_weights_are_another_training(tmp_path: Path, cell: MakeCell) -> None:
+    keys = set()
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode())
+        words = {"backbone": "mobilenet_v2", "pretrained": "imagenet", "weights": str(tmp_path / name)}
+        keys.add(cell(losses="pce", **words).stage.key)
+    assert len(keys) == 2

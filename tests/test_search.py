@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
-from seminar import recipes, search, sweep
+from seminar import recipes, search, sweep, train
 from seminar.recipes import Cell
 from seminar.store import Store
 from tests.conftest import ROOT
@@ -191,6 +192,33 @@ def test_schedule_keeps_workers_busy_and_ancillaries_first(losses_sweep: sweep.S
     assert 195 <= end <= 215
     assert search.schedule(cells, {}, 2)[1] == 0
     assert search.schedule(cells, seconds, 1)[1] == pytest.approx(390)
+
+
+def test_schedule_waits_for_an_ancillary_in_work(cell: MakeCell) -> None:
+    primary, ancillary = cell(), cell(losses="pce+crf+pcons")
+    seconds = {stage.key: 1.0 for stage in primary.stage.chain}
+    assert search.schedule([primary, ancillary], seconds, 2) == ([ancillary, primary], 2.0)
+    assert search.schedule([primary, ancillary], {}, 2)[0] == [ancillary, primary]
+
+
+def test_plan_counts_what_is_left(
+    tmp_path: Path, cell: MakeCell, losses_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "measure_epoch", lambda *_: 1.0)
+    primary, store = cell(epochs=5), Store(tmp_path)
+    store.ensure(primary.stage.chain[0], lambda *_: {"seconds": 50.0})
+    folder = store.folder(primary.stage.key)
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    plan = search.make_plan(losses_sweep, [primary], store, 1)
+    assert plan.todo == (primary.stage,)
+    assert plan.seconds == {primary.stage.key: 3.0}
+
+
+@pytest.mark.parametrize("words", [{"freeze": "bn"}, {"crop": 48}, {"batch_size": 4}, {"modules": 0}])
+def test_speed_is_only_taken_from_equal_shapes(cell: MakeCell, words: dict[str, Any]) -> None:
+    assert search.shape(cell().stage) != search.shape(cell(**words).stage)
+    assert search.shape(cell(seed=5, lr=0.2).stage) == search.shape(cell().stage)
 
 
 def test_one_cell_trains_its_whole_chain(cell: MakeCell) -> None:

@@ -112,6 +112,30 @@ def test_a_waiting_process_can_be_stopped(tmp_path: Path, cell: MakeCell) -> Non
     store.ensure(stage, train)
 
 
+def test_an_interrupted_ancillary_is_nobodys_failure(tmp_path: Path, cell: MakeCell) -> None:
+    stage, store = cell().stage, Store(tmp_path)
+
+    def stop(*_: object) -> dict[str, Any]:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        store.ensure(stage, stop)
+    assert store.status(stage.key) == "missing"
+    assert store.status(stage.chain[0].key) == "stopped"
+
+
+def test_a_stage_of_another_recipe_is_told_apart_from_a_damaged_one(tmp_path: Path, cell: MakeCell) -> None:
+    stage, store = cell().stage, Store(tmp_path)
+    path = store.folder(stage.key) / "stage.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"recipe": 0, "stage": {"freeze_bn": false}}')
+    with pytest.raises(InputError, match=r"is of recipe 0, this is recipe \d+$"):
+        store.stage(stage.key)
+    path.write_text('{"recipe"')
+    with pytest.raises(InputError, match="damaged"):
+        store.stage(stage.key)
+
+
 def test_what_a_killed_process_was_writing_is_swept_away(tmp_path: Path, cell: MakeCell) -> None:
     store, stage = Store(tmp_path), cell(losses="pce").stage
     store.folder(stage.key).mkdir(parents=True)

@@ -17,6 +17,8 @@ from torchvision.models import mobilenet_v2
 
 from seminar import losses, recipes, train
 from seminar.data import PADDING, UNLABELLED
+from seminar.data.augment import eval_view
+from seminar.metrics import Confusion
 from seminar.recipes import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
@@ -226,18 +228,18 @@ def test_pseudo_labels_are_the_frozen_ancillary_on_the_same_crop(trainer: Traine
     assert_equal_states(before, trainer.ancillary.state_dict())
 
 
-@pytest.mark.parametrize("pretrained", ["none", "imagenet"])
-def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, pretrained: str) -> None:
-    """Without pretrained weights every model has a random backbone of its own, and the ancillary must keep its."""
-    words: dict[str, Any] = {"freeze": "backbone", "pretrained": pretrained}
-    if pretrained == "imagenet":
-        torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "weights.pth")
-        words |= {"backbone": "mobilenet_v2_light", "weights": str(tmp_path / "weights.pth")}
-    primary, store = cell(**words), Store(tmp_path / "runs")
+@pytest.mark.parametrize("same", [True, False])
+def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, same: bool) -> None:
+    """But for an ancillary whose backbone differs."""
+    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "weights.pth")
+    frozen = {"freeze": "backbone", "pretrained": "imagenet", "weights": str(tmp_path / "weights.pth")}
+    primary, store = cell(backbone="mobilenet_v2_light", **frozen), Store(tmp_path / "runs")
     ancillary = primary.stage.ancillary
     assert ancillary is not None
+    ancillary = ancillary if same else ancillary.model_copy(update={"output_stride": 16})
     run(dataclasses.replace(primary, stage=ancillary), tmp_path / "runs")
-    trainer = Trainer(primary.stage, primary.host, store.folder(ancillary.key))
+    stage = primary.stage.model_copy(update={"ancillary": ancillary})
+    trainer = Trainer(stage, primary.host, store.folder(ancillary.key))
     assert trainer.teacher is not None
     assert trainer.ancillary is not None
     before = copy.deepcopy(trainer.student.encoder.state_dict())
@@ -251,12 +253,73 @@ def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, p
     for name, net in nets.items():
         net.eval().encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
     inputs = trainer.inputs(views)
-    assert calls == (["student"] if pretrained == "imagenet" else ["student", "ancillary"])
+    assert calls == (["student"] if same else ["student", "ancillary"])
     logits = {name: net(train.normalise(views["image"].float())) for name, net in nets.items()}
     assert torch.equal(inputs["student"], logits["student"])
     assert torch.equal(inputs["teacher"], logits["teacher"])
     inside = views["inside"]
     assert torch.equal(inputs["pseudo"][inside], logits["ancillary"].argmax(1)[inside])
+
+
+def test_frozen_statistics_leave_the_weights_to_train(cell: MakeCell) -> None:
+    plain = cell(losses="pce", freeze="bn")
+    trainer = Trainer(plain.stage, plain.host, None)
+    total, _ = trainer.objective(next(trainer.loader(0)), 0)
+    total.backward()
+    assert all(parameter.grad is not None for parameter in trainer.student.encoder.parameters())
+
+
+def test_evaluation_scores_each_net_in_eval_mode_and_changes_none(trainer: Trainer) -> None:
+    assert trainer.teacher is not None
+    nets = {"student": trainer.student, "teacher": trainer.teacher.net}
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainer.teacher.net.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    before = {role: copy.deepcopy(net.state_dict()) for role, net in nets.items()}
+    scores = trainer.evaluate("crop")
+    views = [eval_view(example, trainer.stage.crop) for example in trainer.val_examples]
+    images, masks = (torch.stack(part) for part in zip(*views, strict=True))
+    for role, net in nets.items():
+        assert net.training
+        assert_equal_states(before[role], net.state_dict())
+        confusion = Confusion(trainer.classes)
+        with torch.no_grad():
+            confusion.add(net.eval()(train.normalise(images.float())), masks)
+        assert scores[role]["iou"] == pytest.approx(confusion.scores()["iou"], abs=0.1)
+    assert scores["student"] != scores["teacher"]
+
+
+def test_the_optimiser_is_set_as_the_stage_says(cell: MakeCell) -> None:
+    words = {"lr": 0.1, "poly_power": 0.5, "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.01}
+    plain = cell(losses="pce", **words)
+    trainer = Trainer(plain.stage, plain.host, None)
+    assert trainer.total_steps == 4
+    trainer.step(next(trainer.loader(0)), 0, 1)
+    # (1 - 1/4)^0.5 of the way, and half way through the warm-up
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * 0.75**0.5 * 0.5)
+    groups = {(group["momentum"], group["weight_decay"]) for group in trainer.optimizer.param_groups}
+    assert groups == {(0.5, 0.01)}
+
+
+def test_a_ramp_starts_at_zero_in_the_first_epoch(cell: MakeCell) -> None:
+    ramped = cell(losses="pce+pcons", epochs=3, pcons_ramp=2 / 3, lambda_pcons=200)
+    trainer = Trainer(ramped.stage, ramped.host, None)
+    found = [{term.name: weight for term, weight in trainer.weights(epoch)}["pcons"] for epoch in range(3)]
+    assert found == pytest.approx([0, 100, 200])
+
+
+def test_views_are_drawn_as_the_stage_says(cell: MakeCell) -> None:
+    plain = cell(losses="pce", flip=False, augment_noise="none", scale_min=1.0, scale_max=1.0, click_size=3)
+    view = next(Trainer(plain.stage, plain.host, None).loader(0))
+    dataset = Trainer(plain.stage, plain.host, None).train_examples
+    originals = {example.image.numpy().tobytes() for example in (dataset[i] for i in range(len(dataset)))}
+    assert all(image.contiguous().numpy().tobytes() in originals for image in view["image"])
+
+
+def test_normalise_is_imagenets() -> None:
+    image = torch.tensor([255 * 0.485, 255 * 0.456, 255.0])[None, :, None, None]
+    assert train.normalise(image).flatten().tolist() == pytest.approx([0, 0, (1 - 0.406) / 0.225], abs=1e-6)
 
 
 def test_the_teacher_follows_after_the_optimiser_step(trainer: Trainer) -> None:
