@@ -1,4 +1,4 @@
-"""The dense CRF loss of Eq. 4 with the exact kernel.
+"""The dense CRF loss of Eq. 4, in plain torch: one code path for CPU and GPU.
 
     L = 5.0 * mean over all ordered pixel pairs (i, j) of W_ij (1 - p_i . p_j)
     W_ij = exp(-|f_i - f_j|^2 / 2),  f = (x / sigma_xy, y / sigma_xy, r / sigma_rgb, g / sigma_rgb, b / sigma_rgb)
@@ -7,36 +7,301 @@ mean over the images of the batch; padding is in no pair. This is Eq. 4 divided 
 >= 0 and does not change with the crop when sigma_xy is scaled with it. The factor 5.0 gives lambda_CRF = 1 the average
 gradient strength of the base implementation at its published setting: weight 2e-9, 0.584 of the true sum returned by
 its filter, 256^2 pixels: 2e-9 x 0.584 x (256^2)^2 = 5.0.
+
+Since sum_k p_k = 1, the sum over pairs is w'Ww - sum_k p_k'W p_k, and its gradient is -2 W p_k: all that is needed is
+W times a map, by one of two symmetric operators.
+
+`exact`: the kernel itself, in chunks. O(N^2) time for N pixels.
+
+`nystrom`: W on an image is of low rank, so W ~ C G^-1 C' with C the kernel between pixels and M landmarks and G that
+among landmarks (Williams and Seeger, 2001). The landmarks are centres of a few weighted k-means steps (Zhang et al.,
+2008). O(N M) time. Loss and gradient come from this one operator, so the gradient is that of the loss; the value is
+then scaled by a ratio of exact to approximate sums over sampled pairs (a control variate), which is held constant.
+M = quality x kappa, where kappa = 1 / (mean of W over all pairs) counts how many kernel widths the image fills.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Operator = Literal["auto", "exact", "nystrom"]
 
 STRENGTH = 5.0
-# Rows of W held at once: 2^22 float32 entries are 16 MB, whatever the size of the map.
-_CHUNK_ENTRIES = 2**22
+QUALITY = 3.5
+EXACT_PIXELS = 1024
+"""`auto` uses the exact kernel up to this many pixels: there it is the faster one."""
+EXACT_FALLBACK_PIXELS = 20_000
+"""`auto` also uses it up to this many where an image is too rich in colours for its number of landmarks."""
+LANDMARKS_MIN, LANDMARKS_MAX, LANDMARKS_GPU = 48, 1024, 512
+"""Range of M. On a GPU M is fixed: to read kappa would make the CPU wait for it."""
+LLOYD_STEPS = 3
+RIDGE = 1e-3
+SAMPLES = 512
+"""Pixels in each of the two samples behind kappa and the control variate."""
+FLOOR = -60.0
+"""exp below it would be a denormal float, many times slower on CPU; e^-60 adds nothing."""
+CHUNK, CHUNK_EXACT, CHUNK_GPU = 2**18, 2**22, 2**26
+"""Entries of the kernel held at once: 1 MB of float32 fits the cache of a CPU core; the exact kernel has long rows."""
+KEPT = 2**24
+"""Entries of the kernel between pixels and landmarks that are kept from the loss to its gradient: 64 MB of float32."""
+KMEANS_MIN, KMEANS_MAX = 2048, 4096
+"""Pixels among which the landmarks are chosen: 8 M within these bounds."""
 
 
-def dense_crf_loss(p: Tensor, image: Tensor, inside: Tensor, *, sigma_rgb: float, sigma_xy: float) -> Tensor:
+@dataclass(frozen=True)
+class Diagnostics:
+    """How the loss of one batch was computed, image by image: (B,) tensors on the device of the softmax.
+
+    `kappa`: see above. `landmarks`: M, 0 for the exact kernel. `ratio`: exact over approximate sum of W_ij p_i . p_j
+    over sampled pairs, 1 for the exact kernel; its distance from 1 estimates the error before correction. `energy`:
+    mean W_ij (1 - p_i . p_j) / mean W_ij in [0, 1], the loss without the scale of the image.
+    """
+
+    kappa: Tensor
+    landmarks: Tensor
+    ratio: Tensor
+    energy: Tensor
+
+
+def dense_crf_loss(
+    p: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    *,
+    sigma_rgb: float,
+    sigma_xy: float,
+    operator: Operator = "auto",
+    quality: float = QUALITY,
+) -> Tensor:
     """L_CRF of softmax maps `p` (B, C, H, W) on `image` (B, 3, H, W), RGB in 0..255, pixels where `inside` (B, H, W).
 
-    `sigma_rgb` in grey levels, `sigma_xy` in pixels of this map. Returns a scalar >= 0 with gradient to `p` only.
-    An image without a pixel inside counts 0. Cost: O((H W)^2) time, O(H W) memory.
+    `sigma_rgb` in grey levels, `sigma_xy` in pixels of this map. Returns a scalar >= 0 (up to the error of the
+    operator) with gradient to `p` only. An image without a pixel inside counts 0. `quality`: landmarks per kappa.
+    Warns where an image would need more landmarks than there are.
     """
+    return dense_crf(p, image, inside, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, operator=operator, quality=quality)[0]
+
+
+def dense_crf(
+    p: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    *,
+    sigma_rgb: float,
+    sigma_xy: float,
+    operator: Operator = "auto",
+    quality: float = QUALITY,
+) -> tuple[Tensor, Diagnostics]:
+    """`dense_crf_loss`, and how it was computed."""
     precise = torch.promote_types(p.dtype, torch.float32)
     with torch.autocast(p.device.type, enabled=False):
-        maps = p.to(precise).flatten(2) * inside.flatten(1)[:, None]
-        weights = inside.flatten(1).to(precise)
         features = _features(image.detach().to(precise), sigma_rgb, sigma_xy)
-        filtered_weights, filtered_maps = _filter(features, weights, maps.detach())
-        # sum_k p_k' W (1 - p_k) = w'Ww - sum_k p_k'W p_k, and the gradient of the quadratic form is 2 W p_k since W is
-        # symmetric. With W p_k held constant autograd would give half of that: hence twice the product, less its value.
-        product = (maps * filtered_maps).sum((1, 2))
-        overlap = 2 * product - product.detach()
-        pairs = weights.sum(1).square().clamp(min=1)
-        return STRENGTH * (((weights * filtered_weights).sum(1) - overlap) / pairs).mean()
+        loss, *facts = _DenseCRF.apply(
+            p.to(precise).flatten(2), features, inside.flatten(1), image.shape[-2:], operator, quality
+        )
+    return loss, Diagnostics(*facts)
+
+
+class _DenseCRF(torch.autograd.Function):
+    """The loss of softmax maps (B, C, N), its gradient computed with it and kept until it is asked for."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, p: Tensor, features: Tensor, inside: Tensor, size: torch.Size, operator: Operator, quality: float
+    ) -> tuple[Tensor, ...]:
+        product = torch.empty_like(p) if ctx.needs_input_grad[0] else None
+        few = operator == "exact" or (operator == "auto" and p.shape[2] <= EXACT_PIXELS)
+        # Nystrom goes image by image on a CPU, each with the landmarks that it needs; a GPU takes all at once.
+        step = len(p) if few or p.device.type != "cpu" else 1
+        index = _r2(size, p.device)
+        rows = []
+        with _true_float32():
+            for start in range(0, len(p), step):
+                part = slice(start, start + step)
+                pixels = _Pixels(features[part], inside[part])
+                out = None if product is None else product[part]
+                scale = -2 * STRENGTH / (pixels.pairs * len(p))
+                rows.append(
+                    _exact(p[part], pixels, scale, out)
+                    if few
+                    else _nystrom(p[part], pixels, index, operator, quality, scale, out)
+                )
+        pairs, kappa, landmarks, ratio, all_pairs, like_pairs = (torch.cat(column) for column in zip(*rows))
+        if product is not None:
+            ctx.save_for_backward(product)
+        value = STRENGTH * ((all_pairs - like_pairs) / pairs).mean()
+        energy = (all_pairs - like_pairs) / all_pairs.clamp(min=torch.finfo(p.dtype).tiny)
+        facts = (kappa, landmarks, ratio, energy)
+        ctx.mark_non_differentiable(*facts)
+        return value, *facts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        (product,) = ctx.saved_tensors
+        return product * grad, None, None, None, None, None
+
+
+class _Pixels:
+    """Pixels of some images as columns from which one matrix product gives the exponents of the kernel.
+
+    -|f - g|^2 / 2 = f.g - |f|^2 / 2 - |g|^2 / 2. A pixel on padding has a distance to everything that no kernel
+    reaches, so it needs no mask anywhere else.
+    """
+
+    def __init__(self, features: Tensor, inside: Tensor) -> None:
+        self.features, self.inside = features, inside
+        self.weights = inside.to(features.dtype)
+        self.pairs = self.weights.sum(1).square().clamp(min=1)
+        squares = torch.where(inside, features.square().sum(1) / -2, -1e4)[:, None]
+        one = torch.ones_like(squares)
+        self.left = torch.cat([features, squares, one], dim=1)
+        self.right = torch.cat([features, one, squares], dim=1)
+
+    def __len__(self) -> int:
+        return self.features.shape[2]
+
+    def pick(self, index: Tensor) -> _Pixels:
+        """The pixels at `index` (n,), the same of each image, or (B, n)."""
+        if index.dim() == 1:
+            return _Pixels(self.features[:, :, index], self.inside[:, index])
+        rows = index[:, None].expand(-1, self.features.shape[1], -1)
+        return _Pixels(self.features.gather(2, rows), self.inside.gather(1, index))
+
+    def chunks(self, entries_per_pixel: int, entries: int) -> Iterator[slice]:
+        step = max(1, entries // entries_per_pixel)
+        return (slice(start, start + step) for start in range(0, len(self), step))
+
+
+def _kernel(left: Tensor, right: Tensor) -> Tensor:
+    """W (B, n, m) between the pixels of two slices of `_Pixels.left` (B, 7, n) and `_Pixels.right` (B, 7, m)."""
+    return torch.bmm(left.transpose(1, 2), right).clamp_(FLOOR, 0).exp_()
+
+
+_Sums = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Per image: number of pairs, kappa, landmarks, ratio, w'Ww and sum_k p_k'W p_k."""
+
+
+def _exact(p: Tensor, pixels: _Pixels, scale: Tensor, out: Tensor | None) -> _Sums:
+    """The kernel itself; writes `scale` W p to `out`."""
+    all_pairs, like_pairs = torch.zeros_like(scale), torch.zeros_like(scale)
+    chunk = CHUNK_EXACT if p.device.type == "cpu" else CHUNK_GPU
+    for part in pixels.chunks(len(pixels) * len(p), chunk):
+        kernel = _kernel(pixels.left[:, :, part], pixels.right)
+        filtered = torch.bmm(p, kernel.transpose(1, 2))
+        all_pairs += kernel.sum((1, 2))
+        like_pairs += (filtered * p[:, :, part]).sum((1, 2))
+        if out is not None:
+            torch.mul(filtered, scale[:, None, None], out=out[:, :, part])
+    kappa = pixels.pairs / all_pairs.clamp(min=torch.finfo(p.dtype).tiny)
+    return pixels.pairs, kappa, torch.zeros_like(scale), torch.ones_like(scale), all_pairs, like_pairs
+
+
+def _r2(size: torch.Size, device: torch.device) -> Tensor:
+    """Pixels at the points of the R2 sequence (Roberts, 2018), any stretch of which covers an image evenly."""
+    steps = torch.arange(1, 2 * SAMPLES + KMEANS_MAX + 1, dtype=torch.float64, device=device)
+    height, width = size
+    x, y = ((0.5 + steps * ratio).frac() for ratio in (0.7548776662466927, 0.5698402909980532))
+    return (y * height).long() * width + (x * width).long()
+
+
+def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator, quality: float) -> int:
+    """M; 0 where the exact kernel must take over."""
+    most = min(LANDMARKS_MAX, len(pixels))
+    if kappa.device.type != "cpu":
+        return min(LANDMARKS_GPU, most)
+    wanted = quality * float(kappa.max())
+    if wanted > min(LANDMARKS_MAX, len(pixels) / 4) and operator == "auto" and len(pixels) <= EXACT_FALLBACK_PIXELS:
+        return 0
+    if wanted > LANDMARKS_MAX:
+        warnings.warn(
+            f"CRF: an image with kappa={float(kappa.max()):.0f} would need {wanted:.0f} landmarks and gets {most}; its "
+            "loss is inexact (is it noise?)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return min(most, max(LANDMARKS_MIN, 16 * math.ceil(wanted / 16)))
+
+
+def _nystrom(
+    p: Tensor,
+    pixels: _Pixels,
+    index: Tensor,
+    operator: Operator,
+    quality: float,
+    scale: Tensor,
+    out: Tensor | None,
+) -> _Sums:
+    """The kernel through landmarks, or `_exact` where there would be too many; writes `scale` W p to `out`."""
+    one, other, rest = index[:SAMPLES], index[SAMPLES : 2 * SAMPLES], index[2 * SAMPLES :]
+    first, second = pixels.pick(one), pixels.pick(other)
+    sampled = _kernel(first.left, second.right)
+    tiny = torch.finfo(p.dtype).tiny
+    kappa = first.weights.sum(1) * second.weights.sum(1) / sampled.sum((1, 2)).clamp(min=tiny)
+    count = _landmarks(kappa, pixels, operator, quality)
+    if not count:
+        return _exact(p, pixels, scale, out)
+    marks = _kmeans(pixels.pick(rest[: min(KMEANS_MAX, max(KMEANS_MIN, 8 * count))]), count)
+    gram = _kernel(marks.left, marks.right)
+    gram.diagonal(dim1=1, dim2=2).add_(RIDGE)
+    factor = torch.linalg.cholesky_ex(gram).L  # cholesky() would make the CPU wait for a GPU
+    chunk = CHUNK if p.device.type == "cpu" else CHUNK_GPU
+    projected = p.new_zeros(len(p), p.shape[1], count)
+    # exp is the dearest part: its result is kept for the way back where memory allows.
+    kept: list[Tensor] | None = [] if out is not None and len(p) * len(pixels) * count <= KEPT else None
+    for part in pixels.chunks(count * len(p), chunk):
+        kernel = _kernel(pixels.left[:, :, part], marks.right)
+        projected.baddbmm_(p[:, :, part], kernel)
+        if kept is not None:
+            kept.append(kernel)
+    solved = torch.cholesky_solve(projected.transpose(1, 2), factor).transpose(1, 2)
+    total = projected.sum(1)
+    like_pairs = (projected * solved).sum((1, 2))
+    all_pairs = (total * solved.sum(1)).sum(1)
+
+    # The control variate: exact over approximate sums between the two samples.
+    ends = [torch.linalg.solve_triangular(factor, _kernel(marks.left, s.right), upper=False) for s in (first, second)]
+    approximate = torch.bmm(ends[0].transpose(1, 2), ends[1])
+    alike = torch.bmm(p[:, :, one].transpose(1, 2), p[:, :, other])
+    ratio = _ratio((sampled * alike).sum((1, 2)), (approximate * alike).sum((1, 2)))
+    like_pairs = like_pairs * ratio
+    all_pairs = all_pairs * _ratio(sampled.sum((1, 2)), approximate.sum((1, 2)))
+
+    if out is not None:
+        solved = solved * (scale * ratio)[:, None, None]
+        for number, part in enumerate(pixels.chunks(count * len(p), chunk)):
+            kernel = _kernel(pixels.left[:, :, part], marks.right) if kept is None else kept[number]
+            out[:, :, part] = torch.bmm(solved, kernel.transpose(1, 2))
+    return pixels.pairs, kappa, torch.full_like(kappa, count), ratio, all_pairs, like_pairs
+
+
+def _ratio(exact: Tensor, approximate: Tensor) -> Tensor:
+    tiny = torch.finfo(exact.dtype).tiny
+    return torch.where(approximate > tiny, exact / approximate.clamp(min=tiny), 1.0)
+
+
+def _kmeans(points: _Pixels, count: int) -> _Pixels:
+    """`count` centres of the points inside, by Lloyd's steps from the first of them; no scatter, so deterministic."""
+    order = points.inside.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    centres = points.pick(order)
+    members = torch.cat([points.features, torch.ones_like(points.features[:, :1])], dim=1) * points.weights[:, None]
+    for _ in range(LLOYD_STEPS):
+        nearest = torch.bmm(points.left.transpose(1, 2), centres.right).max(2).indices
+        assigned = torch.zeros(*nearest.shape, count, dtype=members.dtype, device=members.device)
+        assigned.scatter_(2, nearest[:, :, None], 1)
+        sums = torch.bmm(members, assigned)
+        means = torch.where(sums[:, -1:] > 0, sums[:, :-1] / sums[:, -1:].clamp(min=1), centres.features)
+        centres = _Pixels(means, centres.inside)
+    return centres
 
 
 def _features(image: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
@@ -48,19 +313,16 @@ def _features(image: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
     return torch.cat([grid, (image - 127.5) / sigma_rgb], dim=1).flatten(2)
 
 
-@torch.no_grad()
-def _filter(features: Tensor, weights: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """W w (B, N) and W p (B, C, N) for `weights` w (B, N) and `maps` p (B, C, N), in chunks of rows of W."""
-    batch, _, pixels = features.shape
-    values = torch.cat([weights[:, None], maps], dim=1)
-    squares = features.square().sum(1) / 2
-    result = torch.empty_like(values)
-    step = max(1, _CHUNK_ENTRIES // (pixels * batch))
-    for start in range(0, pixels, step):
-        part = slice(start, start + step)
-        exponent = torch.baddbmm(-squares[:, None, :], features[:, :, part].transpose(1, 2), features)
-        exponent -= squares[:, part, None]
-        # exp below -60 is a denormal float, which is many times slower on CPU and adds nothing.
-        kernel = exponent.clamp_(-60, 0).exp_()
-        result[:, :, part] = torch.bmm(values, kernel.transpose(1, 2))
-    return result[:, 0], result[:, 1:]
+@contextmanager
+def _true_float32() -> Iterator[None]:
+    """Matrix products in float32 also where the program allows TF32 or bfloat16: exponents need all digits."""
+    mkldnn: Any = torch.backends.mkldnn
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -120,22 +120,31 @@ def crf(
     student: Tensor,
     image: Tensor,
     inside: Tensor,
+    labels: Tensor,
     *,
     sigma_rgb: Positive = 15.0,
     sigma_xy: Positive = 100.0,
     scale: Annotated[float, Field(gt=0, le=1)] = 0.5,
+    region: Region = "all",
+    operator: dense_crf.Operator = "auto",
+    quality: Positive = dense_crf.QUALITY,
 ) -> Tensor:
     """L_CRF, Eq. 4: dense Gaussian-kernel regulariser over position and colour, in the units of `seminar.crf`.
 
     `sigma_rgb` in grey levels of 0..255. `sigma_xy` in pixels of a 513-pixel crop; it scales with the crop. The loss
     is computed on a map `scale` times the crop: image and padding by nearest neighbour, softmax bilinear.
+    `region="unlabelled"` leaves the pairs of clicked pixels out. `operator` and `quality`: how W is applied.
     """
     side = student.shape[-1]
     size = [max(1, round(edge * scale)) for edge in student.shape[-2:]]
     p = F.interpolate(F.softmax(student.float(), dim=1), size=size, mode="bilinear", align_corners=False)
     small = F.interpolate(image.float(), size=size, mode="nearest")
-    keep = F.interpolate(inside[:, None].float(), size=size, mode="nearest")[:, 0] > 0
-    return dense_crf.dense_crf_loss(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy * side / 513 * scale)
+    pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
+    keep = F.interpolate(pixels[:, None].float(), size=size, mode="nearest")[:, 0] > 0
+    xy = sigma_xy * side / 513 * scale
+    return dense_crf.dense_crf_loss(
+        p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator, quality=quality
+    )
 
 
 @term("pseudo")

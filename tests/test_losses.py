@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from seminar import losses
-from seminar.crf import STRENGTH, dense_crf_loss
 from seminar.data import PADDING, UNLABELLED
 from seminar.parts import Registry
 from tests.conftest import ROOT
@@ -80,82 +79,6 @@ def test_pcons_of_equal_networks_is_exactly_zero() -> None:
     labels = torch.full((2, 4, 4), UNLABELLED)
     inside = torch.ones(2, 4, 4, dtype=torch.bool)
     assert losses.pixel_consistency(student, student.clone(), labels, inside).item() == 0
-
-
-def brute_force_crf(p: Tensor, image: Tensor, inside: Tensor, sigma_rgb: float, sigma_xy: float) -> float:
-    """Eq. 4 pair by pair in plain Python floats."""
-    values = []
-    for b in range(len(p)):
-        pixels = [(y, x) for y in range(p.shape[2]) for x in range(p.shape[3]) if inside[b, y, x]]
-        total = 0.0
-        for y, x in pixels:
-            for v, u in pixels:
-                colour = float((image[b, :, y, x] - image[b, :, v, u]).square().sum()) / sigma_rgb**2
-                place = ((y - v) ** 2 + (x - u) ** 2) / sigma_xy**2
-                total += math.exp(-(colour + place) / 2) * (1 - float(p[b, :, y, x] @ p[b, :, v, u]))
-        values.append(total / max(1, len(pixels)) ** 2)
-    return STRENGTH * sum(values) / len(values)
-
-
-@pytest.fixture
-def crf_case() -> tuple[Tensor, Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    p = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64).softmax(1)
-    image = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) * 60
-    inside = torch.ones(2, 4, 5, dtype=torch.bool)
-    inside[1, :, 3:] = False
-    return p, image, inside
-
-
-def test_crf_is_eq_4(crf_case: tuple[Tensor, Tensor, Tensor]) -> None:
-    p, image, inside = crf_case
-    expected = brute_force_crf(p, image, inside, 15, 2.0)
-    assert expected > 0.1
-    value = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
-    assert value.item() == pytest.approx(expected, rel=1e-9)
-    single = dense_crf_loss(p.float(), image.float(), inside, sigma_rgb=15, sigma_xy=2.0)
-    assert single.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_crf_in_chunks_is_the_same(crf_case: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    p, image, inside = crf_case
-    whole = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
-    monkeypatch.setattr("seminar.crf._CHUNK_ENTRIES", 3 * 20 * 2)
-    assert dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0).item() == pytest.approx(whole.item(), rel=1e-12)
-
-
-def test_crf_gradient(crf_case: tuple[Tensor, Tensor, Tensor]) -> None:
-    p, image, inside = crf_case
-    p.requires_grad_()
-    assert torch.autograd.gradcheck(lambda q: dense_crf_loss(q, image, inside, sigma_rgb=15, sigma_xy=2.0), (p,))
-
-
-def test_crf_of_one_class_everywhere_is_zero_and_of_padding_only_too() -> None:
-    p = torch.zeros(1, 3, 4, 4)
-    p[:, 1] = 1
-    image = torch.rand(1, 3, 4, 4) * 255
-    inside = torch.ones(1, 4, 4, dtype=torch.bool)
-    assert dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=3).item() == pytest.approx(0, abs=1e-6)
-    assert dense_crf_loss(p, image, ~inside, sigma_rgb=15, sigma_xy=3).item() == 0
-
-
-def test_crf_of_a_constant_image_does_not_depend_on_the_crop() -> None:
-    values = []
-    for side in (16, 32):
-        p = torch.full((1, 2, side, side), 0.5)
-        image, inside = torch.full((1, 3, side, side), 99.0), torch.ones(1, side, side, dtype=torch.bool)
-        values.append(dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=0.2 * side).item())
-    assert values[0] == pytest.approx(values[1], rel=0.02)
-
-
-def test_crf_term_scales_sigma_with_the_crop() -> None:
-    student, image = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 32, 32) * 255
-    inside = torch.ones(1, 32, 32, dtype=torch.bool)
-    inside[:, :, 24:] = False
-    value = losses.crf(student, image, inside, sigma_rgb=20.0, sigma_xy=100.0, scale=0.5)
-    p = torch.nn.functional.interpolate(student.softmax(1), size=(16, 16), mode="bilinear", align_corners=False)
-    expected = brute_force_crf(p, image[:, :, ::2, ::2], inside[:, ::2, ::2], 20, 100 * 32 / 513 / 2)
-    assert value.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_loss_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:

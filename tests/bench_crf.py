@@ -1,0 +1,241 @@
+"""Accuracy and speed of the dense CRF loss, beside each other.
+
+    python -m tests.bench_crf accuracy --root VOC_FOLDER     # against the exact kernel in float64, per image
+    python -m tests.bench_crf speed                          # ms per image for loss and gradient, memory, same run
+
+Without --root the images are generated (`creatures`). Crops are the training views of the paper: random scale 0.5 to 2,
+padding, flip, blur; the map is half the crop. Softmax maps stand for a training that has begun, is under way, and is
+done: bilinear from a quarter of the map, the ground truth with noise at three strengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from seminar import crf
+from seminar.data import PADDING, Dataset
+from seminar.data.augment import TrainView
+from seminar.data.creatures import Creatures
+from seminar.data.voc import Voc
+
+CLASSES = 21
+STRENGTHS = {"early": 1.0, "mid": 4.0, "late": 10.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image at the size of the map: RGB (1, 3, H, W), inside (1, H, W), a softmax map (1, C, H, W) per stage."""
+
+    image: Tensor
+    inside: Tensor
+    maps: dict[str, Tensor]
+    sigma_xy: float
+
+
+def open_images(root: Path | None, crop: int) -> Dataset:
+    if root is None:
+        return Creatures(seed=7, train=16, val=2, size=crop)
+    return Voc(root=root, clicks_outside="drop")
+
+
+def cases(data: Dataset, crop: int, scale: float, limit: int | None) -> Iterator[Case]:
+    """Training views of all images of `data`, each from a seed of its own."""
+    view = TrainView(crop, 0.5, 2.0, True, "blur", None, None)
+    examples = [example for split in ("train", "val") for example in data.split(split)]  # type: ignore[arg-type]
+    for number, example in enumerate(examples[:limit]):
+        torch.manual_seed(number)
+        seen = view(example)
+        side = round(crop * scale)
+        size = [side, side]
+        image = F.interpolate(seen["image"][None].float(), size=size, mode="nearest")
+        inside = F.interpolate(seen["inside"][None, None].float(), size=size, mode="nearest")[:, 0] > 0
+        masks = seen["masks"].long()
+        truth = F.one_hot(torch.where(masks < PADDING, masks, 0), CLASSES).movedim(2, 0)[None].float()
+        coarse = F.interpolate(truth, size=[crop // 4 + 1] * 2, mode="area")
+        noise = torch.randn_like(coarse)
+        maps = {
+            stage: F.interpolate(
+                (coarse * strength + noise).log_softmax(1).exp(), size=size, mode="bilinear", align_corners=False
+            )
+            for stage, strength in STRENGTHS.items()
+        }
+        yield Case(image, inside, maps, 100 * crop / 513 * scale)
+
+
+def run(case: Case, p: Tensor, operator: crf.Operator, quality: float) -> tuple[float, Tensor, crf.Diagnostics]:
+    """Loss, its gradient by `p`, and how it was computed."""
+    p = p.clone().requires_grad_()
+    image = case.image.to(p.dtype)
+    loss, facts = crf.dense_crf(
+        p, image, case.inside, sigma_rgb=15, sigma_xy=case.sigma_xy, operator=operator, quality=quality
+    )
+    loss.backward()
+    assert p.grad is not None
+    return float(loss.detach()), p.grad, facts
+
+
+def at_logits(gradient: Tensor, p: Tensor) -> Tensor:
+    """The gradient behind the softmax: what the network sees."""
+    return p * (gradient - (p * gradient).sum(1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Of one image and stage, against the exact kernel: relative L2 of W p, 1 - cosine of the gradient at softmax and
+    logits, relative error of the loss."""
+
+    l2: float
+    softmax: float
+    logits: float
+    loss: float
+    kappa: float
+    landmarks: float
+
+
+def errors(case: Case, p: Tensor, quality: float, exact: tuple[float, Tensor]) -> Errors:
+    loss, gradient, facts = run(case, p, "nystrom", quality)
+    true_loss, truth = exact
+    mine = gradient.to(truth.dtype)
+
+    def off(one: Tensor, other: Tensor) -> float:
+        return 1 - float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
+
+    wide = p.to(truth.dtype)
+    return Errors(
+        l2=float((mine - truth).norm() / truth.norm()),
+        softmax=off(mine, truth),
+        logits=off(at_logits(mine, wide), at_logits(truth, wide)),
+        loss=abs(loss / true_loss - 1),
+        kappa=float(facts.kappa[0]),
+        landmarks=float(facts.landmarks[0]),
+    )
+
+
+def accuracy(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    dtype = torch.float64 if options.double else torch.float32
+    found: dict[tuple[float, str], list[Errors]] = {}
+    data = open_images(options.root, options.crop)
+    quiet = not sys.stderr.isatty()
+    for case in tqdm(cases(data, options.crop, options.scale, options.images), disable=quiet, unit="image"):
+        for stage, p in case.maps.items():
+            loss, gradient, _ = run(case, p.to(dtype), "exact", 0)
+            for quality in options.quality:
+                found.setdefault((quality, stage), []).append(errors(case, p, quality, (loss, gradient)))
+    first = next(iter(found.values()))
+    kappas = sorted(e.kappa for e in first)
+    side = round(options.crop * options.scale)
+    print(f"{len(first)} images, crop {options.crop}, map {side} x {side}, reference: exact, {dtype}")
+    told = ", ".join(f"{name} {kappas[int(q * (len(kappas) - 1))]:.0f}" for name, q in QUANTILES.items())
+    print(f"kappa: mean {statistics.mean(kappas):.0f}, {told}")
+    print("| M / kappa | stage | M mean | L2 of W p, mean / worst | 1 - cos, softmax | 1 - cos, logits | loss off |")
+    print("|---|---|---|---|---|---|---|")
+    for (quality, stage), items in found.items():
+        cells = [
+            f"{statistics.mean(values):.2%} / {max(values):.2%}"
+            for values in ([getattr(e, name) for e in items] for name in ("l2", "softmax", "logits", "loss"))
+        ]
+        landmarks = statistics.mean(e.landmarks for e in items)
+        print(f"| {quality:g} | {stage} | {landmarks:.0f} | {' | '.join(cells)} |")
+
+
+QUANTILES = {"least": 0.0, "median": 0.5, "90 %": 0.9, "most": 1.0}
+
+
+def speed(options: argparse.Namespace) -> None:
+    data = open_images(options.root, options.crop)
+    batch = list(cases(data, options.crop, options.scale, 12))
+    image, inside = torch.cat([c.image for c in batch]), torch.cat([c.inside for c in batch])
+    p = torch.cat([c.maps["mid"] for c in batch])
+    device = torch.device(options.device)
+    image, inside, p = image.to(device), inside.to(device), p.to(device)
+    sigma = batch[0].sigma_xy
+    print(f"{len(p)} images, {CLASSES} classes, map {p.shape[-1]} x {p.shape[-1]}, {device}, loss and gradient")
+    print("| operator | threads | ms per image: median (least to most) | M mean | kappa mean | peak memory |")
+    print("|---|---|---|---|---|---|")
+    for threads in options.threads_list:
+        torch.set_num_threads(threads)
+        for quality in [*options.quality, None]:
+
+            def once(quality: float | None = quality) -> crf.Diagnostics:
+                leaf = p.detach().requires_grad_()
+                n = 1 if quality is None else len(p)
+                loss, facts = crf.dense_crf(
+                    leaf if n == len(p) else leaf[:n],
+                    image[:n],
+                    inside[:n],
+                    sigma_rgb=15,
+                    sigma_xy=sigma,
+                    operator="exact" if quality is None else "nystrom",
+                    quality=quality or 0,
+                )
+                loss.backward()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                return facts
+
+            images = 1 if quality is None else len(p)
+            times, facts = timed(once, 3 if quality is None else options.repeats)
+            each = [1000 * t / images for t in times]
+            name = "exact" if quality is None else f"M = {quality:g} kappa"
+            print(
+                f"| {name} | {threads} | {statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f}) | "
+                f"{float(facts.landmarks.mean()):.0f} | {float(facts.kappa.mean()):.0f} | {peak(once, device)} |"
+            )
+
+
+def timed(once: Callable[[], crf.Diagnostics], repeats: int) -> tuple[list[float], crf.Diagnostics]:
+    facts = once()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        facts = once()
+        times.append(time.perf_counter() - started)
+    return times, facts
+
+
+def peak(once: Callable[[], object], device: torch.device) -> str:
+    """Peak of memory during one call. On a CPU the growth of the process so far, so the first row is the honest one."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        once()
+        return f"{(torch.cuda.max_memory_allocated() - before) / 1e6:.0f} MB"
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB in all"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for name, function in (("accuracy", accuracy), ("speed", speed)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument("--root", type=Path, help="a VOC-layout folder (default: generated images)")
+        command.add_argument("--crop", type=int, default=513, help="side of the crop in pixels (default 513)")
+        command.add_argument("--scale", type=float, default=0.5, help="side of the map as a fraction of the crop")
+        command.add_argument("--quality", type=float, nargs="+", default=[2.5, 3.5, 5.0], help="values of M / kappa")
+    accuracy_command, speed_command = commands.choices["accuracy"], commands.choices["speed"]
+    accuracy_command.add_argument("--images", type=int, help="only the first so many")
+    accuracy_command.add_argument("--double", action="store_true", help="reference in float64 (slow at full size)")
+    accuracy_command.add_argument("--threads", type=int, default=1)
+    speed_command.add_argument("--threads-list", type=int, nargs="+", default=[1, 2])
+    speed_command.add_argument("--repeats", type=int, default=7)
+    speed_command.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    options.function(options)
+
+
+if __name__ == "__main__":
+    main()

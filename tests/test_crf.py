@@ -1,0 +1,246 @@
+"""The dense CRF loss: Eq. 4 by hand, and the accuracy contract of the Nystrom operator against the exact kernel."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from seminar import crf, losses
+from seminar.crf import STRENGTH, dense_crf, dense_crf_loss
+from seminar.data import UNLABELLED
+from tests import bench_crf
+from tests.conftest import ROOT
+
+VOC = Path(os.environ.get("SEMINAR_TEST_DATA", ROOT.parent / "shared" / "data")) / "voc145"
+PHOTOS = pytest.param(VOC, marks=pytest.mark.skipif(not VOC.is_dir(), reason="voc145 is not there"), id="photos")
+
+
+def brute_force_crf(p: Tensor, image: Tensor, inside: Tensor, sigma_rgb: float, sigma_xy: float) -> float:
+    """Eq. 4 pair by pair in plain Python floats."""
+    values = []
+    for b in range(len(p)):
+        pixels = [(y, x) for y in range(p.shape[2]) for x in range(p.shape[3]) if inside[b, y, x]]
+        total = 0.0
+        for y, x in pixels:
+            for v, u in pixels:
+                colour = float((image[b, :, y, x] - image[b, :, v, u]).square().sum()) / sigma_rgb**2
+                place = ((y - v) ** 2 + (x - u) ** 2) / sigma_xy**2
+                total += math.exp(-(colour + place) / 2) * (1 - float(p[b, :, y, x] @ p[b, :, v, u]))
+        values.append(total / max(1, len(pixels)) ** 2)
+    return STRENGTH * sum(values) / len(values)
+
+
+@pytest.fixture
+def crf_case() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64).softmax(1)
+    image = torch.rand(2, 3, 4, 5, generator=generator, dtype=torch.float64) * 60
+    inside = torch.ones(2, 4, 5, dtype=torch.bool)
+    inside[1, :, 3:] = False
+    return p, image, inside
+
+
+def test_crf_is_eq_4(crf_case: tuple[Tensor, Tensor, Tensor]) -> None:
+    p, image, inside = crf_case
+    expected = brute_force_crf(p, image, inside, 15, 2.0)
+    assert expected > 0.1
+    value = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+    single = dense_crf_loss(p.float(), image.float(), inside, sigma_rgb=15, sigma_xy=2.0)
+    assert single.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_crf_in_chunks_is_the_same(crf_case: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    p, image, inside = crf_case
+    whole = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
+    monkeypatch.setattr("seminar.crf.CHUNK_EXACT", 3 * 20 * 2)
+    assert dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0).item() == pytest.approx(whole.item(), rel=1e-12)
+
+
+def test_crf_gradient(crf_case: tuple[Tensor, Tensor, Tensor]) -> None:
+    p, image, inside = crf_case
+    p.requires_grad_()
+    assert torch.autograd.gradcheck(lambda q: dense_crf_loss(q, image, inside, sigma_rgb=15, sigma_xy=2.0), (p,))
+
+
+def test_crf_of_one_class_everywhere_is_zero_and_of_padding_only_too() -> None:
+    p = torch.zeros(1, 3, 4, 4)
+    p[:, 1] = 1
+    image = torch.rand(1, 3, 4, 4) * 255
+    inside = torch.ones(1, 4, 4, dtype=torch.bool)
+    assert dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=3).item() == pytest.approx(0, abs=1e-6)
+    assert dense_crf_loss(p, image, ~inside, sigma_rgb=15, sigma_xy=3).item() == 0
+
+
+def test_crf_of_a_constant_image_does_not_depend_on_the_crop() -> None:
+    values = []
+    for side in (16, 32):
+        p = torch.full((1, 2, side, side), 0.5)
+        image, inside = torch.full((1, 3, side, side), 99.0), torch.ones(1, side, side, dtype=torch.bool)
+        values.append(dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=0.2 * side).item())
+    assert values[0] == pytest.approx(values[1], rel=0.02)
+
+
+def test_crf_term_scales_sigma_with_the_crop() -> None:
+    student, image = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 32, 32) * 255
+    inside = torch.ones(1, 32, 32, dtype=torch.bool)
+    inside[:, :, 24:] = False
+    labels = torch.full((1, 32, 32), UNLABELLED)
+    labels[:, 8:10] = 1
+    value = losses.crf(student, image, inside, labels, sigma_rgb=20.0, sigma_xy=100.0, scale=0.5)
+    p = torch.nn.functional.interpolate(student.softmax(1), size=(16, 16), mode="bilinear", align_corners=False)
+    expected = brute_force_crf(p, image[:, :, ::2, ::2], inside[:, ::2, ::2], 20, 100 * 32 / 513 / 2)
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+    value = losses.crf(student, image, inside, labels, sigma_rgb=20.0, sigma_xy=100.0, scale=0.5, region="unlabelled")
+    free = (inside & (labels == UNLABELLED))[:, ::2, ::2]
+    expected = brute_force_crf(p, image[:, :, ::2, ::2], free, 20, 100 * 32 / 513 / 2)
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("root", [pytest.param(None, id="generated"), PHOTOS])
+def test_the_accuracy_contract(root: Path | None) -> None:
+    """Per image and without rescaling, at M = 3.5 kappa, against the exact kernel in float64."""
+    losses_off: list[float] = []
+    for case in bench_crf.cases(bench_crf.open_images(root, 129), 129, 0.5, 6):
+        for p in case.maps.values():
+            loss, gradient, _ = bench_crf.run(case, p.double(), "exact", 0)
+            found = bench_crf.errors(case, p, crf.QUALITY, (loss, gradient))
+            assert found.l2 <= 0.05
+            assert found.softmax <= 1e-3
+            assert found.logits <= 5e-3
+            assert found.loss <= 0.015
+            losses_off.append(found.loss)
+    assert sum(losses_off) / len(losses_off) <= 0.005
+
+
+@pytest.fixture
+def picture() -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax maps, image and inside (a corner is padding) of two creatures at 48 x 56."""
+    (one, two) = list(bench_crf.cases(bench_crf.open_images(None, 56), 112, 0.5, 2))
+    p = torch.cat([one.maps["mid"], two.maps["late"]])[:, :, :48]
+    image = torch.cat([one.image, two.image])[:, :, :48]
+    inside = torch.ones(2, 48, 56, dtype=torch.bool)
+    inside[1, 30:, 20:] = False
+    return p, image, inside
+
+
+def nystrom(p: Tensor, image: Tensor, inside: Tensor, **options: float) -> Tensor:
+    return dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=10, operator="nystrom", **options)
+
+
+def test_nystrom_gradient_is_that_of_its_value(picture: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Up to the control variate, which is held constant: the pairs are nearly those of the operator itself."""
+    p, image, inside = (part.double() if part.is_floating_point() else part for part in picture)
+    p.requires_grad_()
+    nystrom(p, image, inside).backward()
+    assert p.grad is not None
+    torch.manual_seed(0)
+    direction = torch.randn_like(p)
+    direction = direction - direction.mean(1, keepdim=True)  # stays on the simplex
+    with torch.no_grad():
+        ends = [nystrom(p + step * direction, image, inside).item() for step in (1e-5, -1e-5)]
+    slope = (ends[0] - ends[1]) / 2e-5
+    expected = float((p.grad * direction).sum())
+    scale = float(p.grad.norm() * direction.norm())
+    assert abs(slope - expected) <= 1e-3 * scale
+    assert abs(slope - expected) <= 0.05 * abs(expected)
+
+
+def test_nystrom_repeats_bit_for_bit_and_does_not_see_padding(picture: tuple[Tensor, Tensor, Tensor]) -> None:
+    p, image, inside = picture
+    results = []
+    for scribble in (0.0, 0.0, 99.0):
+        leaf = p.clone().requires_grad_()
+        value = nystrom(leaf, image + scribble * ~inside[:, None], inside)
+        value.backward()
+        assert leaf.grad is not None
+        results.append((value.detach(), leaf.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert torch.equal(results[0][0], results[2][0])
+    assert torch.equal(results[0][1], results[2][1])
+    gradient = results[0][1]
+    outside = gradient.movedim(1, 3)[~inside]
+    assert outside.abs().max() < 1e-12 * gradient.abs().max()
+
+
+def test_an_image_is_the_same_alone_and_in_a_batch(picture: tuple[Tensor, Tensor, Tensor]) -> None:
+    p, image, inside = picture
+    whole = dense_crf(p, image, inside, sigma_rgb=15, sigma_xy=10, operator="nystrom")[1]
+    parts = [
+        dense_crf(p[i : i + 1], image[i : i + 1], inside[i : i + 1], sigma_rgb=15, sigma_xy=10, operator="nystrom")[1]
+        for i in range(2)
+    ]
+    assert torch.equal(whole.energy, torch.cat([part.energy for part in parts]))
+    assert torch.equal(whole.landmarks, torch.cat([part.landmarks for part in parts]))
+    assert len(set(whole.landmarks.tolist())) == 2, "each image has as many landmarks as it needs"
+
+
+@pytest.mark.parametrize("allowed", ["bf16", "ieee"])
+def test_exponents_are_float32_whatever_the_program_allows(
+    picture: tuple[Tensor, Tensor, Tensor], allowed: str
+) -> None:
+    expected, backend = nystrom(*picture), torch.backends.mkldnn.matmul
+    before = backend.fp32_precision
+    try:
+        backend.fp32_precision = allowed
+        with torch.autocast("cpu", torch.bfloat16):
+            value = nystrom(*picture)
+        assert backend.fp32_precision == allowed, "the program's own choice is put back"
+    finally:
+        backend.fp32_precision = before
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected)
+
+
+def test_operators_are_chosen_by_size_and_content() -> None:
+    def landmarks(image: Tensor, **options: str) -> float:
+        side = image.shape[-1]
+        p = torch.full((1, 2, side, side), 0.5)
+        inside = torch.ones(1, side, side, dtype=torch.bool)
+        return float(dense_crf(p, image, inside, sigma_rgb=15, sigma_xy=10, **options)[1].landmarks)  # type: ignore[arg-type]
+
+    torch.manual_seed(0)
+    plain, small = torch.full((1, 3, 48, 48), 80.0), torch.full((1, 3, 16, 16), 80.0)
+    noise = torch.rand(1, 3, 48, 48) * 255
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert landmarks(small) == 0, "few pixels: exact"
+        assert landmarks(plain) >= crf.LANDMARKS_MIN
+        assert landmarks(plain, operator="exact") == 0
+        assert landmarks(noise) == 0, "nearly full rank: exact while that is affordable"
+    with pytest.warns(RuntimeWarning, match=r"kappa=\d+ would need \d+ landmarks and gets 1024; its loss is inexact"):
+        assert landmarks(noise, operator="nystrom") == crf.LANDMARKS_MAX
+
+
+@pytest.mark.parametrize("classes", [1, 2, 150])
+@pytest.mark.parametrize("size", [(1, 1), (3, 400), (40, 52)])
+@pytest.mark.parametrize("content", ["constant", "padding", "half"])
+def test_odd_shapes_and_contents(classes: int, size: tuple[int, int], content: str) -> None:
+    torch.manual_seed(1)
+    p = (torch.randn(2, classes, *size) * 3).softmax(1).requires_grad_()
+    image = torch.full((2, 3, *size), 40.0)
+    inside = torch.ones(2, *size, dtype=torch.bool)
+    if content == "padding":
+        inside[:] = False
+    elif content == "half":
+        image[..., size[1] // 2 :] = 200.0
+    both = []
+    for operator in ("exact", "nystrom"):
+        p.grad = None
+        value = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=20, operator=operator)  # type: ignore[arg-type]
+        value.backward()
+        assert p.grad is not None
+        both.append((value.item(), p.grad.clone()))
+    (exact, slope), (value, other) = both
+    assert torch.isfinite(other).all()
+    if classes == 1 or content == "padding" or (size == (1, 1) and classes == 1):
+        assert value == pytest.approx(0, abs=1e-5)
+    assert value == pytest.approx(exact, rel=0.015, abs=1e-5)
+    assert (other - slope).norm() <= 0.05 * slope.norm() + 1e-12
