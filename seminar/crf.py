@@ -72,25 +72,6 @@ class Diagnostics:
     energy: Tensor
 
 
-def dense_crf_loss(
-    p: Tensor,
-    image: Tensor,
-    inside: Tensor,
-    *,
-    sigma_rgb: float,
-    sigma_xy: float,
-    operator: Operator = "auto",
-    quality: float = QUALITY,
-) -> Tensor:
-    """L_CRF of softmax maps `p` (B, C, H, W) on `image` (B, 3, H, W), RGB in 0..255, pixels where `inside` (B, H, W).
-
-    `sigma_rgb` in grey levels, `sigma_xy` in pixels of this map. Returns a scalar >= 0 (up to the error of the
-    operator) with gradient to `p` only. An image without a pixel inside counts 0. `quality`: landmarks per kappa.
-    Warns where an image would need more landmarks than there are.
-    """
-    return dense_crf(p, image, inside, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy, operator=operator, quality=quality)[0]
-
-
 def dense_crf(
     p: Tensor,
     image: Tensor,
@@ -101,7 +82,12 @@ def dense_crf(
     operator: Operator = "auto",
     quality: float = QUALITY,
 ) -> tuple[Tensor, Diagnostics]:
-    """`dense_crf_loss`, and how it was computed."""
+    """L_CRF of softmax maps `p` (B, C, H, W) on `image` (B, 3, H, W), RGB in 0..255, pixels where `inside` (B, H, W).
+
+    `sigma_rgb` in grey levels, `sigma_xy` in pixels of this map. Returns a scalar >= 0 (up to the error of the
+    operator) with gradient to `p` only, and how it was computed. An image without a pixel inside counts 0. `quality`:
+    landmarks per kappa. Warns where an image would need more landmarks than there are.
+    """
     precise = torch.promote_types(p.dtype, torch.float32)
     with torch.autocast(p.device.type, enabled=False):
         features = _features(image.detach().to(precise), sigma_rgb, sigma_xy)

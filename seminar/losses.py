@@ -142,9 +142,8 @@ def crf(
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
     keep = F.interpolate(pixels[:, None].float(), size=size, mode="nearest")[:, 0] > 0
     xy = sigma_xy * side / 513 * scale
-    return dense_crf.dense_crf_loss(
-        p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator, quality=quality
-    )
+    loss, _ = dense_crf.dense_crf(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator, quality=quality)
+    return loss
 
 
 @term("pseudo")

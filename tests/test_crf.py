@@ -6,19 +6,24 @@ import math
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from seminar import crf, losses
-from seminar.crf import STRENGTH, dense_crf, dense_crf_loss
+from seminar.crf import STRENGTH, dense_crf
 from seminar.data import UNLABELLED
 from tests import bench_crf
 from tests.conftest import ROOT
 
 VOC = Path(os.environ.get("SEMINAR_TEST_DATA", ROOT.parent / "shared" / "data")) / "voc145"
 PHOTOS = pytest.param(VOC, marks=pytest.mark.skipif(not VOC.is_dir(), reason="voc145 is not there"), id="photos")
+
+
+def loss_of(p: Tensor, image: Tensor, inside: Tensor, **options: Any) -> Tensor:
+    return dense_crf(p, image, inside, **options)[0]
 
 
 def brute_force_crf(p: Tensor, image: Tensor, inside: Tensor, sigma_rgb: float, sigma_xy: float) -> float:
@@ -50,23 +55,23 @@ def test_crf_is_eq_4(crf_case: tuple[Tensor, Tensor, Tensor]) -> None:
     p, image, inside = crf_case
     expected = brute_force_crf(p, image, inside, 15, 2.0)
     assert expected > 0.1
-    value = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
+    value = loss_of(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
     assert value.item() == pytest.approx(expected, rel=1e-9)
-    single = dense_crf_loss(p.float(), image.float(), inside, sigma_rgb=15, sigma_xy=2.0)
+    single = loss_of(p.float(), image.float(), inside, sigma_rgb=15, sigma_xy=2.0)
     assert single.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_crf_in_chunks_is_the_same(crf_case: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     p, image, inside = crf_case
-    whole = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
+    whole = loss_of(p, image, inside, sigma_rgb=15, sigma_xy=2.0)
     monkeypatch.setattr("seminar.crf.CHUNK_EXACT", 3 * 20 * 2)
-    assert dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=2.0).item() == pytest.approx(whole.item(), rel=1e-12)
+    assert loss_of(p, image, inside, sigma_rgb=15, sigma_xy=2.0).item() == pytest.approx(whole.item(), rel=1e-12)
 
 
 def test_crf_gradient(crf_case: tuple[Tensor, Tensor, Tensor]) -> None:
     p, image, inside = crf_case
     p.requires_grad_()
-    assert torch.autograd.gradcheck(lambda q: dense_crf_loss(q, image, inside, sigma_rgb=15, sigma_xy=2.0), (p,))
+    assert torch.autograd.gradcheck(lambda q: loss_of(q, image, inside, sigma_rgb=15, sigma_xy=2.0), (p,))
 
 
 def test_crf_of_one_class_everywhere_is_zero_and_of_padding_only_too() -> None:
@@ -74,8 +79,8 @@ def test_crf_of_one_class_everywhere_is_zero_and_of_padding_only_too() -> None:
     p[:, 1] = 1
     image = torch.rand(1, 3, 4, 4) * 255
     inside = torch.ones(1, 4, 4, dtype=torch.bool)
-    assert dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=3).item() == pytest.approx(0, abs=1e-6)
-    assert dense_crf_loss(p, image, ~inside, sigma_rgb=15, sigma_xy=3).item() == 0
+    assert loss_of(p, image, inside, sigma_rgb=15, sigma_xy=3).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(p, image, ~inside, sigma_rgb=15, sigma_xy=3).item() == 0
 
 
 def test_crf_of_a_constant_image_does_not_depend_on_the_crop() -> None:
@@ -83,7 +88,7 @@ def test_crf_of_a_constant_image_does_not_depend_on_the_crop() -> None:
     for side in (16, 32):
         p = torch.full((1, 2, side, side), 0.5)
         image, inside = torch.full((1, 3, side, side), 99.0), torch.ones(1, side, side, dtype=torch.bool)
-        values.append(dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=0.2 * side).item())
+        values.append(loss_of(p, image, inside, sigma_rgb=15, sigma_xy=0.2 * side).item())
     assert values[0] == pytest.approx(values[1], rel=0.02)
 
 
@@ -131,7 +136,7 @@ def picture() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def nystrom(p: Tensor, image: Tensor, inside: Tensor, **options: float) -> Tensor:
-    return dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=10, operator="nystrom", **options)
+    return loss_of(p, image, inside, sigma_rgb=15, sigma_xy=10, operator="nystrom", **options)
 
 
 def test_nystrom_gradient_is_that_of_its_value(picture: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -234,7 +239,7 @@ def test_odd_shapes_and_contents(classes: int, size: tuple[int, int], content: s
     both = []
     for operator in ("exact", "nystrom"):
         p.grad = None
-        value = dense_crf_loss(p, image, inside, sigma_rgb=15, sigma_xy=20, operator=operator)  # type: ignore[arg-type]
+        value = loss_of(p, image, inside, sigma_rgb=15, sigma_xy=20, operator=operator)  # type: ignore[arg-type]
         value.backward()
         assert p.grad is not None
         both.append((value.item(), p.grad.clone()))
