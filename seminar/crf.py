@@ -27,6 +27,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -108,7 +109,7 @@ class _DenseCRF(torch.autograd.Function):
         few = operator == "exact" or (operator == "auto" and p.shape[2] <= EXACT_PIXELS)
         # Nystrom goes image by image on a CPU, each with the landmarks that it needs; a GPU takes all at once.
         step = len(p) if few or p.device.type != "cpu" else 1
-        index = _r2(size, p.device)
+        apply = _exact if few else partial(_nystrom, index=_r2(size, p.device), operator=operator, quality=quality)
         rows = []
         with _true_float32():
             for start in range(0, len(p), step):
@@ -116,11 +117,7 @@ class _DenseCRF(torch.autograd.Function):
                 pixels = _Pixels(features[part], inside[part])
                 out = None if product is None else product[part]
                 scale = -2 * STRENGTH / (pixels.pairs * len(p))
-                rows.append(
-                    _exact(p[part], pixels, scale, out)
-                    if few
-                    else _nystrom(p[part], pixels, index, operator, quality, scale, out)
-                )
+                rows.append(apply(p[part], pixels, scale, out))
         pairs, kappa, landmarks, ratio, all_pairs, like_pairs = (torch.cat(column) for column in zip(*rows))
         if product is not None:
             ctx.save_for_backward(product)
@@ -221,11 +218,12 @@ def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator, quality: floa
 def _nystrom(
     p: Tensor,
     pixels: _Pixels,
+    scale: Tensor,
+    out: Tensor | None,
+    *,
     index: Tensor,
     operator: Operator,
     quality: float,
-    scale: Tensor,
-    out: Tensor | None,
 ) -> _Sums:
     """The kernel through landmarks, or `_exact` where there would be too many; writes `scale` W p to `out`."""
     one, other, rest = index[:SAMPLES], index[SAMPLES : 2 * SAMPLES], index[2 * SAMPLES :]

@@ -1,6 +1,6 @@
 """Accuracy and speed of the dense CRF loss, beside each other.
 
-    python -m tests.bench_crf accuracy --root VOC_FOLDER     # against the exact kernel in float64, per image
+    python -m tests.bench_crf accuracy --root VOC_FOLDER     # against the exact kernel, per image
     python -m tests.bench_crf speed                          # ms per image for loss and gradient, memory, same run
 
 Without --root the images are generated (`creatures`). Crops are the training views of the paper: random scale 0.5 to 2,
@@ -11,6 +11,7 @@ done: bilinear from a quarter of the map, the ground truth with noise at three s
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import statistics
 import sys
@@ -53,8 +54,8 @@ def open_images(root: Path | None, crop: int) -> Dataset:
 def cases(data: Dataset, crop: int, scale: float, limit: int | None) -> Iterator[Case]:
     """Training views of all images of `data`, each from a seed of its own."""
     view = TrainView(crop, 0.5, 2.0, True, "blur", None, None)
-    examples = [example for split in ("train", "val") for example in data.split(split)]  # type: ignore[arg-type]
-    for number, example in enumerate(examples[:limit]):
+    examples = itertools.chain(data.split("train"), data.split("val"))
+    for number, example in enumerate(itertools.islice(examples, limit)):
         torch.manual_seed(number)
         seen = view(example)
         side = round(crop * scale)
@@ -170,10 +171,9 @@ def speed(options: argparse.Namespace) -> None:
         for quality in [*options.quality, None]:
 
             def once(quality: float | None = quality) -> crf.Diagnostics:
-                leaf = p.detach().requires_grad_()
                 n = 1 if quality is None else len(p)
                 loss, facts = crf.dense_crf(
-                    leaf if n == len(p) else leaf[:n],
+                    p[:n].detach().requires_grad_(),
                     image[:n],
                     inside[:n],
                     sigma_rgb=15,
@@ -207,7 +207,7 @@ def timed(once: Callable[[], crf.Diagnostics], repeats: int) -> tuple[list[float
 
 
 def peak(once: Callable[[], object], device: torch.device) -> str:
-    """Peak of memory during one call. On a CPU the growth of the process so far, so the first row is the honest one."""
+    """Peak of memory: of one call beyond what was there on a GPU, of the whole process so far on a CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -311,9 +311,9 @@ def test_a_ramp_starts_at_zero_in_the_first_epoch(cell: MakeCell) -> None:
 
 def test_views_are_drawn_as_the_stage_says(cell: MakeCell) -> None:
     plain = cell(losses="pce", flip=False, augment_noise="none", scale_min=1.0, scale_max=1.0, click_size=3)
-    view = next(Trainer(plain.stage, plain.host, None).loader(0))
-    dataset = Trainer(plain.stage, plain.host, None).train_examples
-    originals = {example.image.numpy().tobytes() for example in (dataset[i] for i in range(len(dataset)))}
+    trainer = Trainer(plain.stage, plain.host, None)
+    view, dataset = next(trainer.loader(0)), trainer.train_examples
+    originals = {dataset[i].image.numpy().tobytes() for i in range(len(dataset))}
     assert all(image.contiguous().numpy().tobytes() in originals for image in view["image"])
 
 
