@@ -15,9 +15,10 @@ W times a map, by one of two symmetric operators.
 
 `nystrom`: W on an image is of low rank, so W ~ C G^-1 C' with C the kernel between pixels and M landmarks and G that
 among landmarks (Williams and Seeger, 2001). The landmarks are centres of a few weighted k-means steps (Zhang et al.,
-2008). O(N M) time. Loss and gradient come from this one operator, so the gradient is that of the loss; the value is
-then scaled by a ratio of exact to approximate sums over sampled pairs (a control variate), which is held constant.
-M = quality x kappa, where kappa = 1 / (mean of W over all pairs) counts how many kernel widths the image fills.
+2008). O(N M) time. Loss and gradient come from this one operator. What it misses is measured between two samples of
+pixels (a control variate): the value of the loss is corrected by the difference, the gradient by the ratio, which is
+held constant. M = 4 kappa, or as asked for, where kappa = 1 / (mean of W over all pairs) counts how many kernel widths
+the image fills.
 """
 
 from __future__ import annotations
@@ -31,27 +32,34 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Operator = Literal["auto", "exact", "nystrom"]
+Operator = Literal["auto", "exact"] | float
+"""How W is applied: exactly, through so many landmarks per kappa, or by whichever suits the image."""
 
 STRENGTH = 5.0
-QUALITY = 3.5
+QUALITY = 4.0
+"""Landmarks per kappa of `auto`."""
 EXACT_PIXELS = 1024
 """`auto` uses the exact kernel up to this many pixels: there it is the faster one."""
 EXACT_FALLBACK_PIXELS = 20_000
 """`auto` also uses it up to this many where an image is too rich in colours for its number of landmarks."""
-LANDMARKS_MIN, LANDMARKS_MAX, LANDMARKS_GPU = 48, 1024, 512
-"""Range of M. On a GPU M is fixed: to read kappa would make the CPU wait for it."""
+KAPPA_MIN = 16.0
+"""An image counts as at least so many kernel widths."""
+LANDMARKS_MAX, LANDMARKS_GPU = 1024, 512
+"""Most landmarks; those on a GPU, where M is fixed: to read kappa would make the CPU wait for it."""
 LLOYD_STEPS = 3
 RIDGE = 1e-3
-SAMPLES = 512
+SAMPLES = 1024
 """Pixels in each of the two samples behind kappa and the control variate."""
+SEQUENCE = 3
+"""How many times more pixels are drawn than are needed, so that there are enough where much of an image is padding."""
 FLOOR = -60.0
 """exp below it would be a denormal float, many times slower on CPU; e^-60 adds nothing."""
-CHUNK, CHUNK_EXACT, CHUNK_GPU = 2**18, 2**22, 2**26
-"""Entries of the kernel held at once: 1 MB of float32 fits the cache of a CPU core; the exact kernel has long rows."""
+CHUNK, CHUNK_EXACT, CHUNK_GPU = 2**20, 2**22, 2**26
+"""Entries of the kernel held at once: 4 MB of float32 fit the cache of a CPU; the exact kernel has long rows."""
 KEPT = 2**24
 """Entries of the kernel between pixels and landmarks that are kept from the loss to its gradient: 64 MB of float32."""
 KMEANS_MIN, KMEANS_MAX = 2048, 4096
@@ -81,21 +89,30 @@ def dense_crf(
     sigma_rgb: float,
     sigma_xy: float,
     operator: Operator = "auto",
-    quality: float = QUALITY,
 ) -> tuple[Tensor, Diagnostics]:
     """L_CRF of softmax maps `p` (B, C, H, W) on `image` (B, 3, H, W), RGB in 0..255, pixels where `inside` (B, H, W).
 
     `sigma_rgb` in grey levels, `sigma_xy` in pixels of this map. Returns a scalar >= 0 (up to the error of the
-    operator) with gradient to `p` only, and how it was computed. An image without a pixel inside counts 0. `quality`:
-    landmarks per kappa. Warns where an image would need more landmarks than there are.
+    operator) with gradient to `p` only, and how it was computed. An image without a pixel inside counts 0. Warns where
+    an image would need more landmarks than there are.
     """
     precise = torch.promote_types(p.dtype, torch.float32)
     with torch.autocast(p.device.type, enabled=False):
         features = _features(image.detach().to(precise), sigma_rgb, sigma_xy)
         loss, *facts = _DenseCRF.apply(
-            p.to(precise).flatten(2), features, inside.flatten(1), image.shape[-2:], operator, quality
+            p.to(precise).flatten(2), features, inside.flatten(1), image.shape[-2:], operator
         )
     return loss, Diagnostics(*facts)
+
+
+def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tuple[Tensor, Tensor, float]:
+    """`image` (B, 3, H, W) and `inside` (B, H, W) at `scale` times their size, by nearest neighbour, and `sigma_xy`,
+    in pixels of a 513-pixel crop, in pixels of that map: it scales with the crop.
+    """
+    size = [max(1, round(edge * scale)) for edge in image.shape[-2:]]
+    small = F.interpolate(image.float(), size=size, mode="nearest")
+    keep = F.interpolate(inside[:, None].float(), size=size, mode="nearest")[:, 0] > 0
+    return small, keep, sigma_xy * image.shape[-1] / 513 * scale
 
 
 class _DenseCRF(torch.autograd.Function):
@@ -103,13 +120,13 @@ class _DenseCRF(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, p: Tensor, features: Tensor, inside: Tensor, size: torch.Size, operator: Operator, quality: float
+        ctx: Any, p: Tensor, features: Tensor, inside: Tensor, size: torch.Size, operator: Operator
     ) -> tuple[Tensor, ...]:
         product = torch.empty_like(p) if ctx.needs_input_grad[0] else None
         few = operator == "exact" or (operator == "auto" and p.shape[2] <= EXACT_PIXELS)
         # Nystrom goes image by image on a CPU, each with the landmarks that it needs; a GPU takes all at once.
         step = len(p) if few or p.device.type != "cpu" else 1
-        apply = _exact if few else partial(_nystrom, index=_r2(size, p.device), operator=operator, quality=quality)
+        apply = _exact if few else partial(_nystrom, index=_r2(size, p.device), operator=operator)
         rows = []
         with _true_float32():
             for start in range(0, len(p), step):
@@ -131,7 +148,7 @@ class _DenseCRF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         (product,) = ctx.saved_tensors
-        return product * grad, None, None, None, None, None
+        return product * grad, None, None, None, None
 
 
 class _Pixels:
@@ -154,15 +171,17 @@ class _Pixels:
         return self.features.shape[2]
 
     def pick(self, index: Tensor) -> _Pixels:
-        """The pixels at `index` (n,), the same of each image, or (B, n)."""
-        if index.dim() == 1:
-            return _Pixels(self.features[:, :, index], self.inside[:, index])
-        rows = index[:, None].expand(-1, self.features.shape[1], -1)
-        return _Pixels(self.features.gather(2, rows), self.inside.gather(1, index))
+        """The pixels at `index` (B, n)."""
+        return _Pixels(_pick(self.features, index), self.inside.gather(1, index))
 
     def chunks(self, entries_per_pixel: int, entries: int) -> Iterator[slice]:
         step = max(1, entries // entries_per_pixel)
         return (slice(start, start + step) for start in range(0, len(self), step))
+
+
+def _pick(rows: Tensor, index: Tensor) -> Tensor:
+    """(B, K, n): the entries of `rows` (B, K, N) at `index` (B, n)."""
+    return rows.gather(2, index[:, None].expand(-1, rows.shape[1], -1))
 
 
 def _kernel(left: Tensor, right: Tensor) -> Tensor:
@@ -191,18 +210,18 @@ def _exact(p: Tensor, pixels: _Pixels, scale: Tensor, out: Tensor | None) -> _Su
 
 def _r2(size: torch.Size, device: torch.device) -> Tensor:
     """Pixels at the points of the R2 sequence (Roberts, 2018), any stretch of which covers an image evenly."""
-    steps = torch.arange(1, 2 * SAMPLES + KMEANS_MAX + 1, dtype=torch.float64, device=device)
+    steps = torch.arange(1, SEQUENCE * (2 * SAMPLES + KMEANS_MAX) + 1, dtype=torch.float64, device=device)
     height, width = size
     x, y = ((0.5 + steps * ratio).frac() for ratio in (0.7548776662466927, 0.5698402909980532))
     return (y * height).long() * width + (x * width).long()
 
 
-def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator, quality: float) -> int:
+def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator) -> int:
     """M; 0 where the exact kernel must take over."""
     most = min(LANDMARKS_MAX, len(pixels))
     if kappa.device.type != "cpu":
         return min(LANDMARKS_GPU, most)
-    wanted = quality * float(kappa.max())
+    wanted = (operator if isinstance(operator, float) else QUALITY) * max(KAPPA_MIN, float(kappa.max()))
     if wanted > min(LANDMARKS_MAX, len(pixels) / 4) and operator == "auto" and len(pixels) <= EXACT_FALLBACK_PIXELS:
         return 0
     if wanted > LANDMARKS_MAX:
@@ -212,7 +231,7 @@ def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator, quality: floa
             RuntimeWarning,
             stacklevel=2,
         )
-    return min(most, max(LANDMARKS_MIN, 16 * math.ceil(wanted / 16)))
+    return min(most, 16 * math.ceil(wanted / 16))
 
 
 def _nystrom(
@@ -223,18 +242,20 @@ def _nystrom(
     *,
     index: Tensor,
     operator: Operator,
-    quality: float,
 ) -> _Sums:
     """The kernel through landmarks, or `_exact` where there would be too many; writes `scale` W p to `out`."""
-    one, other, rest = index[:SAMPLES], index[SAMPLES : 2 * SAMPLES], index[2 * SAMPLES :]
+    # Each image has a sample of its own, its pixels inside first and otherwise in the order of the sequence.
+    index = index[pixels.inside[:, index].to(torch.uint8).argsort(dim=1, descending=True, stable=True)]
+    one, other, rest = index.tensor_split((SAMPLES, 2 * SAMPLES), dim=1)
     first, second = pixels.pick(one), pixels.pick(other)
     sampled = _kernel(first.left, second.right)
     tiny = torch.finfo(p.dtype).tiny
-    kappa = first.weights.sum(1) * second.weights.sum(1) / sampled.sum((1, 2)).clamp(min=tiny)
-    count = _landmarks(kappa, pixels, operator, quality)
+    drawn = first.weights.sum(1) * second.weights.sum(1)
+    kappa = drawn / sampled.sum((1, 2)).clamp(min=tiny)
+    count = _landmarks(kappa, pixels, operator)
     if not count:
         return _exact(p, pixels, scale, out)
-    marks = _kmeans(pixels.pick(rest[: min(KMEANS_MAX, max(KMEANS_MIN, 8 * count))]), count)
+    marks = _kmeans(pixels.pick(rest[:, : min(KMEANS_MAX, max(KMEANS_MIN, 8 * count))]), count)
     gram = _kernel(marks.left, marks.right)
     gram.diagonal(dim1=1, dim2=2).add_(RIDGE)
     factor = torch.linalg.cholesky_ex(gram).L  # cholesky() would make the CPU wait for a GPU
@@ -252,25 +273,24 @@ def _nystrom(
     like_pairs = (projected * solved).sum((1, 2))
     all_pairs = (total * solved.sum(1)).sum(1)
 
-    # The control variate: exact over approximate sums between the two samples.
-    ends = [torch.linalg.solve_triangular(factor, _kernel(marks.left, s.right), upper=False) for s in (first, second)]
-    approximate = torch.bmm(ends[0].transpose(1, 2), ends[1])
-    alike = torch.bmm(p[:, :, one].transpose(1, 2), p[:, :, other])
-    ratio = _ratio((sampled * alike).sum((1, 2)), (approximate * alike).sum((1, 2)))
-    like_pairs = like_pairs * ratio
-    all_pairs = all_pairs * _ratio(sampled.sum((1, 2)), approximate.sum((1, 2)))
+    # The control variate: what the operator misses, between the two samples, of p_i . p_j and, in a row of ones that
+    # makes both sums of the same operations, of all pairs.
+    here, there = (F.pad(_pick(p, at), (0, 0, 0, 1), value=1.0) for at in (one, other))
+    exact = (torch.bmm(here, sampled) * there).sum(2)
+    ends = [torch.bmm(q, _kernel(s.left, marks.right)) for q, s in ((here, first), (there, second))]
+    approximate = (torch.cholesky_solve(ends[0].transpose(1, 2), factor).transpose(1, 2) * ends[1]).sum(2)
+    missed = (exact - approximate) * (pixels.pairs / drawn.clamp(min=1))[:, None]
+    like_pairs = like_pairs + missed[:, :-1].sum(1)
+    all_pairs = all_pairs + missed[:, -1]
+    alike = approximate[:, :-1].sum(1)
+    ratio = torch.where(alike > tiny, exact[:, :-1].sum(1) / alike.clamp(min=tiny), 1.0)
 
     if out is not None:
         solved = solved * (scale * ratio)[:, None, None]
         for number, part in enumerate(pixels.chunks(count * len(p), chunk)):
             kernel = _kernel(pixels.left[:, :, part], marks.right) if kept is None else kept[number]
-            out[:, :, part] = torch.bmm(solved, kernel.transpose(1, 2))
+            torch.bmm(solved, kernel.transpose(1, 2), out=out[:, :, part])
     return pixels.pairs, kappa, torch.full_like(kappa, count), ratio, all_pairs, like_pairs
-
-
-def _ratio(exact: Tensor, approximate: Tensor) -> Tensor:
-    tiny = torch.finfo(exact.dtype).tiny
-    return torch.where(approximate > tiny, exact / approximate.clamp(min=tiny), 1.0)
 
 
 def _kmeans(points: _Pixels, count: int) -> _Pixels:

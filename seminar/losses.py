@@ -11,7 +11,8 @@ A loss names the inputs it needs as positional parameters, out of
     inside   (B, H, W)    bool    False on padding
 
 and its settings as keyword-only parameters with defaults. Everything else (the words `lambda_NAME`, `NAME_SETTING`,
-`NAME_ramp`, the key, the log columns) follows from the signature: adding a loss is adding a function here.
+`NAME_ramp`, the key, the log columns) follows from the signature: adding a loss is adding a function here. It returns
+a scalar, or a scalar and facts {name: scalar} that are logged beside it as `NAME_fact`.
 All losses are means, so none depends on the batch or the crop, and all are computed in float32.
 """
 
@@ -30,7 +31,7 @@ from seminar import crf as dense_crf
 from seminar.data import PADDING, UNLABELLED
 from seminar.parts import Entry, Registry
 
-Loss = Callable[..., Tensor]
+Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
 INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
 Positive = Annotated[float, Field(gt=0)]
 Region = Literal["all", "unlabelled"]
@@ -126,24 +127,20 @@ def crf(
     sigma_xy: Positive = 100.0,
     scale: Annotated[float, Field(gt=0, le=1)] = 0.5,
     region: Region = "all",
-    operator: dense_crf.Operator = "auto",
-    quality: Positive = dense_crf.QUALITY,
-) -> Tensor:
+    operator: Literal["auto", "exact"] | Positive = "auto",
+) -> tuple[Tensor, dict[str, Tensor]]:
     """L_CRF, Eq. 4: dense Gaussian-kernel regulariser over position and colour, in the units of `seminar.crf`.
 
     `sigma_rgb` in grey levels of 0..255. `sigma_xy` in pixels of a 513-pixel crop; it scales with the crop. The loss
     is computed on a map `scale` times the crop: image and padding by nearest neighbour, softmax bilinear.
-    `region="unlabelled"` leaves the pairs of clicked pixels out. `operator` and `quality`: how W is applied.
+    `region="unlabelled"` leaves the pairs of clicked pixels out. `operator`: the exact kernel, so many landmarks per
+    kappa, or by rule. The facts are those of `seminar.crf.Diagnostics`, as means over the images.
     """
-    side = student.shape[-1]
-    size = [max(1, round(edge * scale)) for edge in student.shape[-2:]]
-    p = F.interpolate(F.softmax(student.float(), dim=1), size=size, mode="bilinear", align_corners=False)
-    small = F.interpolate(image.float(), size=size, mode="nearest")
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
-    keep = F.interpolate(pixels[:, None].float(), size=size, mode="nearest")[:, 0] > 0
-    xy = sigma_xy * side / 513 * scale
-    loss, _ = dense_crf.dense_crf(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator, quality=quality)
-    return loss
+    small, keep, xy = dense_crf.at_scale(image, pixels, scale, sigma_xy)
+    p = F.interpolate(F.softmax(student.float(), dim=1), size=small.shape[-2:], mode="bilinear", align_corners=False)
+    loss, facts = dense_crf.dense_crf(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator)
+    return loss, {name: values.mean() for name, values in vars(facts).items()}
 
 
 @term("pseudo")

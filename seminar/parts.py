@@ -52,7 +52,8 @@ class Entry(Generic[T]):
             try:
                 result.append((name, adapter.validate_python(value)))
             except ValidationError as error:
-                raise InputError(f"{prefix}{name}={value!r}: {error.errors()[0]['msg']}") from None
+                reasons = "; or: ".join(dict.fromkeys(str(found["msg"]) for found in error.errors()))
+                raise InputError(f"{prefix}{name}={value!r}: {reasons}") from None
         return tuple(result)
 
 

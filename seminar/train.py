@@ -96,7 +96,7 @@ class Trainer:
             # Bit-identical wherever a stage is trained or continued, and several threads only wait for each other
             # on small networks: a sweep uses the cores with one process each.
             torch.set_num_threads(1)
-            _keep_freed_memory()
+            keep_freed_memory()
         self.dataset: Dataset = recipes.open_data(stage, host)
         self.classes = len(self.dataset.classes)
         torch.manual_seed(mix(stage.seed))
@@ -174,21 +174,24 @@ class Trainer:
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update(self.student)
-        return {"loss": total.detach(), **{f"loss_{name}": value.detach() for name, value in parts.items()}}
+        return {"loss": total.detach(), **{name: value.detach() for name, value in parts.items()}}
 
     def weights(self, epoch: int) -> list[tuple[Any, float]]:
         """The loss terms and their weights in `epoch` (0-based)."""
         return [(t, ramped(t.weight, epoch, self.stage.epochs, t.ramp)) for t in self.stage.losses]
 
     def objective(self, views: Mapping[str, Tensor], epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 5 or 7: the weighted sum of the losses of one batch, and each loss without its weight."""
+        """Eq. 5 or 7: the weighted sum of the losses of one batch, and each loss without its weight, with its facts."""
         inputs = self.inputs(views)
         parts: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         for term, weight in self.weights(epoch):
             entry = losses[term.name]
-            parts[term.name] = entry.make(*(inputs[name] for name in entry.inputs), **dict(term.settings))
-            total = total + weight * parts[term.name]
+            value = entry.make(*(inputs[name] for name in entry.inputs), **dict(term.settings))
+            value, facts = value if isinstance(value, tuple) else (value, {})
+            parts[f"loss_{term.name}"] = value
+            parts |= {f"{term.name}_{name}": fact for name, fact in facts.items()}
+            total = total + weight * value
         return total, parts
 
     def inputs(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -384,7 +387,7 @@ class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):
         return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have malloc keep freed blocks instead of handing large ones back to the kernel.
 
     Every step needs the same blocks again, and fresh pages cost up to 40 % of a step on CPU (257 px, frozen backbone).

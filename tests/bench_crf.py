@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from seminar import crf
+from seminar import crf, train
 from seminar.data import PADDING, Dataset
 from seminar.data.augment import TrainView
 from seminar.data.creatures import Creatures
@@ -44,6 +46,10 @@ class Case:
     maps: dict[str, Tensor]
     sigma_xy: float
 
+    def to(self, device: torch.device) -> Case:
+        maps = {stage: p.to(device) for stage, p in self.maps.items()}
+        return Case(self.image.to(device), self.inside.to(device), maps, self.sigma_xy)
+
 
 def open_images(root: Path | None, crop: int) -> Dataset:
     if root is None:
@@ -58,10 +64,8 @@ def cases(data: Dataset, crop: int, scale: float, limit: int | None) -> Iterator
     for number, example in enumerate(itertools.islice(examples, limit)):
         torch.manual_seed(number)
         seen = view(example)
-        side = round(crop * scale)
-        size = [side, side]
-        image = F.interpolate(seen["image"][None].float(), size=size, mode="nearest")
-        inside = F.interpolate(seen["inside"][None, None].float(), size=size, mode="nearest")[:, 0] > 0
+        image, inside, sigma_xy = crf.at_scale(seen["image"][None], seen["inside"][None] > 0, scale, sigma_xy=100)
+        size = list(image.shape[-2:])
         masks = seen["masks"].long()
         truth = F.one_hot(torch.where(masks < PADDING, masks, 0), CLASSES).movedim(2, 0)[None].float()
         coarse = F.interpolate(truth, size=[crop // 4 + 1] * 2, mode="area")
@@ -72,16 +76,14 @@ def cases(data: Dataset, crop: int, scale: float, limit: int | None) -> Iterator
             )
             for stage, strength in STRENGTHS.items()
         }
-        yield Case(image, inside, maps, 100 * crop / 513 * scale)
+        yield Case(image, inside, maps, sigma_xy)
 
 
-def run(case: Case, p: Tensor, operator: crf.Operator, quality: float) -> tuple[float, Tensor, crf.Diagnostics]:
+def run(case: Case, p: Tensor, operator: crf.Operator) -> tuple[float, Tensor, crf.Diagnostics]:
     """Loss, its gradient by `p`, and how it was computed."""
     p = p.clone().requires_grad_()
     image = case.image.to(p.dtype)
-    loss, facts = crf.dense_crf(
-        p, image, case.inside, sigma_rgb=15, sigma_xy=case.sigma_xy, operator=operator, quality=quality
-    )
+    loss, facts = crf.dense_crf(p, image, case.inside, sigma_rgb=15, sigma_xy=case.sigma_xy, operator=operator)
     loss.backward()
     assert p.grad is not None
     return float(loss.detach()), p.grad, facts
@@ -105,8 +107,19 @@ class Errors:
     landmarks: float
 
 
+def references(case: Case, dtype: torch.dtype) -> dict[str, tuple[float, Tensor]]:
+    """Loss and gradient of each softmax map by the exact kernel, which is computed once: W p of all maps together."""
+    together = torch.cat(list(case.maps.values()), dim=1).to(dtype)
+    _, gradient, facts = run(case, together, "exact")
+    found = {}
+    for (stage, p), part in zip(case.maps.items(), gradient.split(CLASSES, dim=1), strict=True):
+        # The gradient is -2 * STRENGTH * W p / pairs: p' W p / pairs follows from it, and w' W w / pairs is 1 / kappa.
+        found[stage] = (float(crf.STRENGTH / facts.kappa[0] + (part * p).sum() / 2), part)
+    return found
+
+
 def errors(case: Case, p: Tensor, quality: float, exact: tuple[float, Tensor]) -> Errors:
-    loss, gradient, facts = run(case, p, "nystrom", quality)
+    loss, gradient, facts = run(case, p, quality)
     true_loss, truth = exact
     mine = gradient.to(truth.dtype)
 
@@ -131,10 +144,9 @@ def accuracy(options: argparse.Namespace) -> None:
     data = open_images(options.root, options.crop)
     quiet = not sys.stderr.isatty()
     for case in tqdm(cases(data, options.crop, options.scale, options.images), disable=quiet, unit="image"):
-        for stage, p in case.maps.items():
-            loss, gradient, _ = run(case, p.to(dtype), "exact", 0)
-            for quality in options.quality:
-                found.setdefault((quality, stage), []).append(errors(case, p, quality, (loss, gradient)))
+        exact = references(case, dtype)
+        for (stage, p), quality in itertools.product(case.maps.items(), options.quality):
+            found.setdefault((quality, stage), []).append(errors(case, p, quality, exact[stage]))
     first = next(iter(found.values()))
     kappas = sorted(e.kappa for e in first)
     side = round(options.crop * options.scale)
@@ -156,64 +168,76 @@ QUANTILES = {"least": 0.0, "median": 0.5, "90 %": 0.9, "most": 1.0}
 
 
 def speed(options: argparse.Namespace) -> None:
-    data = open_images(options.root, options.crop)
-    batch = list(cases(data, options.crop, options.scale, 12))
-    image, inside = torch.cat([c.image for c in batch]), torch.cat([c.inside for c in batch])
-    p = torch.cat([c.maps["mid"] for c in batch])
+    train.keep_freed_memory()  # as in training
     device = torch.device(options.device)
-    image, inside, p = image.to(device), inside.to(device), p.to(device)
-    sigma = batch[0].sigma_xy
-    print(f"{len(p)} images, {CLASSES} classes, map {p.shape[-1]} x {p.shape[-1]}, {device}, loss and gradient")
-    print("| operator | threads | ms per image: median (least to most) | M mean | kappa mean | peak memory |")
-    print("|---|---|---|---|---|---|")
-    for threads in options.threads_list:
+    batch = [
+        case.to(device) for case in cases(open_images(options.root, options.crop), options.crop, options.scale, 12)
+    ]
+    side = batch[0].image.shape[-1]
+    print(f"{len(batch)} images, {CLASSES} classes, map {side} x {side}, {device}, loss and gradient, stage mid")
+    torch.set_num_threads(max(options.threads_list))
+    quiet = not sys.stderr.isatty()
+    exact = [references(case, torch.float32)["mid"] for case in tqdm(batch, disable=quiet, desc="exact", unit="image")]
+    off = {q: [errors(c, c.maps["mid"], q, e).l2 for c, e in zip(batch, exact)] for q in options.quality}
+    print(
+        "| operator | threads | ms per image, median (least to most) | M | kappa | L2 of W p, mean / worst | memory |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for threads, operator in itertools.product(options.threads_list, (*options.quality, "exact")):
         torch.set_num_threads(threads)
-        for quality in [*options.quality, None]:
-
-            def once(quality: float | None = quality) -> crf.Diagnostics:
-                n = 1 if quality is None else len(p)
-                loss, facts = crf.dense_crf(
-                    p[:n].detach().requires_grad_(),
-                    image[:n],
-                    inside[:n],
-                    sigma_rgb=15,
-                    sigma_xy=sigma,
-                    operator="exact" if quality is None else "nystrom",
-                    quality=quality or 0,
-                )
-                loss.backward()
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                return facts
-
-            images = 1 if quality is None else len(p)
-            times, facts = timed(once, 3 if quality is None else options.repeats)
-            each = [1000 * t / images for t in times]
-            name = "exact" if quality is None else f"M = {quality:g} kappa"
-            print(
-                f"| {name} | {threads} | {statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f}) | "
-                f"{float(facts.landmarks.mean()):.0f} | {float(facts.kappa.mean()):.0f} | {peak(once, device)} |"
-            )
+        some = batch[:1] if operator == "exact" else batch
+        times, facts = timed(some, operator, 3 if operator == "exact" else options.repeats)
+        each = [1000 * t / len(some) for t in times]
+        error = "0" if operator == "exact" else f"{statistics.mean(off[operator]):.1%} / {max(off[operator]):.1%}"
+        name = "exact" if operator == "exact" else f"M = {operator:g} kappa"
+        print(
+            f"| {name} | {threads} | {statistics.median(each):.1f} ({min(each):.1f} to {max(each):.1f}) | "
+            f"{float(facts.landmarks.mean()):.0f} | {float(facts.kappa.mean()):.0f} | {error} | "
+            f"{memory(some, operator):.0f} MB |",
+            flush=True,
+        )
 
 
-def timed(once: Callable[[], crf.Diagnostics], repeats: int) -> tuple[list[float], crf.Diagnostics]:
-    facts = once()
+def once(batch: Sequence[Case], operator: crf.Operator) -> crf.Diagnostics:
+    """Loss and gradient of a batch."""
+    p = torch.cat([case.maps["mid"] for case in batch]).requires_grad_()
+    image, inside = torch.cat([case.image for case in batch]), torch.cat([case.inside for case in batch])
+    loss, facts = crf.dense_crf(p, image, inside, sigma_rgb=15, sigma_xy=batch[0].sigma_xy, operator=operator)
+    loss.backward()
+    if p.device.type == "cuda":
+        torch.cuda.synchronize()
+    return facts
+
+
+def timed(batch: Sequence[Case], operator: crf.Operator, repeats: int) -> tuple[list[float], crf.Diagnostics]:
+    facts = once(batch, operator)
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
-        facts = once()
+        facts = once(batch, operator)
         times.append(time.perf_counter() - started)
     return times, facts
 
 
-def peak(once: Callable[[], object], device: torch.device) -> str:
-    """Peak of memory: of one call beyond what was there on a GPU, of the whole process so far on a CPU."""
-    if device.type == "cuda":
+def memory(batch: Sequence[Case], operator: crf.Operator) -> float:
+    """Peak of memory of one call in MB beyond its inputs and their copy: includes the gradient, as large as p."""
+    if batch[0].image.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        once()
-        return f"{(torch.cuda.max_memory_allocated() - before) / 1e6:.0f} MB"
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB in all"
+        once(batch, operator)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    # The peak of a process never falls, so each call is measured in a process of its own.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_memory, batch, operator).result()
+
+
+def _memory(batch: Sequence[Case], operator: crf.Operator) -> float:
+    torch.set_num_threads(1)
+    once(batch[:1], operator)  # libraries and their buffers are there
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    once(batch, operator)
+    copies = sum(t.nbytes for case in batch for t in (case.image, case.inside, case.maps["mid"]))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - copies) / 1e6
 
 
 def main() -> None:
@@ -225,7 +249,7 @@ def main() -> None:
         command.add_argument("--root", type=Path, help="a VOC-layout folder (default: generated images)")
         command.add_argument("--crop", type=int, default=513, help="side of the crop in pixels (default 513)")
         command.add_argument("--scale", type=float, default=0.5, help="side of the map as a fraction of the crop")
-        command.add_argument("--quality", type=float, nargs="+", default=[2.5, 3.5, 5.0], help="values of M / kappa")
+        command.add_argument("--quality", type=float, nargs="+", default=[2.5, 4.0, 5.0], help="values of M / kappa")
     accuracy_command, speed_command = commands.choices["accuracy"], commands.choices["speed"]
     accuracy_command.add_argument("--images", type=int, help="only the first so many")
     accuracy_command.add_argument("--double", action="store_true", help="reference in float64 (slow at full size)")

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
-from seminar import losses, recipes, train
+from seminar import crf, losses, recipes, train
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
 from seminar.metrics import Confusion
@@ -131,6 +131,18 @@ def test_a_row_without_consistency_has_no_teacher(tmp_path: Path, cell: MakeCell
     assert "teacher_miou" not in Store(tmp_path).curve(plain.stage.key)[0]
 
 
+def test_facts_of_a_loss_are_logged_beside_it(tmp_path: Path, cell: MakeCell) -> None:
+    asked = cell(losses="pce+crf", epochs=1, crf_operator=2.0)
+    run(asked, tmp_path)
+    (line,) = Store(tmp_path).curve(asked.stage.key)
+    assert 0 < line["crf_energy"] < 1
+    assert line["crf_kappa"] > 1
+    assert line["crf_landmarks"] >= 2.0 * crf.KAPPA_MIN
+    # loss = 5 energy / kappa, image by image
+    assert line["loss_crf"] == pytest.approx(crf.STRENGTH * line["crf_energy"] / line["crf_kappa"], rel=0.3)
+    assert line["crf_ratio"] == pytest.approx(1, abs=0.1)
+
+
 def test_eval_every(tmp_path: Path, cell: MakeCell) -> None:
     rare = cell(losses="pce", epochs=3, eval_every=2)
     run(rare, tmp_path)
@@ -173,7 +185,7 @@ def test_every_loss_reaches_the_student_through_the_loop(trainer: Trainer, cell:
     norms = [float(p.grad.norm()) for p in trainer.student.parameters() if p.grad is not None]
     assert len(norms) == len(list(trainer.student.parameters()))
     assert max(norms) > 1e-6
-    assert parts[name].item() > 0
+    assert parts[f"loss_{name}"].item() > 0
     assert all(p.grad is None for p in trainer.teacher.net.parameters())
     assert trainer.ancillary is not None
     assert all(p.grad is None for p in trainer.ancillary.parameters())
@@ -198,8 +210,9 @@ def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeC
         def value(student: Tensor, term: Any = term, fixed: Any = fixed) -> Tensor:
             entry = losses.losses[term.name]
             arguments = [student if name == "student" else fixed[name] for name in entry.inputs]
-            result: Tensor = entry.make(*arguments, **dict(term.settings))
-            return result
+            result = entry.make(*arguments, **dict(term.settings))
+            loss: Tensor = result[0] if isinstance(result, tuple) else result
+            return loss
 
         logits = inputs["student"].detach().requires_grad_()
         before = value(logits)
@@ -210,7 +223,7 @@ def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeC
         total, parts = trainer.objective(views, epoch=1)
         weight = {t.name: w for t, w in trainer.weights(1)}[term.name]
         assert weight > 0
-        assert total.item() == pytest.approx(weight * parts[term.name].item(), rel=1e-5)
+        assert total.item() == pytest.approx(weight * parts[f"loss_{term.name}"].item(), rel=1e-5)
 
 
 def test_pseudo_labels_are_the_frozen_ancillary_on_the_same_crop(trainer: Trainer) -> None:
