@@ -80,11 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     many = command(
         "sweep",
         _sweep,
-        "Train every cell of a sweep file that is not trained yet.",
-        "seminar sweep sweeps/losses.yaml seed=0,1,2,3,4 --workers 2",
+        "Train every cell of one or several sweep files that is not trained yet.",
+        "seminar sweep sweeps/losses.yaml sweeps/students.yaml seed=0,1,2,3,4 --workers 2",
     )
-    many.add_argument("file", type=Path, metavar="FILE", help="a sweep file, see sweeps/")
-    many.add_argument("words", nargs="*", metavar="word=value")
+    many.add_argument("words", nargs="+", metavar="FILE|word=value", help="sweep files, see sweeps/, and words")
     many.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1")
     many.add_argument(
         "--workers", type=int, metavar="N", help="processes at once (default: one per core on CPU, one per GPU)"
@@ -171,13 +170,18 @@ class _Bar:
 def _sweep(options: argparse.Namespace) -> int:
     from seminar import recipes, search
 
-    words = sweeps.parse_words(options.words, options.seeds)
+    files = [item for item in options.words if item.endswith((".yaml", ".yml"))]
+    if not files:
+        raise InputError(
+            f"{' '.join(options.words)}: no sweep file among these; name one, for example sweeps/losses.yaml"
+        )
+    words = sweeps.parse_words([item for item in options.words if item not in files], options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
-    sweep = sweeps.load(options.file)
-    cells = recipes.cells(sweep, words)
+    parts = [sweeps.load(Path(file)) for file in files]
+    cells = [cell for part in parts for cell in recipes.cells(part, words)]
     store = Store(options.runs)
-    plan = search.make_plan(sweep, cells, store, options.workers)
+    plan = search.make_plan(sweeps.together(parts), cells, store, options.workers)
     print("\n".join(plan.lines()), flush=True)
     if options.dry_run:
         return 0

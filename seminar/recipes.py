@@ -6,6 +6,7 @@ stage of a request reads is refused when it was given by hand, since somebody ex
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
@@ -25,7 +26,7 @@ from seminar import networks
 from seminar.data import Dataset, datasets
 from seminar.losses import losses
 from seminar.spec import InputError, Part, Scalar, Stage, Term, one_line, unknown
-from seminar.sweep import Point, Sweep
+from seminar.sweep import Point, Sweep, parse_words
 
 # Every module of seminar.data registers its data sets when it is imported: adding one is adding a file.
 for _module in pkgutil.iter_modules(data_package.__path__):
@@ -34,6 +35,8 @@ for _module in pkgutil.iter_modules(data_package.__path__):
 PAPER: dict[str, Scalar] = {
     "losses": "pce+crf+pcons+pseudo",
     "modules": 1,
+    "self_generation": "none",
+    "annotation": "clicks",
     "click_size": 1,
     "click_order": "geometry_first",
     "output_stride": 16,
@@ -113,12 +116,12 @@ def cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]] | None = None) -
     Raises `InputError` for unknown words, bad values, words that no cell reads, and whatever is wrong with the data.
     """
     asked = sweep.override(words or {})
-    used: set[str] = {"profile"}
-    known = {"profile", *known_words()}
+    used: set[str] = {"profile", "variant"}
+    known = {"profile", "variant", *known_words()}
     for word in asked.parameters:
         if word not in known:
             raise unknown("word", word, known)
-    result = [_cell(point, used, known) for point in asked.points]
+    result = [_read(point, used, known) for point in asked.points]
     for word in asked.parameters:
         if word not in used:
             values = ",".join(map(str, asked.parameters[word]))
@@ -154,6 +157,31 @@ class _Words:
         """The words `prefix + name` that have a value, by name."""
         self._used |= {prefix + name for name in names}
         return {name: self._values[prefix + name] for name in names if prefix + name in self._values}
+
+
+DEFAULT = "default"
+"""As the value of a word: as if the word was not given, so the profile or the paper decides."""
+
+
+def _read(point: Point, used: set[str], known: set[str]) -> Cell:
+    """The cell of a point. Its word `variant` holds words of its own (`teacher_bn=copy lambda_crf=2`), put over the
+    others: a list of variants changes one thing at a time, where a grid would try every combination."""
+    variant = str(point.get("variant", DEFAULT))
+    changes = parse_words([] if variant == DEFAULT else variant.split())
+    for word, values in changes.items():
+        if word not in known - {"variant", "profile"}:
+            raise InputError(f"variant={variant!r}: {unknown('word', word, known - {'variant', 'profile'})}")
+        if len(values) > 1:
+            raise InputError(f"variant={variant!r}: one value for {word!r}")
+    words = {word: value for word, value in point.items() if word != "variant"}
+    words |= {word: values[0] for word, values in changes.items()}
+    read: set[str] = set()
+    cell = _cell({word: value for word, value in words.items() if value != DEFAULT}, read, known)
+    for word in changes:
+        if word not in read:
+            raise InputError(f"variant={variant!r}: nothing in this request reads {word!r}; leave it out")
+    used |= read
+    return dataclasses.replace(cell, point=point)
 
 
 def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
@@ -234,7 +262,8 @@ def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) ->
     if pretrained not in ("none", "imagenet"):
         raise unknown("pretrained", pretrained, ("none", "imagenet"))
     names = set(Stage.model_fields) & set(PAPER)
-    special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "click_size", "click_order"}
+    special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "self_generation"}
+    special |= {"annotation", "click_size", "click_order"}
     return {
         "data": data,
         "data_fingerprint": _fingerprint(data, tuple(sorted(paths.items()))),
@@ -254,11 +283,13 @@ def _stage(
     fields = {
         **common,
         "losses": terms,
+        "annotation": words.take("annotation") if clicks else None,
         "click_size": words.take("click_size") if clicks else None,
         "click_order": words.take("click_order") if clicks else None,
         "alpha": words.take("alpha") if teacher else None,
         "teacher_bn": words.take("teacher_bn") if teacher else None,
         "seed": seed,
+        "self_generation": words.take("self_generation") if ancillary is not None else "none",
         "ancillary": ancillary,
     }
     try:

@@ -245,7 +245,6 @@ def _prepare_study(plan: Plan, store: Store) -> tuple[Path, str]:
     journal = (store.root / "studies" / f"{name}.journal").resolve()
     journal.parent.mkdir(parents=True, exist_ok=True)
     study = _open_study(journal, name)
-    distributions = _distributions(spaces)
     taken: dict[str, TrialState] = {}
     for trial in study.get_trials(deepcopy=False):
         key = trial.user_attrs.get("key", "")
@@ -261,7 +260,7 @@ def _prepare_study(plan: Plan, store: Store) -> tuple[Path, str]:
             study.add_trial(
                 optuna.trial.create_trial(
                     params=dict(cell.point),
-                    distributions=distributions,
+                    distributions={word: CategoricalDistribution(spaces[word]) for word in cell.point},
                     value=_value(record),
                     user_attrs={"key": key},
                 )
@@ -294,10 +293,6 @@ def _spaces(cells: Sequence[Cell]) -> dict[str, list[Any]]:
     return spaces
 
 
-def _distributions(spaces: Mapping[str, list[Any]]) -> dict[str, Any]:
-    return {word: CategoricalDistribution(values) for word, values in spaces.items()}
-
-
 def _in_work(stage: Stage, store: Store) -> bool:
     """Whether somebody holds the lock of a stage of this chain: locks end with their process, on every host."""
     return any(store.status(member.key) == "running" for member in stage.chain)
@@ -320,7 +315,7 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     warnings.simplefilter("default", RuntimeWarning)
     store = Store(job.runs)
     cells = {cell.stage.key: cell for cell in job.cells}
-    distributions = _distributions(_spaces(job.cells))
+    spaces = _spaces(job.cells)
     study = _open_study(job.journal, job.study)
 
     def asked_to_stop() -> bool:
@@ -335,12 +330,14 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     while not asked_to_stop():
         if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             break
-        trial = study.ask(distributions)
+        trial = study.ask()
         if not trial.user_attrs.get("queued"):  # Another worker took the last one in between.
             study.tell(trial, state=TrialState.FAIL)
             break
         trial.set_user_attr("host", socket.gethostname())
         cell = cells[trial.user_attrs["key"]]
+        for word in cell.point:
+            trial.suggest_categorical(word, spaces[word])  # the value that it was enqueued with
         host = cell.host if device is None else cell.host.model_copy(update={"device": device})
         try:
             record = store.ensure(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-RECIPE = 3
+RECIPE = 4
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
 
 Scalar = bool | int | float | str
@@ -61,13 +61,19 @@ class Stage(_Value):
     """One training to its end.
 
     A stage with an `ancillary` is a primary: the frozen ancillary student writes its pseudo-labels. A chain of K
-    student-student modules is K + 1 nested stages. A setting that has no effect on a stage is None in it (`alpha`
-    where nothing asks for a teacher, `click_size` where nothing reads clicks), so equal trainings are equal values.
-    Where and how a stage runs (device, loader processes, paths) is no part of it: see `recipes.Host`.
+    student-student modules is K + 1 nested stages. With `self_generation` the primary is no second student but the
+    ancillary itself, trained on with pseudo-labels of its own frozen copy: `reset` begins a new schedule, `unchange`
+    stays at the learning rate at which the ancillary ended (Fig. 4).
+
+    A setting that has no effect on a stage is None in it (`alpha` where nothing asks for a teacher, `click_size` where
+    nothing reads clicks), so equal trainings are equal values. `click_size` is the side of a click, or the width of a
+    scribble, in pixels. Where and how a stage runs (device, loader processes, paths) is no part of it: see
+    `recipes.Host`.
     """
 
     data: Part
     data_fingerprint: str
+    annotation: Literal["clicks", "scribbles"] | None
     click_size: Literal[1, 3, 5] | None
     click_order: Literal["geometry_first", "raster_first"] | None
 
@@ -98,6 +104,7 @@ class Stage(_Value):
 
     eval_every: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0)]
+    self_generation: Literal["none", "reset", "unchange"] = "none"
     ancillary: Stage | None = None
 
     @model_validator(mode="after")
@@ -107,12 +114,14 @@ class Stage(_Value):
             raise ValueError(f"losses must be sorted and unique, got {names}")
         if (self.alpha is None) != (self.teacher_bn is None):
             raise ValueError("alpha and teacher_bn are both given (there is a teacher) or both None")
-        if (self.click_size is None) != (self.click_order is None):
-            raise ValueError("click_size and click_order are both given (clicks are read) or both None")
+        if len({self.annotation is None, self.click_size is None, self.click_order is None}) > 1:
+            raise ValueError("annotation, click_size and click_order are all given (clicks are read) or all None")
         if self.freeze == "backbone" and self.pretrained == "none":
             raise ValueError("freeze=backbone with pretrained=none would keep a random backbone")
         if self.scale_min > self.scale_max:
             raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}")
+        if self.self_generation != "none" and (self.ancillary is None or self.ancillary.network != self.network):
+            raise ValueError(f"self_generation={self.self_generation!r}: there is no ancillary of the same network")
         if self.ancillary is not None:
             # The two students must be different networks: with one seed the primary would repeat its ancillary.
             if self.seed in {stage.seed for stage in self.ancillary.chain}:
@@ -126,6 +135,11 @@ class Stage(_Value):
         """All trainings this one needs, itself last: `(ancillary of ancillary, ..., self)`."""
         before = self.ancillary.chain if self.ancillary is not None else ()
         return (*before, self)
+
+    @property
+    def network(self) -> tuple[str, int]:
+        """What the shapes of the weights depend on, but for the classes."""
+        return self.backbone, self.output_stride
 
     @property
     def modules(self) -> int:
@@ -150,6 +164,10 @@ class Stage(_Value):
     def title(self) -> str:
         """The training in a few words, for people; stages that differ in anything else share it."""
         chain = f" K={self.modules}" if self.modules else ""
+        if self.self_generation != "none":
+            chain += f" self-generation {self.self_generation}"
+        if self.annotation == "scribbles":
+            chain += " scribbles"
         return f"{self.label}{chain} {self.data.name} {self.backbone} seed {self.replicate}"
 
     def canonical(self) -> str:

@@ -4,7 +4,7 @@ runs/<key>/stage.json       the canonical stage, written first
            metrics.jsonl    one line per epoch
            checkpoint.pt    rolling, to continue a killed training; gone when done
            student.pt       final weights (teacher.pt beside it where there is a teacher)
-           samples/*.png    a few validation images with predictions
+           samples/         predictions on a few validation images: pictures, and arrays for figures
            failure.json     why the last attempt failed
            record.json      written last, by atomic rename: its presence is the only meaning of done
 """

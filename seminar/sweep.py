@@ -7,7 +7,7 @@ enumerated in W&B's own order (names sorted, the last name fastest).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,17 @@ class Sweep:
         """Every cell of the grid as `{word: value}`, in W&B's order."""
         names = sorted(self.parameters)
         return [dict(zip(names, values)) for values in itertools.product(*(self.parameters[n] for n in names))]
+
+
+def together(parts: Sequence[Sweep]) -> Sweep:
+    """One sweep to show for several; its grid is not theirs, the cells are planned sweep by sweep."""
+    if len(parts) == 1:
+        return parts[0]
+    parameters: dict[str, tuple[Scalar, ...]] = {}
+    for part in parts:
+        for word, values in part.parameters.items():
+            parameters[word] = tuple(dict.fromkeys((*parameters.get(word, ()), *values)))
+    return Sweep("suite", ", ".join(part.name for part in parts), parameters)
 
 
 def load(path: Path) -> Sweep:

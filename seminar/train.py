@@ -19,8 +19,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -41,8 +42,8 @@ from seminar.teacher import Teacher
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SAMPLES = 6
-"""Validation images, evenly spaced, whose predictions are kept as pictures."""
+SAMPLES = 12
+"""Validation images, evenly spaced, whose predictions are kept."""
 
 
 class Watch(Protocol):
@@ -76,6 +77,8 @@ def train(
     try:
         for epoch in range(trainer.epochs_done, stage.epochs):
             line = trainer.run_epoch(epoch, watches)
+            if epoch + 1 == early_epoch(stage):
+                trainer.predictions(folder / "samples", "early")
             trainer.save(folder, line)
             for watch in watches:
                 watch.epoch(stage, line)
@@ -108,6 +111,8 @@ class Trainer:
         if stage.alpha is not None and stage.teacher_bn is not None:
             self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
+        if stage.self_generation != "none" and ancillary_folder is not None:
+            self._continue(ancillary_folder)
         self.ancillary_shares = stage.ancillary is not None and _backbone(stage) == _backbone(stage.ancillary)
         self.optimizer = torch.optim.SGD(
             networks.parameter_groups(self.student, stage.lr, stage.head_lr_factor),
@@ -134,6 +139,21 @@ class Trainer:
         net.load_state_dict(torch.load(folder / "student.pt", weights_only=True, map_location="cpu"))
         net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval().requires_grad_(False)
+
+    def _continue(self, folder: Path) -> None:
+        """Start student and teacher from where the ancillary of `folder` ended; momentum starts anew."""
+
+        def load(name: str) -> dict[str, Tensor]:
+            state: dict[str, Tensor] = torch.load(folder / name, weights_only=True, map_location=self.device)
+            return state
+
+        self.student.load_state_dict(load("student.pt"))
+        if self.teacher is not None:
+            # An ancillary without a teacher hands over its student, of which the teacher is then the plain average.
+            has_teacher = self.stage.ancillary is not None and self.stage.ancillary.has_teacher
+            self.teacher.net.load_state_dict(load("teacher.pt" if has_teacher else "student.pt"))
+            if has_teacher:
+                self.teacher.t = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
 
     def run_epoch(self, epoch: int, watches: Sequence[Watch] = ()) -> dict[str, Any]:
         """Train one epoch (0-based) and evaluate where it is due; returns the line for metrics.jsonl."""
@@ -165,7 +185,7 @@ class Trainer:
 
     def step(self, views: Mapping[str, Tensor], epoch: int, step: int) -> dict[str, Tensor]:
         """One optimiser step (0-based `step` over the whole training), then Eq. 1; returns the losses, detached."""
-        factor = poly_lr(step, self.total_steps, self.stage.poly_power, self.stage.warmup_steps)
+        factor = self.lr_factor(step)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
         total, parts = self.objective(views, epoch)
@@ -176,9 +196,16 @@ class Trainer:
             self.teacher.update(self.student)
         return {"loss": total.detach(), **{name: value.detach() for name, value in parts.items()}}
 
+    def lr_factor(self, step: int) -> float:
+        """Factor of the learning rate at `step` (0-based); `unchange` holds that of the ancillary's last step."""
+        if self.stage.self_generation == "unchange":
+            return poly_lr(self.total_steps - 1, self.total_steps, self.stage.poly_power)
+        return poly_lr(step, self.total_steps, self.stage.poly_power, self.stage.warmup_steps)
+
     def weights(self, epoch: int) -> list[tuple[Any, float]]:
-        """The loss terms and their weights in `epoch` (0-based)."""
-        return [(t, ramped(t.weight, epoch, self.stage.epochs, t.ramp)) for t in self.stage.losses]
+        """The loss terms and their weights in `epoch` (0-based); a student that is trained on is past its ramps."""
+        begun = 0 if self.stage.self_generation == "none" else self.stage.epochs
+        return [(t, ramped(t.weight, epoch + begun, self.stage.epochs, t.ramp)) for t in self.stage.losses]
 
     def objective(self, views: Mapping[str, Tensor], epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5 or 7: the weighted sum of the losses of one batch, and each loss without its weight, with its facts."""
@@ -304,7 +331,7 @@ class Trainer:
         if self.teacher is not None:
             teacher_state = self.teacher.net.state_dict()
             write_atomic(folder / "teacher.pt", lambda file: torch.save(teacher_state, file))
-        self._pictures(folder / "samples")
+        self.predictions(folder / "samples", "final")
         return {
             "seconds": round(self.seconds, 3),
             "steps": self.total_steps,
@@ -329,20 +356,38 @@ class Trainer:
         return []
 
     @torch.inference_mode()
-    def _pictures(self, folder: Path) -> None:
+    def predictions(self, folder: Path, when: Literal["early", "final"]) -> None:
+        """Write what each network says of the sample images: `when`.npz, and at the end a picture for people of each.
+
+        Arrays by number of the sample n and name: `n_image` (H, W, 3) uint8 RGB, `n_truth` (H, W) uint8, `n_clicks`
+        (k, 3) float x, y, class; `n_student`, and where there is one `n_teacher` and `n_ancillary`, (H, W) uint8.
+        """
         folder.mkdir(exist_ok=True)
+        nets: dict[str, nn.Module] = {"student": self.student}
+        if self.teacher is not None:
+            nets["teacher"] = self.teacher.net
+        if self.ancillary is not None:
+            nets["ancillary"] = self.ancillary
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
         count = min(SAMPLES, len(self.val_examples))
-        nets = [self.student] if self.teacher is None else [self.student, self.teacher.net]
+        modes = {role: net.training for role, net in nets.items()}
+        for net in nets.values():
+            net.eval()
         for number in range(count):
             example = self.val_examples[number * len(self.val_examples) // count]
             network_input = normalise(example.image[None].to(self.device).float())
-            predictions = []
-            for net in nets:
-                training = net.training
-                predictions.append(net.eval()(network_input).argmax(1)[0].cpu())
-                net.train(training)
-            picture = strip(example, predictions)
-            write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
+            said = {role: net(network_input).argmax(1)[0].to(torch.uint8).cpu() for role, net in nets.items()}
+            arrays |= {f"{number}_{role}": labels.numpy() for role, labels in said.items()}
+            arrays[f"{number}_image"] = example.image.permute(1, 2, 0).numpy()
+            arrays[f"{number}_truth"] = example.mask.numpy()
+            clicks = [(click.x, click.y, click.cls) for click in example.clicks]
+            arrays[f"{number}_clicks"] = np.array(clicks, np.float32).reshape(-1, 3)
+            if when == "final":
+                picture = strip(example, [said[role] for role in ("student", "teacher") if role in said])
+                write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
+        for role, net in nets.items():
+            net.train(modes[role])
+        write_atomic(folder / f"{when}.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
 class _Views(TorchDataset[dict[str, Tensor]]):
@@ -357,6 +402,7 @@ class _Views(TorchDataset[dict[str, Tensor]]):
             stage.augment_noise,
             stage.click_size,
             stage.click_order,
+            stage.annotation,
         )
         self.examples, self.seed, self.epoch = examples, stage.seed, epoch
         self.masks = any(needs("masks", losses[term.name]) for term in stage.losses)
@@ -397,6 +443,11 @@ def keep_freed_memory() -> None:
         mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def early_epoch(stage: Stage) -> int:
+    """The epoch after which early predictions are kept: the paper's Fig. 3 shows the tenth of 60."""
+    return max(1, round(stage.epochs / 6))
 
 
 def _backbone(stage: Stage) -> tuple[object, ...]:

@@ -153,7 +153,7 @@ def test_trials_of_dead_workers_are_handed_out_again(tmp_path: Path, losses_swee
     plan = search.make_plan(request, cells, store, 1)
     journal, name = search._prepare_study(plan, store)
     assert journal.is_absolute(), "Optuna's lock is a link to this path"
-    dead = search._open_study(journal, name).ask(search._distributions(search._spaces(cells)))
+    dead = search._open_study(journal, name).ask()
     dead.set_user_attr("host", "elsewhere")
     search._prepare_study(plan, store)
     trials = search._open_study(journal, name).trials

@@ -66,7 +66,7 @@ def test_offline_run_equals_the_record(tmp_path: Path, cell: MakeCell) -> None:
         "small_resnet",
     ):
         assert expected in text, expected
-    assert len(list(folder.rglob("*.png"))) == 6
+    assert len(list(folder.rglob("*.png"))) == 8, "one picture for each validation image of the toy profile"
 
 
 def test_a_broken_wandb_stops_nothing(tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,17 +9,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
-from seminar import crf, losses, recipes, train
+from seminar import crf, losses, networks, recipes, train
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
 from seminar.metrics import Confusion
 from seminar.recipes import Cell
+from seminar.schedules import poly_lr
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
 from seminar.train import Trainer
@@ -114,12 +116,59 @@ def test_the_record_tells_what_a_reader_needs(tmp_path: Path, cell: MakeCell) ->
     assert not (folder / "checkpoint.pt").exists()
     with Image.open(folder / "samples" / "0.png") as picture:
         assert picture.size == (4 * 128 + 3 * 4, 128)
-    assert len(list((folder / "samples").iterdir())) == 6
+    pictures = list((folder / "samples").glob("*.png"))
+    assert len(pictures) == min(train.SAMPLES, 8)
     line = Store(tmp_path).curve(chain.stage.key)[-1]
     assert {"loss_pce", "loss_crf", "loss_pcons", "loss_pseudo", "student_miou", "teacher_miou"} <= line.keys()
     total = sum(line[f"loss_{term}"] * line[f"weight_{term}"] for term in ("pce", "crf", "pcons", "pseudo"))
     assert line["loss"] == pytest.approx(total, rel=1e-4)
     assert line["student_miou"] == pytest.approx(record["metrics"]["student"]["crop"]["miou"])
+
+
+def test_predictions_are_kept_early_and_at_the_end(tmp_path: Path, cell: MakeCell) -> None:
+    asked = cell(losses="pce+pcons+pseudo", epochs=6)
+    assert train.early_epoch(asked.stage) == 1
+    run(asked, tmp_path)
+    folder = tmp_path / asked.stage.key / "samples"
+    with np.load(folder / "final.npz") as final, np.load(folder / "early.npz") as early:
+        names = {name.split("_")[1] for name in final}
+        assert names == {"image", "truth", "clicks", "student", "teacher", "ancillary"}
+        assert set(early) == set(final)
+        assert np.array_equal(final["3_ancillary"], early["3_ancillary"])
+        assert any(not np.array_equal(final[f"{n}_student"], early[f"{n}_student"]) for n in range(8))
+        example = recipes.open_data(asked.stage, asked.host).split("val")[3]
+        assert np.array_equal(final["3_image"], example.image.permute(1, 2, 0).numpy())
+        assert np.array_equal(final["3_truth"], example.mask.numpy())
+        clicks = [(click.x, click.y, click.cls) for click in example.clicks]
+        assert np.array_equal(final["3_clicks"], np.array(clicks, np.float32))
+        student = networks.build(asked.stage.backbone, 7, asked.stage.output_stride).eval()
+        student.load_state_dict(weights(tmp_path / asked.stage.key, "student.pt"))
+        with torch.inference_mode():
+            labels = student(train.normalise(example.image[None].float())).argmax(1)[0]
+        assert np.array_equal(final["3_student"], labels.numpy())
+
+
+@pytest.mark.parametrize("losses", ["pce+pcons+pseudo", "pce+pseudo"])
+@pytest.mark.parametrize("kind", ["reset", "unchange"])
+def test_self_generation_goes_on_with_the_same_student(tmp_path: Path, cell: MakeCell, kind: str, losses: str) -> None:
+    asked = cell(losses=losses, epochs=2, self_generation=kind)
+    stage = asked.stage
+    assert stage.ancillary is not None
+    assert stage.ancillary.key == cell(losses=losses, epochs=2).stage.ancillary.key, "the ancillary is shared"
+    run(dataclasses.replace(asked, stage=stage.ancillary), tmp_path)
+    folder = tmp_path / stage.ancillary.key
+    trainer = Trainer(stage, asked.host, folder)
+    assert_equal_states(weights(folder, "student.pt"), trainer.student.state_dict())
+    assert trainer.ancillary is not None
+    assert_equal_states(weights(folder, "student.pt"), trainer.ancillary.state_dict())
+    if trainer.teacher is not None:
+        assert_equal_states(weights(folder, "teacher.pt"), trainer.teacher.net.state_dict())
+        assert trainer.teacher.t == trainer.total_steps == 4
+    assert all(weight == term.weight for term, weight in trainer.weights(0)), "ramps are over"
+    last = poly_lr(3, 4, stage.poly_power)
+    expected = [last] * 4 if kind == "unchange" else [poly_lr(step, 4, stage.poly_power) for step in range(4)]
+    assert [trainer.lr_factor(step) for step in range(4)] == expected
+    assert run(asked, tmp_path)["steps"] == 4
 
 
 def test_a_row_without_consistency_has_no_teacher(tmp_path: Path, cell: MakeCell) -> None:

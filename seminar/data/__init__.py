@@ -20,6 +20,8 @@ PADDING = 254
 """Label of a pixel outside the image; it takes part in nothing."""
 
 Split = Literal["train", "val"]
+Annotation = Literal["clicks", "scribbles"]
+"""Which of the two kinds of label of an example the network learns from."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,24 @@ class Click:
 
 
 @dataclass(frozen=True)
+class Scribble:
+    """One line drawn by hand. `points`: x, y of the corners of a polyline (one corner: a dot) in the pixels of `Click`;
+    one may lie a little outside the image. `cls`: class index."""
+
+    points: tuple[tuple[float, float], ...]
+    cls: int
+
+
+@dataclass(frozen=True)
 class Example:
-    """One image: `image` (3, H, W) uint8 RGB; `mask` (H, W) uint8, classes and 255 = void; the clicks on it."""
+    """One image: `image` (3, H, W) uint8 RGB; `mask` (H, W) uint8, classes and 255 = void; what was clicked and
+    scribbled on it."""
 
     id: str
     image: Tensor
     mask: Tensor
     clicks: tuple[Click, ...]
+    scribbles: tuple[Scribble, ...] = ()
 
 
 class Dataset(Protocol):
@@ -50,7 +63,7 @@ class Dataset(Protocol):
     def __init__(self, **settings: Any) -> None: ...
 
     def fingerprint(self) -> str:
-        """A short text that changes whenever images, masks, clicks or splits change. Cheap: no decoding of images."""
+        """A short text that changes whenever images, masks, labels or splits change. Cheap: no decoding of images."""
         ...
 
     def split(self, split: Split) -> Sequence[Example]:

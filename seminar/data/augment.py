@@ -1,6 +1,6 @@
 """From an example to what the network sees: the random training view and the fixed view for evaluation.
 
-Image, mask and clicks go through the same torchvision v2 functionals. Labels are resampled by NEAREST_EXACT: like the
+Image, mask and clicks (or scribbles) go through the same torchvision v2 functionals. Labels are resampled by NEAREST_EXACT: like the
 bilinear resize of the image, and like the scaling of a point, it takes a pixel to be a square with its centre at 0.5
 (plain NEAREST is up to one source pixel off).
 """
@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import KeyPoints
 
-from seminar.data import PADDING, UNLABELLED, Click, Example
+from seminar.data import PADDING, UNLABELLED, Annotation, Example
+from seminar.data.strokes import draw_scribbles
 
 NOISE_MAX = 0.1
 """Largest standard deviation of the additive noise, as a fraction of the range of a pixel (0.1 = 25.5 of 255)."""
@@ -38,26 +39,28 @@ def draw_clicks(points: Tensor, classes: Tensor, height: int, width: int, size: 
     return labels
 
 
-def key_points(clicks: Sequence[Click], height: int, width: int) -> KeyPoints:
-    """(n, 2) float32: the centres of the clicked pixels, x before y.
+def key_points(points: Sequence[tuple[float, float]], height: int, width: int) -> KeyPoints:
+    """(n, 2) float32: the centres of the pixels that hold the n points, x before y.
 
-    Not the clicks themselves: a click at a whole number lies on the edge between two pixels, and a flip would move it
+    Not the points themselves: a click at a whole number lies on the edge between two pixels, and a flip would move it
     to the wrong one. From its centre, a clicked pixel is found again at every scale >= 1.
     """
-    centres = [(math.floor(click.x) + 0.5, math.floor(click.y) + 0.5) for click in clicks]
+    centres = [(math.floor(x) + 0.5, math.floor(y) + 0.5) for x, y in points]
     return KeyPoints(torch.tensor(centres).reshape(len(centres), 2), canvas_size=(height, width))
 
 
 class TrainView:
-    """The random training view: scale, pad, crop, flip and blur (or noise) of image, mask and clicks together.
+    """The random training view: scale, pad, crop, flip and blur (or noise) of image, mask and labels together.
 
     `crop`: side of the result in pixels. `scale_min`, `scale_max`: range of the short side in crops. `flip`: mirror
     one half of the views. `noise`: what one half of the images gets: Gaussian blur (sigma uniform in 0..1 pixels),
-    additive Gaussian noise (sigma uniform in 0..`NOISE_MAX`) or nothing. `click_size`: side of a click's square, odd,
-    or None: no `labels`. `click_order`: `geometry_first` moves the points and draws them last, `raster_first` draws
-    them on the full image and resamples that like the mask; None with `click_size` None.
+    additive Gaussian noise (sigma uniform in 0..`NOISE_MAX`) or nothing. `click_size`: side of a click's square or
+    width of a scribble, odd, or None: no `labels`. `click_order`: `geometry_first` moves the points and draws them
+    last, `raster_first` draws them on the full image and resamples that like the mask; None with `click_size` None.
+    `annotation`: what the labels are drawn from, or None: no `labels`.
 
-    All randomness comes from torch's global generator. A seed gives one geometry, whatever `noise` and `click_*` are.
+    All randomness comes from torch's global generator. A seed gives one geometry, whatever `noise`, `click_*` and
+    `annotation` are.
     """
 
     def __init__(
@@ -69,15 +72,17 @@ class TrainView:
         noise: Literal["blur", "noise", "none"],
         click_size: int | None,
         click_order: Literal["geometry_first", "raster_first"] | None,
+        annotation: Annotation | None = "clicks",
     ) -> None:
         self.crop, self.flip, self.noise = crop, flip, noise
-        self.click_size, self.click_order = click_size, click_order
+        self.click_size, self.click_order = (None, None) if annotation is None else (click_size, click_order)
+        self.scribbles = annotation == "scribbles"
         self.short_min = max(1, int(scale_min * crop))
         self.short_max = max(self.short_min, int(scale_max * crop))
 
     def __call__(self, example: Example) -> dict[str, Tensor]:
         """`image` (3, crop, crop) uint8; `masks` (crop, crop) uint8, 255 = void, 254 = padding; `inside` (crop, crop)
-        bool, False on padding; with clicks also `labels` (crop, crop) uint8, 255 = unlabelled, 254 = padding.
+        bool, False on padding; where labels are asked for also `labels` (crop, crop) uint8, 255 = unlabelled, 254 = padding.
 
         The tensors are the caller's own: no memory is shared with the example.
         """
@@ -85,8 +90,11 @@ class TrainView:
         flip = self.flip and u_flip < 0.5
         short = self.short_min + int(u_short * (self.short_max - self.short_min + 1))
         full_height, full_width = example.mask.shape
-        points = key_points(example.clicks, full_height, full_width)
-        classes = torch.tensor([click.cls for click in example.clicks])
+        if self.scribbles:
+            lines = [scribble.points for scribble in example.scribbles]
+        else:
+            lines = [((click.x, click.y),) for click in example.clicks]
+        points = key_points([point for line in lines for point in line], full_height, full_width)
 
         image = F.resize(example.image, [short], antialias=True)
         height, width = min(image.shape[-2], self.crop), min(image.shape[-1], self.crop)
@@ -102,15 +110,22 @@ class TrainView:
             padded: Tensor = F.pad(item, [0, 0, self.crop - width, self.crop - height], fill=[fill])
             return padded.contiguous()
 
+        def draw(points: Tensor, height: int, width: int, size: int) -> Tensor:
+            if self.scribbles:
+                classes = [scribble.cls for scribble in example.scribbles]
+                return draw_scribbles(points.split([len(line) for line in lines]), classes, height, width, size)[None]
+            classes = [click.cls for click in example.clicks]
+            return draw_clicks(points, torch.tensor(classes), height, width, size)[None]
+
         maps = example.mask[None]
         if self.click_size is not None and self.click_order == "raster_first":
-            maps = torch.cat((maps, draw_clicks(points, classes, full_height, full_width, self.click_size)[None]))
+            maps = torch.cat((maps, draw(points, full_height, full_width, self.click_size)))
         maps = place(F.resize(maps, [short], interpolation=InterpolationMode.NEAREST_EXACT))
         if self.click_size is not None and self.click_order == "geometry_first":
             points = place(F.resize(points, [short])).as_subclass(Tensor)
             if flip:
                 points[:, 0] += 1  # torchvision mirrors indices (W - 1 - x), these are continuous (W - x)
-            maps = torch.cat((maps, draw_clicks(points, classes, height, width, self.click_size)[None]))
+            maps = torch.cat((maps, draw(points, height, width, self.click_size)))
         maps = pad(maps, PADDING)
 
         image = pad(place(image), 0)
