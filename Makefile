@@ -17,7 +17,7 @@ OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS WORKERS RUNS OUT WANDB DRY
 WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help setup report status test lint types
+.PHONY: help setup paper report status test lint types
 
 help: ## Show this list
 	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
@@ -49,6 +49,13 @@ ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print 
 
 sweep-%: ablation-% ## The same, by its other name
 	@true
+
+paper: $(READY) ## Everything: all sweeps in one plan, then every table and figure (index.html)
+	@status=0; \
+	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(PLAN_ONLY),--dry-run) \
+	  || status=$$?; \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
+	exit $$status
 
 report: $(READY) ## Rebuild tables and figures from the records; trains nothing
 	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT))

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import exhibits, report
+from analysis import exhibits, page, report
 from seminar.spec import InputError
+from seminar.store import write_atomic
 from seminar.sweep import parse_words
 
 _EXAMPLES = """\
@@ -25,7 +26,7 @@ trains it. Nothing is ever trained here."""
 
 
 def _parser() -> argparse.ArgumentParser:
-    names = ", ".join(f"{entry.name} ({', '.join(entry.sweep_files)})" for entry in exhibits.EXHIBITS.values())
+    names = ", ".join(f"{entry.name} ({', '.join(entry.sweep_files)})" for entry in exhibits.registered().values())
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
         description=f"Rebuild tables and figures from the records of finished trainings. Exhibits: {names}.",
@@ -49,17 +50,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _page(reports: Sequence[report.Report], asked: Sequence[exhibits.Asked], folder: Path) -> Path:
+    """Write the one page of all reports; returns its path."""
+    path = folder / "index.html"
+    text = page.page(
+        f"Seminar Learning on {', '.join(reports[0].profiles)}", reports, exhibits.overview(reports, asked)
+    )
+    write_atomic(path, lambda file: file.write(text.encode()))
+    return path
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what was asked for; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     try:
         words = parse_words([item for item in options.what if "=" in item], options.seeds)
+        everything = all("=" in item for item in options.what)
         chosen = exhibits.find([item for item in options.what if "=" not in item])
-        reports = [exhibits.build(entry, words, options.runs) for entry in chosen]
+        reports, asked = exhibits.build_all(chosen, words, options.runs)
         lines: list[str] = []
         for built in reports:
             written = report.write(built, options.out or exhibits.folder(built, words))
             lines += [report.summary(built), *(f"wrote {path}" for path in written), ""]
+        if everything:
+            for entry in exhibits.registered().values():
+                if absent := exhibits.absent(entry):
+                    lines.append(
+                        f"left out: {entry.title} ({', '.join(f'sweeps/{file} is not there' for file in absent)})"
+                    )
+            lines.append(f"wrote {_page(reports, asked, options.out or exhibits.folder(reports[0], words))}")
     except (InputError, OSError) as error:
         print(f"analysis: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,19 +1,25 @@
 """What is reported: one decorated entry per exhibit. A sweep file without an entry gets a plain table.
 
-To add a table or figure, write a function below that takes an `Asked` per sweep file and returns a `Report`.
+To add a table or figure, write an entry in a module of `analysis.entries` (every module there is read): a function
+that takes an `Asked` per sweep file and returns a `Report`, or an entry of `analysis.entries.studies`, which needs no
+function.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import pkgutil
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import figures, frame, paper, summary, tables
+from analysis import entries, frame, paper, summary, tables
+from analysis.page import Section
 from analysis.report import Report
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
@@ -109,24 +115,48 @@ def exhibit(name: str, title: str, *sweep_files: str) -> Callable[[Build], Build
     return register
 
 
+@functools.cache
+def registered() -> Mapping[str, Exhibit]:
+    """Every exhibit by name, in the order of the paper."""
+    for module in pkgutil.iter_modules(entries.__path__):
+        importlib.import_module(f"{entries.__name__}.{module.name}")
+    kinds = ("Table", "Fig", "Supplement")
+
+    def place(entry: Exhibit) -> tuple[int, str]:
+        return next((n for n, kind in enumerate(kinds) if entry.title.startswith(kind)), len(kinds)), entry.name
+
+    return {entry.name: entry for entry in sorted(EXHIBITS.values(), key=place)}
+
+
 def find(names: Sequence[str]) -> list[Exhibit]:
-    """The exhibits of these names or sweep files. None named: all, and a plain table for every other sweep file."""
+    """The exhibits of these names or sweep files.
+
+    None named: all whose sweep files are there, and a plain table for every other sweep file.
+    """
     if not names:
         others = sorted(SWEEPS.glob("*.yaml"))
-        used = {file for entry in EXHIBITS.values() for file in entry.sweep_files}
-        return [*EXHIBITS.values(), *(_plain(path) for path in others if path.name not in used)]
+        used = {file for entry in registered().values() for file in entry.sweep_files}
+        there = [entry for entry in registered().values() if not absent(entry)]
+        return [*there, *(_plain(path) for path in others if path.name not in used)]
     found = [entry for name in names for entry in _named(name)]
     return list({entry.name: entry for entry in found}.values())
 
 
+def absent(entry: Exhibit) -> list[str]:
+    """The sweep files of an exhibit that are not there."""
+    return [file for file in entry.sweep_files if not (SWEEPS / file).exists()]
+
+
 def _named(name: str) -> list[Exhibit]:
-    if name in EXHIBITS:
-        return [EXHIBITS[name]]
+    if name in registered():
+        return [registered()[name]]
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"exhibit {name!r}: choose from {', '.join(sorted(EXHIBITS))}, or give a sweep file (.yaml)")
+        raise InputError(
+            f"exhibit {name!r}: choose from {', '.join(sorted(registered()))}, or give a sweep file (.yaml)"
+        )
     if path.parent.resolve() == SWEEPS.resolve():
-        known = [entry for entry in EXHIBITS.values() if path.name in entry.sweep_files]
+        known = [entry for entry in registered().values() if path.name in entry.sweep_files]
         if known:
             return known
     return [_plain(path)]
@@ -138,15 +168,69 @@ def _plain(path: Path) -> Exhibit:
 
 def build(entry: Exhibit, words: Words, runs: Path) -> Report:
     """Plan the exhibit's cells, look up their records, build the report. Raises `InputError`."""
+    return build_all([entry], words, runs)[0][0]
+
+
+def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> tuple[list[Report], list[Asked]]:
+    """The reports of several exhibits, and what they asked for, each sweep file once."""
     # Planning imports the parts and with them torch; only what plans pays for that.
     from seminar import recipes, store
 
-    asked: list[Asked] = []
-    for file in entry.sweep_files:
-        path = SWEEPS / file
-        sweep = sweeps.load(path)
-        asked.append(Asked(path, sweep, words, recipes.cells(sweep, words), store.Store(runs), runs))
-    return entry.build(*asked)
+    source = frame.Once(store.Store(runs))
+    asked: dict[str, Asked] = {}
+    for file in (file for entry in chosen for file in entry.sweep_files):
+        if file not in asked:
+            path = SWEEPS / file
+            sweep = sweeps.load(path)
+            asked[file] = Asked(path, sweep, words, recipes.cells(sweep, words), source, runs)
+    reports = [entry.build(*(asked[file] for file in entry.sweep_files)) for entry in chosen]
+    return reports, list(asked.values())
+
+
+def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]:
+    """What stands above all reports on the page: findings, the plan and its cost, where the numbers come from."""
+    findings: list[tuple[Value, ...]] = []
+    for report in reports:
+        findings += [(report.title.partition(":")[0], *row) for table in report.claims for row in table.rows]
+    notes = tuple(dict.fromkeys(note for report in reports for table in report.claims for note in table.notes))
+    columns = [Column("exhibit", right=False), *next((r.claims[0].columns for r in reports if r.claims), ())]
+    said = (Table("What the paper says, and whether it holds here", tuple(columns), tuple(findings), notes),)
+    plan: list[tuple[Value, ...]] = []
+    every = [cell for one in asked for cell in one.cells]
+    for one in (*asked, None):
+        cells = every if one is None else one.cells
+        paid = frame.trainings(one.source if one else asked[0].source, cells)
+        done = paid[paid["status"] == "done"]
+        separate = sum(len(stage.chain) for stage in {cell.stage for cell in cells})
+        name = "together" if one is None else f"`{one.path.name}`"
+        plan.append((name, len(cells), len(paid), separate, len(done), float(done["seconds"].sum()) / 60))
+    heads = ("sweep", "cells", "trainings", "without sharing", "done", "minutes of training")
+    shared = Table(
+        "What was asked for and what it cost",
+        tuple(Column(head, right=bool(place)) for place, head in enumerate(heads)),
+        tuple(plan),
+        (
+            "trainings: distinct ones; together: over all files, so that what several ask for counts once. without "
+            "sharing: if the chain of every distinct cell were trained by itself.",
+        ),
+    )
+    paid = frame.trainings(asked[0].source, every)
+    done = paid[paid["status"] == "done"]
+    lines = []
+    for name, column in (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu")):
+        counts = done[column].value_counts(sort=False)
+        told = ", ".join(f"{tables.quoted(str(value))} ({count})" for value, count in sorted(counts.items()) if value)
+        lines.append(f"{name} (trainings): {told or 'nothing trained yet'}.")
+    data = sorted({f"{cell.stage.data.name}: {cell.stage.data_fingerprint}" for cell in every})
+    lines += [f"Data {tables.quoted(text)}." for text in data]
+    lines.append(
+        "Every training has a key; `stage.json` in its folder says what it is. The tables of each exhibit list them."
+    )
+    return [
+        *([Section("Findings", (), said)] if findings else []),
+        Section("Plan and cost", (), (shared,)),
+        Section("Provenance", tuple(lines)),
+    ]
 
 
 # -- parts that exhibits share -------------------------------------------------------------------------------------
@@ -239,6 +323,42 @@ def _or_none(value: float) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
+@dataclass(frozen=True)
+class Claimed:
+    """A claim of the paper, what was measured, and the paper's own gain by network (None: not printed)."""
+
+    text: str
+    change: summary.Estimate
+    verdict: summary.Verdict
+    paper: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def claims_table(title: str, lines: Sequence[Claimed], margin: float | None = None) -> Table:
+    """Claims with their verdicts; all such tables have the same columns. `margin`: within it nothing changes."""
+    body: list[tuple[Value, ...]] = []
+    for line in lines:
+        printed = ", ".join(
+            f"{network} {tables.fixed(gain, 2, sign=True)}" for network, gain in line.paper.items() if gain is not None
+        )
+        change = line.change
+        body.append((line.text, tables.difference(change, 2), change.n, line.verdict, printed or None))
+    columns = (
+        Column("claim", right=False),
+        Column("mIoU gained"),
+        Column("seeds"),
+        Column("verdict", right=False),
+        Column("paper", right=False),
+    )
+    notes = ["holds: the whole 95 % interval of the paired difference is above 0; reversed: below 0; else cannot tell."]
+    if margin is not None:
+        notes.append(
+            f"Where nothing is said to change, holds: the interval lies within {margin:g} point(s) of 0 on both sides; "
+            "reversed: wholly beyond that; else cannot tell."
+        )
+    notes.append("The paper has one run per number, so its differences have no interval.")
+    return Table(title, columns, tuple(body), tuple(notes))
+
+
 def runs_table(parts: Mapping[str, Sequence[Row]]) -> Table:
     """The appendix: every cell with the first 8 digits of its key (the folder `runs/<key>`)."""
     body: list[tuple[Value, ...]] = []
@@ -276,247 +396,22 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("_.")
 
 
-# -- Table 3 -------------------------------------------------------------------------------------------------------
-
-STEPS = (
-    ("CRF added to pCE", "pce", "pce+crf"),
-    ("pCons added to pCE", "pce", "pce+pcons"),
-    ("CRF added to pCE + pCons", "pce+pcons", "pce+crf+pcons"),
-    ("pseudo added to pCE + CRF + pCons", "pce+crf+pcons", "pce+crf+pcons+pseudo"),
-)
-"""The steps that the paper argues with: what is added, the row without it, the row with it."""
-
-ORDER = (("pce", "pce+crf+pcons"), ("pce+crf+pcons", "ce"))
-"""pCE < pCE + CRF + pCons < full supervision."""
-
-_UNCHANGED = HOST_WORDS | {"profile", "seed", "backbone", "losses"}
-
-
-@exhibit("table3", "Table 3: the contribution of each loss term", "losses.yaml")
-def table3(asked: Asked) -> Report:
-    """Loss combinations: scores, what each step brings, and what of it is background calibration."""
-    printed = paper.table("table3")
-    parts: dict[str, list[Row]] = {}
-    main: list[Table] = []
-    more: list[Table] = []
-    missing: list[str] = []
-    drawn: dict[str, Mapping[str, bytes]] = {}
-    data: list[Table] = []
-    by_group = groups(asked.cells, "losses")
-    for name, cells in by_group.items():
-        rows = summary.rows(frame.frame(asked.source, cells))
-        parts[name] = rows
-        reason = not_comparable(cells, printed)
-        network = printed.network(cells[0].stage.backbone)
-        main.append(_table3_main(name, rows, printed, reason))
-        more += [_steps(name, rows, printed), _order(name, rows), _calibration(name, rows)]
-        missing += gaps(name, rows, asked.command)[:-1]
-        stem = "table3" if len(by_group) == 1 else f"table3_{slug(name)}"
-        drawn[stem] = figures.table3(
-            rows,
-            frame.curves(asked.source, cells),
-            f"Table 3: loss terms ({name})",
-            {row.label: _loss_name(row.label) for row in rows},
-            {} if reason or network is None else {k: v for k, v in printed.miou[network].items() if v is not None},
-        )
-        data.append(_table3_data(name, cells, rows, printed, comparable=not reason))
-    return Report(
-        name="table3",
-        title=EXHIBITS["table3"].title,
-        profiles=asked.profiles,
-        header=header(asked),
-        main=tuple(main),
-        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
-        more=tuple(more),
-        appendix=(runs_table(parts),),
-        data={
-            "table3": Table("table3", data[0].columns, tuple(row for table in data for row in table.rows)),
-            "table3_runs": runs_data(frame.frame(asked.source, asked.cells)),
-        },
-        figures=drawn,
-    )
-
-
-def not_comparable(cells: Sequence[frame.Cell], printed: paper.PaperTable) -> str | None:
-    """Why the paper's numbers cannot be set against these cells; None if they can."""
+def not_comparable(
+    cells: Sequence[frame.Cell], printed: paper.PaperTable, varied: Collection[str] = ("losses",)
+) -> str | None:
+    """Why the paper's numbers cannot be set against these cells, whose rows differ in `varied`; None if they can."""
     chosen, backbone = profile(cells[0].point), cells[0].stage.backbone
     if chosen != printed.profile:
         return f"profile {chosen} has other data, another network or input size ({backbone}) and another budget"
     if printed.network(backbone) is None:
         return f"the paper does not use the network {backbone}"
-    changed = sorted({word for cell in cells for word in cell.point} - _UNCHANGED)
+    changed = sorted(
+        {word for cell in cells for word in cell.point} - HOST_WORDS - {"profile", "seed", "backbone", *varied}
+    )
     return f"changed here: {', '.join(changed)}" if changed else None
 
 
-def _loss_name(label: str) -> str:
-    return "ce (full)" if label == "ce" else label
-
-
-def _paper_pair(printed: paper.PaperTable, label: str) -> str:
-    return " / ".join(tables.fixed(printed.value(network, label)) for network in printed.miou)
-
-
-def _table3_main(name: str, rows: Sequence[Row], printed: paper.PaperTable, reason: str | None) -> Table:
-    body: list[tuple[Value, ...]] = []
-    for index, row in enumerate(rows):
-        step = summary.minus(row, rows[index - 1]) if index else summary.Estimate(0)
-        recalls = [tables.fixed(row.over_seeds(f"{kind}_recall").mean, 0) for kind in ("background", "foreground")]
-        body.append(
-            (
-                _loss_name(row.label),
-                tables.mean_and_std(row.over_seeds()),
-                tables.difference(step),
-                _paper_pair(printed, row.label),
-                "/".join(recalls),
-                row.over_seeds("miou_bias").mean,
-                row.over_seeds("teacher_miou").mean,
-                row.status,
-            )
-        )
-    titles = " / ".join(printed.titles.values())
-    compare = "one run each on VOC 2012 val, 513 px"
-    if reason:
-        compare += f"; it cannot be compared with the numbers here: {reason}"
-    notes = (
-        f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`.",
-        f"to row above: mean difference over the seeds that both rows have. {INTERVAL_NOTE}",
-        f"paper: {titles}, {compare}. {' '.join(printed.conflicts)}".strip(),
-        "bg/fg: recall of the background, and mean recall of the foreground classes, in %.",
-        BIAS_NOTE,
-        f"teacher: its mIoU, {tables.DASH} in a row that trains without one. Elsewhere {tables.DASH}: not there yet.",
-    )
-    columns = (
-        Column("losses", right=False),
-        Column("mIoU (n)"),
-        Column("to row above"),
-        Column("paper"),
-        Column("bg/fg"),
-        Column("+bias"),
-        Column("teacher"),
-        Column("status", right=False),
-    )
-    return Table(f"Loss terms ({name})", columns, tuple(body), notes)
-
-
-def _by_label(rows: Sequence[Row]) -> dict[str, Row]:
-    return {row.label: row for row in rows}
-
-
-def _steps(name: str, rows: Sequence[Row], printed: paper.PaperTable) -> Table:
-    found = _by_label(rows)
-    body: list[tuple[Value, ...]] = []
-    for step, without, with_ in STEPS:
-        change = summary.Estimate(0)
-        if without in found and with_ in found:
-            change = summary.minus(found[with_], found[without])
-        papers = []
-        for network in printed.miou:
-            lower, upper = printed.value(network, without), printed.value(network, with_)
-            papers.append(None if lower is None or upper is None else upper - lower)
-        shown = [tables.fixed(value, 2, sign=True) for value in papers]
-        body.append((step, tables.difference(change, 2), change.n, summary.verdict(change), *shown))
-    columns = (
-        Column("step", right=False),
-        Column("mIoU gained"),
-        Column("seeds"),
-        Column("the gain", right=False),
-        *(Column(f"paper {title}") for title in printed.titles.values()),
-    )
-    notes = (
-        "holds: the whole 95 % interval of the paired difference is above 0; reversed: below 0; else cannot tell.",
-        "The paper has one run per number, so its differences have no interval.",
-    )
-    return Table(f"The paper's steps ({name})", columns, tuple(body), notes)
-
-
-def _order(name: str, rows: Sequence[Row]) -> Table:
-    found = _by_label(rows)
-    body: list[tuple[Value, ...]] = []
-    for lower, upper in ORDER:
-        low, high = (found[label].over_seeds() if label in found else summary.Estimate(0) for label in (lower, upper))
-        shown = [f"{tables.fixed(e.low)} to {tables.fixed(e.high)}" if e.low is not None else None for e in (low, high)]
-        body.append((f"{_loss_name(lower)} below {_loss_name(upper)}", *shown, summary.below(low, high)))
-    columns = (
-        Column("claim", right=False),
-        Column("95 % of the lower"),
-        Column("95 % of the upper"),
-        Column("intervals apart", right=False),
-    )
-    notes = (
-        "yes: the interval of the lower row's mean ends before that of the upper begins. no: they overlap or the "
-        "order is the other one. cannot tell: fewer than 2 seeds.",
-    )
-    return Table(f"Ordering ({name})", columns, tuple(body), notes)
-
-
-def _calibration(name: str, rows: Sequence[Row]) -> Table:
-    metrics = ("background_recall", "foreground_recall", "student_miou", "miou_bias", "background_bias")
-    body: list[tuple[Value, ...]] = []
-    for row in rows:
-        values = [row.over_seeds(metric).mean for metric in metrics]
-        gained = None if values[2] is None or values[3] is None else values[3] - values[2]
-        apart = summary.paired(row.by_seed("teacher_miou"), row.by_seed())
-        teacher = tables.mean_and_std(row.over_seeds("teacher_miou"))
-        best = row.over_seeds("best_student_miou").mean
-        shown = tables.difference(apart, 2)
-        body.append((_loss_name(row.label), *values[:4], gained, values[4], teacher, shown, best))
-    columns = (
-        Column("losses", right=False),
-        Column("background recall"),
-        Column("foreground recall"),
-        Column("mIoU"),
-        Column("+bias"),
-        Column("gained by it"),
-        Column("the bias", 2),
-        Column("teacher mIoU (n)"),
-        Column("teacher - student"),
-        Column("best epoch"),
-    )
-    notes = (
-        "In %, means over seeds.",
-        BIAS_NOTE,
-        "best epoch: student mIoU of the epoch that is best on the validation set; that choice flatters it.",
-    )
-    return Table(f"Calibration and teacher ({name})", columns, tuple(body), notes)
-
-
-def _table3_data(
-    name: str, cells: Sequence[frame.Cell], rows: Sequence[Row], printed: paper.PaperTable, comparable: bool
-) -> Table:
-    """One plain row per table row. `difference` is against the row above (`difference_to`)."""
-    body: list[dict[str, Value]] = []
-    for index, row in enumerate(rows):
-        step = summary.minus(row, rows[index - 1]) if index else summary.Estimate(0)
-        body.append(
-            {
-                "group": name,
-                "profile": profile(cells[0].point),
-                "backbone": cells[0].stage.backbone,
-                "losses": row.label,
-                **_estimate_columns("miou", row.over_seeds()),
-                "difference_to": rows[index - 1].label if index else None,
-                **_estimate_columns("difference", step),
-                **{f"paper_{network}": printed.value(network, row.label) for network in printed.miou},
-                "paper_comparable": str(comparable).lower(),
-                **{
-                    metric: row.over_seeds(metric).mean
-                    for metric in (
-                        "background_recall",
-                        "foreground_recall",
-                        "miou_bias",
-                        "background_bias",
-                        "teacher_miou",
-                        "best_student_miou",
-                    )
-                },
-                **{status: row.count(status) for status in ("done", "running", "stopped", "failed", "missing")},
-                "status": row.status,
-            }
-        )
-    return Table("table3", tuple(map(Column, body[0])), tuple(tuple(row.values()) for row in body))
-
-
-def _estimate_columns(name: str, value: summary.Estimate) -> dict[str, Value]:
+def estimate_columns(name: str, value: summary.Estimate) -> dict[str, Value]:
     parts: dict[str, Value] = {"mean": value.mean, "std": value.std, "low": value.low, "high": value.high}
     return {f"{name}_n": value.n, **{f"{name}_{part}": number for part, number in parts.items()}}
 
@@ -538,11 +433,11 @@ def plain(asked: Asked) -> Report:
         words = tuple(_text(first[row.label][w]) if w in first[row.label] else None for w in varied)
         score, teacher = row.over_seeds(), row.over_seeds("teacher_miou")
         body.append((*words, score.n, score.mean, score.std, teacher.mean, row.status))
-        numbers.append((*words, *_estimate_columns("miou", score).values(), teacher.mean, row.status))
+        numbers.append((*words, *estimate_columns("miou", score).values(), teacher.mean, row.status))
     heads = [Column(word, right=False) for word in varied]
     columns = (*heads, Column("n"), Column("mIoU (%)"), Column("std"), Column("teacher"), Column("status", right=False))
     name, title = asked.sweep.name, asked.sweep.description or asked.sweep.name
-    plain_heads = (*heads, *map(Column, _estimate_columns("miou", summary.Estimate(0))), Column("teacher_miou"))
+    plain_heads = (*heads, *map(Column, estimate_columns("miou", summary.Estimate(0))), Column("teacher_miou"))
     notes = (f"Student, last epoch, protocol `{frame.PROTOCOL}`: mean and sample standard deviation over n seeds.",)
     stem = slug(asked.path.stem)
     return Report(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.summary import Row
+from analysis.summary import Estimate, Row
+from seminar.spec import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 DPI = 160
 
@@ -62,8 +65,123 @@ def table3(
         return _files(figure)
 
 
+def dots(rows: Sequence[Row], title: str) -> dict[str, bytes]:
+    """Scores of rows that are no points on an axis."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(6.4, 1.3 + 0.36 * max(len(rows), 3)), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _scores(figure.subplots(), rows, {}, {})
+        return _files(figure)
+
+
+def points(
+    rows: Sequence[Row],
+    places: Mapping[str, tuple[str, str]],
+    title: str,
+    axis: str,
+    own: Collection[str] = (),
+) -> dict[str, bytes]:
+    """Scores along an axis, one line for each first part of `places[row label]` (line, place on the axis).
+
+    The places are evenly spaced in the order of the rows. Bars are 95 % intervals of the mean, small marks the seeds.
+    With one line, its ancillary and its teacher are drawn beside it where they have scores. `own`: the rows with the
+    profile's own value, marked on the axis.
+    """
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    ticks = list(dict.fromkeys(places[row.label][1] for row in rows))
+    lines = list(dict.fromkeys(places[row.label][0] for row in rows))
+    series = [(line, "student_miou") for line in lines]
+    if len(lines) == 1:
+        series += [("ancillary", "ancillary_miou"), ("teacher", "teacher_miou")]
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes = figure.subplots()
+        for number, (name, metric) in enumerate(series):
+            chosen = [row for row in rows if len(lines) == 1 or places[row.label][0] == name]
+            shift = 0.08 * (number - (len(series) - 1) / 2)
+            found = [(ticks.index(places[r.label][1]) + shift, r.over_seeds(metric), r.by_seed(metric)) for r in chosen]
+            known = [(x, value, seeds) for x, value, seeds in found if value.mean is not None]
+            if not known:
+                continue
+            look = {"color": colour(number), "zorder": 3}
+            xs = [x for x, _, _ in known]
+            marker = _MARKERS[number % len(_MARKERS)]
+            means = [value.mean for _, value, _ in known]
+            axes.plot(xs, means, marker=marker, ms=5, lw=1.4, label=name, **look)  # type: ignore[arg-type]
+            for x, value, by_seed in known:
+                if value.low is not None and value.high is not None:
+                    axes.plot([x, x], [value.low, value.high], lw=1.4, **look)  # type: ignore[arg-type]
+                scores = [score for score in by_seed.values() if score == score]
+                axes.scatter([x] * len(scores), scores, s=9, color=colour(number), alpha=0.45, linewidths=0, zorder=2)
+        mine = {places[row.label][1] for row in rows if row.label in own}
+        axes.set_xticks(range(len(ticks)), [f"{tick}\n(profile)" if tick in mine else tick for tick in ticks])
+        axes.set_xlabel(axis)
+        axes.set_ylabel("mIoU (%)")
+        axes.grid(axis="y", color="0.9", lw=0.7)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            _nothing(axes)
+        axes.set_title(f"Mean, 95 % interval of the mean, and each seed ({_counted(rows)})")
+        return _files(figure)
+
+
+def two_budgets(rows: Sequence[Row], curves: pd.DataFrame, before: pd.DataFrame, title: str) -> dict[str, bytes]:
+    """Validation mIoU over the ancillary's training and then that of each row, which goes on from it (Fig. 4)."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(7.6, 3.8), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes = figure.subplots()
+        shown = [("ancillary", before, before[before["status"] == "done"]["key"], 0)]
+        half = int(before["epoch"].max()) if len(before) else 0
+        shown += [(row.label, curves, row.runs.loc[row.runs["status"] == "done", "key"], half) for row in rows]
+        for index, (name, data, keys, begun) in enumerate(shown):
+            part = data[data["key"].isin(keys)].drop_duplicates(["key", "epoch"]).dropna(subset=["student_miou"])
+            if not len(part):
+                continue
+            over = part.groupby("epoch")["student_miou"].agg(["mean", "min", "max"])
+            marker = _MARKERS[index % len(_MARKERS)]
+            axes.plot(over.index + begun, over["mean"], color=colour(index), lw=1.4, marker=marker, ms=4, label=name)
+            axes.fill_between(over.index + begun, over["min"], over["max"], color=colour(index), alpha=0.13, lw=0)
+        if half:
+            axes.axvline(half, color="0.5", lw=0.8, ls=(0, (2, 2)))
+        axes.set_xlabel("epoch (the ancillary's first, then each row's own)")
+        axes.set_ylabel("mIoU (%)")
+        axes.set_title("Validation mIoU of the student: mean, band from lowest to highest seed")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="0.9", lw=0.7)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            _nothing(axes)
+        return _files(figure)
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """How many seeds the means are over: `3 seeds`, `2 to 4 seeds`."""
+    numbers = [row.over_seeds().n for row in rows]
+    least, most = min(numbers), max(numbers)
+    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+
+
+def _nothing(axes: Axes) -> None:
+    axes.annotate(
+        "no finished run yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.55", style="italic"
+    )
+
+
 def _scores(axes: Axes, rows: Sequence[Row], names: Mapping[str, str], paper: Mapping[str, float]) -> None:
-    axes.set_title("Seeds, mean and 95 % interval of the mean")
+    axes.set_title(f"Seeds, mean and 95 % interval of the mean ({_counted(rows)})")
     for index, row in enumerate(rows):
         value = row.over_seeds()
         if value.mean is None:
@@ -158,9 +276,7 @@ def _training(axes: Axes, rows: Sequence[Row], curves: pd.DataFrame, names: Mapp
     axes.set_ylabel("mIoU (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not drawn:
-        axes.annotate(
-            "no finished run yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color="0.55", style="italic"
-        )
+        _nothing(axes)
         axes.set(xlim=(0, 1), ylim=(0, 100), xticks=[])
         return
     teacher = bool(curves["teacher_miou"].notna().any())
@@ -181,3 +297,119 @@ def _files(figure: Figure) -> dict[str, bytes]:
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
         files[kind] = buffer.getvalue()
     return files
+
+
+def cost(marks: Mapping[str, Sequence[tuple[str, float, Estimate]]], title: str) -> dict[str, bytes]:
+    """Scores against seconds of annotation per image: series -> (name, seconds, score)."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes = figure.subplots()
+        for index, (series, found) in enumerate(marks.items()):
+            for place, (name, seconds, value) in enumerate(found):
+                if value.mean is None:
+                    continue
+                if value.low is not None and value.high is not None:
+                    axes.plot([seconds, seconds], [value.low, value.high], color=colour(index), lw=1.4)
+                label = series if place == 0 else None
+                marker = _MARKERS[index % len(_MARKERS)]
+                axes.scatter([seconds], [value.mean], s=36, color=colour(index), marker=marker, label=label, zorder=3)
+                axes.annotate(name, (seconds, value.mean), xytext=(5, 5), textcoords="offset points", fontsize=7.5)
+        axes.set_xlabel("annotation time (seconds per image, as the paper gives it)")
+        axes.set_ylabel("mIoU (%)")
+        axes.margins(x=0.2, y=0.15)
+        axes.grid(color="0.9", lw=0.7)
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        return _files(figure)
+
+
+Panels = Sequence[tuple[str, "NDArray[np.generic]"]]
+
+
+def gallery(rows: Sequence[tuple[str, Panels, NDArray[np.generic]]], title: str) -> dict[str, bytes]:
+    """Rows of pictures: (name of the row, titled panels, clicks (k, 3) as x, y, class for the first panel).
+
+    A panel is an image (H, W, 3) uint8 or labels (H, W) uint8 in the colours of PASCAL VOC.
+    """
+    import numpy as np
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    from seminar.data.pictures import palette
+
+    colours = np.array(palette(), np.uint8)
+    with style.context(["default", _STYLE]):
+        columns = max((len(panels) for _, panels, _ in rows), default=1)
+        figure = Figure(figsize=(1.25 * columns + 0.5, 1.55 * max(len(rows), 1) + 0.6), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        grid = figure.subplots(max(len(rows), 1), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for line, (name, panels, clicks) in zip(grid, rows):
+            for axes, (head, picture) in zip(line, panels):
+                axes.imshow(picture if picture.ndim == 3 else colours[picture.astype(np.intp)], interpolation="nearest")
+                axes.set_title(head, fontsize=6.5, loc="center")
+            line[0].text(
+                -0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8
+            )
+            look = {"s": 14, "edgecolors": "white", "linewidths": 0.6}
+            line[0].scatter(clicks[:, 0], clicks[:, 1], c=colours[clicks[:, 2].astype(np.intp)] / 255, **look)
+        return _files(figure)
+
+
+def pipeline(stage: Stage, title: str) -> dict[str, bytes]:
+    """The chain of trainings of `stage` as boxes and arrows: what each student learns from, and by which loss."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(8.4, 1.0 + 2.5 * len(stage.chain)), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set(xlim=(0, 10), ylim=(-2.5 * len(stage.chain) + 0.2, 0.5))
+
+        def box(x: float, y: float, text: str, fill: str) -> None:
+            shape = FancyBboxPatch((x - 1.1, y - 0.33), 2.2, 0.66, boxstyle="round,pad=0.06", fc=fill, ec="0.25", lw=1)
+            axes.add_patch(shape)
+            axes.text(x, y, text, ha="center", va="center", fontsize=8)
+
+        def arrow(start: tuple[float, float], end: tuple[float, float], text: str, index: int, dashed: bool) -> None:
+            look = {"arrowstyle": "-|>", "color": colour(index), "lw": 1.5, "ls": "--" if dashed else "-"}
+            axes.annotate("", xy=end, xytext=start, arrowprops=look)
+            middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+            axes.text(*middle, text, ha="center", va="center", fontsize=7.5, color="0.1", bbox=_LABEL)
+
+        for number, member in enumerate(stage.chain):
+            top = -2.5 * number
+            role = "primary" if number == len(stage.chain) - 1 else "ancillary"
+            weights = {term.name: term.weight for term in member.losses}
+            box(1.3, top, "images", "#F2F2F2")
+            if member.annotation:
+                box(1.3, top - 1.2, f"{member.annotation}, {member.click_size} px", "#F2F2F2")
+            box(5, top - 0.6, f"{role} student\n{member.backbone}, seed {member.seed}", "#DCEBF7")
+            plain = [f"{name} ({weights[name]:g})" for name in ("crf",) if name in weights]
+            arrow((2.5, top), (3.8, top - 0.45), ", ".join(plain) or "input", 3, dashed=False)
+            labelled = [f"{name} ({weights[name]:g})" for name in ("pce", "ce") if name in weights]
+            if member.annotation:
+                arrow((2.5, top - 1.2), (3.8, top - 0.75), ", ".join(labelled), 4, dashed=False)
+            if member.alpha is not None:
+                box(8.7, top - 0.6, f"{role} teacher\nEMA, alpha {member.alpha:g}", "#FBE9D0")
+                arrow((6.2, top - 0.42), (7.5, top - 0.42), "weights", 0, dashed=True)
+                arrow((7.5, top - 0.8), (6.2, top - 0.8), f"pcons ({weights.get('pcons', 0):g})", 5, dashed=False)
+            if number:
+                arrow(
+                    (5, top + 1.5),
+                    (5, top - 0.2),
+                    f"pseudo ({weights.get('pseudo', 0):g}): its arg-max, frozen",
+                    6,
+                    False,
+                )
+        return _files(figure)
+
+
+_LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -41,6 +42,16 @@ class Source(Protocol):
     def status(self, key: str) -> str: ...
 
 
+class Once:
+    """A source that is asked each question once: many exhibits look at the same records."""
+
+    def __init__(self, source: Source) -> None:
+        self.record = functools.cache(source.record)
+        self.failure = functools.cache(source.failure)
+        self.curve = functools.cache(source.curve)
+        self.status = functools.cache(source.status)
+
+
 def frame(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd.DataFrame:
     """One row per cell, also for the cells that have no record yet. A missing number is NaN, never 0.
 
@@ -59,6 +70,12 @@ class _Training:
     point: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+def ancillaries(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells' ancillaries as cells of their own, each once."""
+    stages = {cell.stage.ancillary.key: cell.stage.ancillary for cell in cells if cell.stage.ancillary is not None}
+    return [_Training(stage) for stage in stages.values()]
+
+
 def trainings(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd.DataFrame:
     """One row per distinct training behind the cells, their ancillaries included: what was paid for."""
     stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
@@ -67,7 +84,7 @@ def trainings(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -
 
 def _columns(cells: Sequence[Cell]) -> list[str]:
     words = sorted({word for cell in cells for word in cell.point})
-    scores = ["student_miou", "teacher_miou", *_SCORES[1:]]
+    scores = ["student_miou", "teacher_miou", "ancillary_miou", *_SCORES[1:]]
     scores += [f"best_{network}_{what}" for network in ("student", "teacher") for what in ("miou", "epoch")]
     stage = ["seed", "modules", "has_teacher"]
     return [*_TEXT[:5], *stage, *scores, "seconds", "steps", *_TEXT[5:], *(f"word_{word}" for word in words)]
@@ -94,6 +111,8 @@ def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
     row["student_miou"] = _number(student.get("miou"))
     row["teacher_miou"] = _number(metrics.get("teacher", {}).get(protocol, {}).get("miou"))
     row |= {name: _number(student.get(name)) for name in _SCORES[1:]}
+    before = source.record(stage.ancillary.key) if stage.ancillary is not None else None
+    row["ancillary_miou"] = _number((before or {}).get("metrics", {}).get("student", {}).get(protocol, {}).get("miou"))
     for network in ("student", "teacher"):
         for what in ("miou", "epoch"):
             row[f"best_{network}_{what}"] = _number((best.get(network) or {}).get(what))

@@ -37,6 +37,12 @@ def _paper() -> dict[str, Any]:
     return content
 
 
+def rows(name: str) -> list[dict[str, Any]]:
+    """The rows of a table of the paper that is a list, `table1` or `table2`."""
+    found: list[dict[str, Any]] = _paper()[name]
+    return found
+
+
 def table(name: str) -> PaperTable:
     """The paper's table `name`, for example `table3`."""
     entry, networks = _paper()[name], _paper()["networks"]

@@ -55,6 +55,16 @@ def verdict(difference: Estimate) -> Verdict:
     return "cannot tell"
 
 
+def unchanged(difference: Estimate, margin: float) -> Verdict:
+    """Whether the interval of a difference lies within `margin` of 0 on both sides (`holds`), wholly beyond it on one
+    (`reversed`), or neither."""
+    if difference.low is None or difference.high is None:
+        return "cannot tell"
+    if -margin < difference.low and difference.high < margin:
+        return "holds"
+    return "reversed" if difference.low > margin or difference.high < -margin else "cannot tell"
+
+
 def below(lower: Estimate, upper: Estimate) -> Order:
     """Whether the whole interval of `lower` lies under that of `upper`."""
     if lower.high is None or upper.low is None:

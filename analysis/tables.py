@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 
 from analysis.summary import Estimate
 
@@ -208,3 +209,48 @@ def latex(table: Table) -> str:
         notes = r" \par ".join(escape_latex(note) for note in table.notes)
         lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+# -- HTML ----------------------------------------------------------------------------------------------------------
+
+_LONG = 24  # a text cell with more characters may be broken into lines
+
+
+def escape_html(text: str) -> str:
+    """Text that HTML shows as it is, as content; code between backticks becomes `<code>`."""
+    return _marked(" ".join(text.split()), escape, lambda part: f"<code>{escape(part)}</code>")
+
+
+def html(table: Table) -> str:
+    """A `table` element in a box that scrolls sideways, then its notes; `analysis.page` has the style.
+
+    Classes: `right` as in `Column.right`, `long` for text that may be broken into lines.
+    """
+
+    def cell(element: str, text: str, column: Column) -> str:
+        name = "right" if column.right else "long" if len(text) > _LONG else ""
+        start = f'{element} class="{name}"' if name else element
+        return f"<{start}>{escape_html(text)}</{element.split()[0]}>"
+
+    def line(row: tuple[Value, ...]) -> str:
+        # A column of text at the left names its row.
+        first = "td" if table.columns[0].right else 'th scope="row"'
+        elements = [first, *("td" for _ in row[1:])]
+        return "".join(cell(e, _shown(v, c), c) for e, v, c in zip(elements, row, table.columns))
+
+    heads = [cell('th scope="col"', column.name, column) for column in table.columns]
+    title = escape(table.title.replace("`", ""))
+    lines = [
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{title}">',
+        "<table>",
+        f"<caption><span>{escape_html(table.title)}</span></caption>",
+        f"<thead><tr>{''.join(heads)}</tr></thead>",
+        "<tbody>",
+        *(f"<tr>{line(row)}</tr>" for row in table.rows),
+        "</tbody>",
+        "</table>",
+        "</div>",
+    ]
+    if table.notes:
+        lines += ['<ul class="notes">', *(f"<li>{escape_html(note)}</li>" for note in table.notes), "</ul>"]
+    return "\n".join(lines) + "\n"

@@ -7,17 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from analysis import exhibits, figures, frame, summary
 from analysis.__main__ import main
-from seminar import recipes, sweep
 from seminar.spec import Part, Stage, Term
 from seminar.store import Store
+from tests.records import fail, finish, planned, write_sweep
 
 LOSSES = ("pce", "pce+crf", "pce+pcons", "pce+crf+pcons", "pce+crf+pcons+pseudo", "ce")
 MEAN = dict(zip(LOSSES, (44.0, 46.0, 47.0, 50.0, 51.0, 57.0)))
-ERROR = "FloatingPointError: loss_pce is nan in epoch 3 | `x`"
 
 
 @pytest.fixture
@@ -34,49 +32,6 @@ def drawing_place(tmp_path, monkeypatch):
     Path("sweeps").mkdir()
     write_sweep("losses", profile=["toy"], losses=list(LOSSES), seed=[0, 1, 2])
     return tmp_path
-
-
-def write_sweep(name, **words):
-    parameters = {word: {"values": values} for word, values in words.items()}
-    content = {"name": name, "description": f"about {name}", "method": "grid", "parameters": parameters}
-    path = Path("sweeps") / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def planned(name="losses", **words):
-    return recipes.cells(sweep.load(Path("sweeps") / f"{name}.yaml"), words)
-
-
-def finish(stage, miou, commit="abc", runs=Path("runs")):
-    """Write the folder of a finished training."""
-    folder = runs / stage.key
-    folder.mkdir(parents=True, exist_ok=True)
-    student = {"miou": miou, "iou": [miou], "background_recall": 85.0, "foreground_recall": 64.0}
-    metrics = {"student": {"crop": {**student, "miou_bias": miou + 1, "background_bias": -0.4}}}
-    line = {"epoch": 2, "step": 4, "lr": 0.1, "loss": 1.0, "student_miou": miou}
-    if stage.has_teacher:
-        metrics["teacher"] = {"crop": {"miou": miou + 0.5}}
-        line["teacher_miou"] = miou + 0.5
-    early = {**line, "epoch": 1, "student_miou": miou - 9}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (early, line)))
-    (folder / "stage.json").write_text(stage.canonical())
-    record = {
-        "key": stage.key,
-        "seconds": 30.0,
-        "steps": 4,
-        "metrics": metrics,
-        "best": {"student": {"epoch": 2, "miou": miou}},
-        "environment": {"commit": commit, "torch": "2.11.0", "device": "cpu", "cpu": "chip"},
-    }
-    (folder / "record.json").write_text(json.dumps(record))
-
-
-def fail(stage, error=ERROR):
-    folder = Path("runs") / stage.key
-    folder.mkdir(parents=True)
-    (folder / "stage.json").write_text(stage.canonical())
-    (folder / "failure.json").write_text(json.dumps({"error": error}))
 
 
 def fill(skip=()):
@@ -145,15 +100,17 @@ def test_table3_shows_scores_differences_and_paper(place):
 
 def test_table3_orders_and_judges(place):
     fill()
-    steps, order, _ = build().more
+    report = build()
+    (steps,), (order, _) = report.claims, report.more
     assert [row[3] for row in steps.rows] == ["holds"] * 4
-    assert steps.rows[0][4:] == ("−2.10", "+0.93")
+    assert steps.rows[0][4] == "MobileNet −2.10, R-101 +0.93"
     assert [row[3] for row in order.rows] == ["yes", "yes"]
 
 
 def test_one_seed_cannot_tell(place):
     fill()
-    steps, order, _ = build(seed=(0,)).more
+    report = build(seed=(0,))
+    (steps,), (order, _) = report.claims, report.more
     assert {row[3] for row in steps.rows} == {row[3] for row in order.rows} == {"cannot tell"}
     assert "1 seed" in steps.rows[0][1]
 
@@ -212,12 +169,12 @@ def test_building_twice_gives_the_same_bytes(drawing_place):
 
 
 def test_a_sweep_without_an_exhibit_gets_a_plain_table(place, capsys):
-    write_sweep("clicks", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0, 1])
-    for cell in planned("clicks"):
+    write_sweep("mine", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0, 1])
+    for cell in planned("mine"):
         finish(cell.stage, 40.0 + cell.stage.click_size + 2 * cell.stage.replicate)
-    assert main(["sweeps/clicks.yaml", "--out", "out"]) == 0
-    assert "about clicks" in capsys.readouterr().out
-    rows = table("out/clicks.csv")
+    assert main(["sweeps/mine.yaml", "--out", "out"]) == 0
+    assert "about mine" in capsys.readouterr().out
+    rows = table("out/mine.csv")
     # 41 and 43; 43 and 45: means 42 and 44.
     assert [(row["click_size"], row["miou_mean"], row["miou_n"]) for row in rows] == [
         ("1", "42.0", "2"),
@@ -225,16 +182,23 @@ def test_a_sweep_without_an_exhibit_gets_a_plain_table(place, capsys):
     ]
 
 
-def test_no_name_builds_everything(place):
-    write_sweep("clicks", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0])
-    assert [entry.name for entry in exhibits.find([])] == ["table3", "clicks"]
-    assert [entry.name for entry in exhibits.find(["sweeps/losses.yaml", "table3"])] == ["table3"]
+def test_no_name_builds_everything(place, capsys):
+    write_sweep("mine", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0])
+    of_losses = ["table1", "table3", "fig3", "fig6"]
+    assert [entry.name for entry in exhibits.find([])] == [*of_losses, "mine"]
+    assert [entry.name for entry in exhibits.find(["sweeps/losses.yaml", "table3"])] == of_losses
+    assert main(["--out", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "left out: Table 2: levels of supervision (sweeps/supervision.yaml is not there)" in out
+    text = Path("out/index.html").read_text()
+    for name in (*of_losses, "mine"):
+        assert f'href="{name}.csv"' in text
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tabel3"], "exhibit 'tabel3': choose from table3"),
+        (["tabel3"], "exhibit 'tabel3': choose from crf, fig2, "),
         (["no.yaml"], "no such file"),
         (["alpa=0.9"], "did you mean 'alpha'?"),
         (["table3", "seed=1", "--seeds", "2"], "seed= is given as well"),

@@ -1,0 +1,1 @@
+"""The exhibits, one decorated entry each; `analysis.exhibits` reads every module here."""

@@ -1,0 +1,192 @@
+"""Pictures: what the networks say of the sample images (Figs. 1, 3, 6 and S1), and the pipeline itself (Fig. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis import exhibits, figures, tables
+from analysis.exhibits import EXHIBITS, Asked, exhibit
+from analysis.report import Report
+from analysis.tables import Column, Table, Value
+from seminar.spec import Stage
+
+Labels = NDArray[np.uint8]
+VOID = 254
+"""Labels from here on are void or padding."""
+RULE = (
+    "The images are not picked by hand: of the sample images, which lie evenly spaced in the validation set, those on "
+    "which the last column before the truth scores worst, median and best (mean IoU over the classes of the truth)."
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The predictions that one training kept: by number of the sample and name (`image`, `truth`, `student` ...)."""
+
+    arrays: Mapping[str, NDArray[np.generic]]
+
+    @property
+    def count(self) -> int:
+        return sum(name.endswith("_image") for name in self.arrays)
+
+    def __call__(self, number: int, name: str) -> NDArray[np.generic]:
+        return self.arrays[f"{number}_{name}"]
+
+
+def read(runs: Path, stage: Stage, when: str) -> Samples | None:
+    """The samples of a finished training; None if it has none."""
+    path = runs / stage.key / "samples" / f"{when}.npz"
+    if not path.exists() or not (runs / stage.key / "record.json").exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        return Samples({name: arrays[name] for name in arrays})
+
+
+def score(labels: Labels, truth: Labels) -> float:
+    """Mean IoU over the classes of `truth` (H, W); void pixels count nowhere."""
+    known = truth < VOID
+    found = []
+    for cls in np.unique(truth[known]):
+        mine, true = (labels == cls) & known, (truth == cls) & known
+        found.append(float((mine & true).sum() / (mine | true).sum()))
+    return float(np.mean(found))
+
+
+def chosen(samples: Samples, name: str) -> list[int]:
+    """Numbers of the worst, the median and the best sample of network `name`; ties go to the earlier one."""
+    order = sorted(range(samples.count), key=lambda n: (score(samples(n, name), samples(n, "truth")), n))  # type: ignore[arg-type]
+    return list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
+
+
+@exhibit("fig6", "Figs. 1, 6 and S1: the same images under each loss combination", "losses.yaml")
+def fig6(asked: Asked) -> Report:
+    """Clicks, predictions of each row of Table 3, ground truth; the first seed."""
+    drawn: dict[str, Mapping[str, bytes]] = {}
+    missing: list[str] = []
+    body: list[tuple[Value, ...]] = []
+    by_group = exhibits.groups(asked.cells, "losses")
+    for name, cells in by_group.items():
+        seed = min(cell.stage.replicate for cell in cells)
+        stages = {cell.stage.label: cell.stage for cell in cells if cell.stage.replicate == seed}
+        samples = {label: read(asked.runs, stage, "final") for label, stage in stages.items()}
+        there = {label: found for label, found in samples.items() if found is not None}
+        missing += [f"{name}: {label}, seed {seed}: no predictions yet." for label in samples.keys() - there.keys()]
+        last = next((label for label in ("pce+crf+pcons+pseudo", *reversed(there)) if label in there), None)
+        if last is None:
+            continue
+        # The full method beside the truth, full supervision (where it is) before it.
+        labels = [label for label in there if label != last] + [last]
+        rows = []
+        for kind, number in zip(("worst", "median", "best"), chosen(there[last], "student")):
+            truth = there[last](number, "truth")
+            panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", there[last](number, "image"))]
+            scores = {label: score(there[label](number, "student"), truth) for label in labels}  # type: ignore[arg-type]
+            panels += [(f"{label}\n{100 * scores[label]:.0f} %", there[label](number, "student")) for label in labels]
+            panels.append(("ground truth", truth))
+            rows.append((kind, panels, there[last](number, "clicks")))
+            body += [(name, kind, number, label, 100 * value) for label, value in scores.items()]
+        stem = "fig6" if len(by_group) == 1 else f"fig6_{exhibits.slug(name)}"
+        drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}")
+    columns = (
+        Column("group", right=False),
+        Column("image", right=False),
+        Column("sample"),
+        Column("losses", right=False),
+    )
+    table = Table("Mean IoU of the pictures (%)", (*columns, Column("IoU (%)")), tuple(body), (RULE,))
+    return Report(
+        name="fig6",
+        title=EXHIBITS["fig6"].title,
+        profiles=asked.profiles,
+        header=exhibits.header(asked),
+        main=(table,),
+        gaps=(*sorted(missing), f"Fill with `{asked.command}`") if missing else (),
+        data={"fig6": table},
+        figures=drawn,
+    )
+
+
+@exhibit("fig3", "Fig. 3: two students disagree early, and the second learns from it", "losses.yaml")
+def fig3(asked: Asked) -> Report:
+    """Early predictions of the primary student and teacher beside the ancillary's, and where they disagree."""
+    drawn: dict[str, Mapping[str, bytes]] = {}
+    missing: list[str] = []
+    body: list[tuple[Value, ...]] = []
+    by_group = exhibits.groups(asked.cells, "losses")
+    for name, cells in by_group.items():
+        primaries = [cell.stage for cell in cells if cell.stage.ancillary is not None]
+        if not primaries:
+            continue
+        stage = min(primaries, key=lambda stage: stage.replicate)
+        early, final = (read(asked.runs, stage, when) for when in ("early", "final"))
+        if early is None or final is None:
+            missing.append(f"{name}: {stage.label}, seed {stage.replicate}: no predictions yet.")
+            continue
+        rows = []
+        roles = [role for role in ("ancillary", "student", "teacher") if f"0_{role}" in early.arrays]
+        for kind, number in zip(("worst", "median", "best"), chosen(final, "student")):
+            truth = final(number, "truth")
+            panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", final(number, "image"))]
+            for role in roles:
+                title = "ancillary student" if role == "ancillary" else f"primary {role}, early"
+                panels.append((title, early(number, role)))
+            # 1 where they disagree: drawn in the colour of the first class on black.
+            apart = (early(number, "ancillary") != early(number, "student")).astype(np.uint8) * 255
+            panels += [("they disagree", np.repeat(apart[..., None], 3, axis=2))]
+            panels += [("primary student, final", final(number, "student")), ("ground truth", truth)]
+            rows.append((kind, panels, final(number, "clicks")))
+            for role in roles:
+                body.append((name, kind, number, f"{role}, early", 100 * score(early(number, role), truth)))  # type: ignore[arg-type]
+            body.append((name, kind, number, "student, final", 100 * score(final(number, "student"), truth)))  # type: ignore[arg-type]
+        stem = "fig3" if len(by_group) == 1 else f"fig3_{exhibits.slug(name)}"
+        when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
+        drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}")
+    columns = (
+        Column("group", right=False),
+        Column("image", right=False),
+        Column("sample"),
+        Column("network", right=False),
+    )
+    table = Table("Mean IoU of the pictures (%)", (*columns, Column("IoU (%)")), tuple(body), (RULE,))
+    return Report(
+        name="fig3",
+        title=EXHIBITS["fig3"].title,
+        profiles=asked.profiles,
+        header=exhibits.header(asked),
+        main=(table,),
+        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        data={"fig3": table},
+        figures=drawn,
+    )
+
+
+@exhibit("fig2", "Fig. 2: the pipeline", "students.yaml")
+def fig2(asked: Asked) -> Report:
+    """The chain of students with one module, drawn from the stage itself; needs no training."""
+    whole = [cell.stage for cell in asked.cells if cell.stage.modules == 1] or [asked.cells[0].stage]
+    stage = min(whole, key=lambda stage: stage.replicate)
+    body: list[tuple[Value, ...]] = []
+    for number, member in enumerate(stage.chain):
+        role = "ancillary" if number < len(stage.chain) - 1 else "primary"
+        teacher = None if member.alpha is None else f"EMA, alpha = {member.alpha:g}"
+        weights = ", ".join(
+            f"{term.name} {tables.fixed(term.weight, 3).rstrip('0').rstrip('.')}" for term in member.losses
+        )
+        body.append((role, member.label, weights, teacher, member.annotation, member.epochs, f"`{member.key}`"))
+    columns = [Column(text, right=False) for text in ("student", "losses", "weights", "teacher", "learns from")]
+    columns += [Column("epochs"), Column("key", right=False)]
+    table = Table("The chain of trainings", tuple(columns), tuple(body))
+    return Report(
+        name="fig2",
+        title=EXHIBITS["fig2"].title,
+        profiles=asked.profiles,
+        header=exhibits.header(asked),
+        main=(table,),
+        data={"fig2": table},
+        figures={"fig2": figures.pipeline(stage, EXHIBITS["fig2"].title)},
+    )

@@ -1,0 +1,315 @@
+"""Everything that is one table of rows, one dot or line plot, and the paper's claims about it: a `Study` each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis import exhibits, figures, frame, paper, summary, tables
+from analysis.exhibits import Asked, exhibit
+from analysis.report import Report
+from analysis.summary import Row
+from analysis.tables import Column, Table, Value
+from seminar.spec import Stage
+
+MARGIN = 1.0
+"""Points of mIoU within which two rows count as unchanged: the paper has one run per number, and calls less nothing."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says of two rows, by label: `upper` gains on `lower`, or (`same`) nothing much changes."""
+
+    text: str
+    lower: str
+    upper: str
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """An exhibit whose rows are the cells that share `row(stage)`.
+
+    `words`: those in which rows differ. `reference`: the row that others are compared with, by label or, for `default`,
+    the row that has the profile's own value. `printed`: the entry of paper.yaml with the same labels. `axis`: its title
+    where rows are points on one, `point(stage)` then being the place on it and `line(stage)` the line it belongs to.
+    """
+
+    name: str
+    title: str
+    sweep_file: str
+    words: tuple[str, ...]
+    row: Callable[[Stage], str]
+    reference: str
+    claims: tuple[Claim, ...] = ()
+    printed: str | None = None
+    axis: str | None = None
+    point: Callable[[Stage], str] = str
+    line: Callable[[Stage], str] = lambda _: "student"
+    notes: tuple[str, ...] = ()
+    curves: bool = False
+
+
+DEFAULT = "default"
+
+
+def _term(stage: Stage, name: str) -> float:
+    return next((term.weight for term in stage.losses if term.name == name), 0.0)
+
+
+def _setting(stage: Stage, term: str, name: str) -> str:
+    settings = {term.name: dict(term.settings) for term in stage.losses}
+    return str(settings[term][name])
+
+
+def _self_generation(stage: Stage) -> str:
+    names = {"none": "student-student", "reset": "self-generation, reset", "unchange": "self-generation, unchange"}
+    return names[stage.self_generation]
+
+
+def _size(stage: Stage) -> str:
+    return f"{stage.label}, {stage.click_size} px"
+
+
+FULL = "pce+crf+pcons+pseudo"
+
+STUDIES = (
+    Study(
+        name="fig4",
+        title="Fig. 4: student-student learning against self-generation",
+        sweep_file="self-generation.yaml",
+        words=("self_generation",),
+        row=_self_generation,
+        reference="student-student",
+        claims=(
+            Claim("a second student beats self-generation with reset", "self-generation, reset", "student-student"),
+            Claim("reset falls below the level before pseudo-labels", "self-generation, reset", "ancillary"),
+            Claim("unchange stays flat", "ancillary", "self-generation, unchange", same=True),
+        ),
+        notes=("The paper prints curves without numbers. All rows share their ancillary and have equal updates.",),
+        curves=True,
+    ),
+    Study(
+        name="fig5a",
+        title="Fig. 5a: the number of student-student modules",
+        sweep_file="students.yaml",
+        words=("modules",),
+        row=lambda stage: f"K={stage.modules}",
+        reference="K=0",
+        claims=(
+            Claim("one module gains", "K=0", "K=1"),
+            Claim("a second changes almost nothing", "K=1", "K=2", same=True),
+            Claim("a third changes almost nothing", "K=2", "K=3", same=True),
+        ),
+        printed="fig5a",
+        axis="K, number of student-student modules",
+        point=lambda stage: str(stage.modules),
+    ),
+    Study(
+        name="fig5b",
+        title="Fig. 5b: EMA alpha",
+        sweep_file="ema.yaml",
+        words=("alpha",),
+        row=lambda stage: f"alpha={stage.alpha:g}",
+        reference=DEFAULT,
+        axis="alpha of the EMA teacher",
+        point=lambda stage: f"{stage.alpha:g}",
+        notes=("The paper prints this as a figure without numbers and finds alpha = 0.999 best on 52,920 steps.",),
+    ),
+    Study(
+        name="fig5c",
+        title="Fig. 5c: the weight of the consistency loss",
+        sweep_file="pcons.yaml",
+        words=("lambda_pcons",),
+        row=lambda stage: f"lambda_pcons={_term(stage, 'pcons'):g}",
+        reference=DEFAULT,
+        axis="lambda_pCons",
+        point=lambda stage: f"{_term(stage, 'pcons'):g}",
+        notes=("The paper prints this as a figure without numbers and finds lambda = 200 best.",),
+    ),
+    Study(
+        name="supp_table1",
+        title="Supplement, Table 1: scribbles",
+        sweep_file="scribbles.yaml",
+        words=("annotation", "click_size", "losses"),
+        row=lambda stage: stage.label,
+        reference="pce+crf",
+        claims=(Claim("a second student gains with scribbles, too", "pce+crf", "pce+crf+pseudo"),),
+        printed="supp_table1",
+    ),
+    Study(
+        name="supp_table2",
+        title="Supplement, Table 2: the size of a click",
+        sweep_file="clicks.yaml",
+        words=("losses", "click_size"),
+        row=_size,
+        reference="pce, 1 px",
+        claims=(
+            Claim("larger clicks help pCE alone", "pce, 1 px", "pce, 5 px"),
+            Claim("3 px make no difference to the full method", f"{FULL}, 1 px", f"{FULL}, 3 px", same=True),
+            Claim("5 px make no difference to the full method", f"{FULL}, 1 px", f"{FULL}, 5 px", same=True),
+        ),
+        printed="supp_table2",
+        axis="side of a click in pixels",
+        point=lambda stage: str(stage.click_size),
+        line=lambda stage: stage.label,
+    ),
+    Study(
+        name="crf",
+        title="Beyond the paper: does the accuracy of the CRF operator matter?",
+        sweep_file="crf.yaml",
+        words=("losses", "crf_scale", "crf_operator"),
+        row=lambda stage: f"operator {_setting(stage, 'crf', 'operator')}",
+        reference="operator exact",
+        claims=(
+            Claim("landmarks at 4 kappa change nothing", "operator exact", "operator 4.0", same=True),
+            Claim("landmarks at 0.5 kappa change nothing", "operator exact", "operator 0.5", same=True),
+        ),
+        notes=("Not a claim of the paper: the suite's own question. A number is the landmarks per kappa.",),
+    ),
+)
+
+
+def _register(study: Study) -> None:
+    exhibit(study.name, study.title, study.sweep_file)(lambda asked: build(study, asked))
+
+
+def build(study: Study, asked: Asked) -> Report:
+    """The report of a study; cells that differ in more than its words are groups of their own."""
+    printed = paper.table(study.printed) if study.printed else None
+    parts: dict[str, list[Row]] = {}
+    main: list[Table] = []
+    claims: list[Table] = []
+    missing: list[str] = []
+    drawn: dict[str, Mapping[str, bytes]] = {}
+    numbers: list[tuple[Value, ...]] = []
+    by_group = exhibits.groups(asked.cells, *study.words)
+    for name, cells in by_group.items():
+        data = frame.frame(asked.source, cells)
+        data["row"] = [study.row(cell.stage) for cell in cells]
+        rows = summary.rows(data, by="row")
+        stages = {study.row(cell.stage): cell.stage for cell in cells}
+        own = {study.row(c.stage) for c in cells for word in study.words if c.point.get(word) == DEFAULT}
+        reference = next(iter(own), rows[0].label) if study.reference == DEFAULT else study.reference
+        parts[name] = rows
+        reason = exhibits.not_comparable(cells, printed, study.words) if printed else None
+        main.append(_table(study, name, rows, own, reference, printed, reason))
+        if study.claims:
+            claims.append(_claims(study, name, rows, printed))
+        missing += exhibits.gaps(name, rows, asked.command)[:-1]
+        stem = study.name if len(by_group) == 1 else f"{study.name}_{exhibits.slug(name)}"
+        title = f"{study.title} ({name})"
+        if study.axis is not None:
+            points = {label: (study.line(stage), study.point(stage)) for label, stage in stages.items()}
+            drawn[stem] = figures.points(rows, points, title, study.axis, own)
+        elif study.curves:
+            curves = frame.curves(asked.source, cells)
+            before = frame.curves(asked.source, frame.ancillaries(cells))
+            drawn[stem] = figures.two_budgets(rows, curves, before, title)
+        else:
+            drawn[stem] = figures.dots(rows, title)
+        numbers += [_numbers(name, row, rows, reference) for row in rows]
+    heads = ("group", "row", *exhibits.estimate_columns("miou", summary.Estimate(0)), "difference_to")
+    heads = (*heads, *exhibits.estimate_columns("difference", summary.Estimate(0)), "ancillary_miou", "teacher_miou")
+    return Report(
+        name=study.name,
+        title=study.title,
+        profiles=asked.profiles,
+        header=exhibits.header(asked),
+        main=tuple(main),
+        claims=tuple(claims),
+        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        appendix=(exhibits.runs_table(parts),),
+        data={
+            study.name: Table(study.name, tuple(map(Column, (*heads, "status"))), tuple(numbers)),
+            f"{study.name}_runs": exhibits.runs_data(frame.frame(asked.source, asked.cells)),
+        },
+        figures=drawn,
+    )
+
+
+def _reference(rows: Sequence[Row], row: Row, reference: str) -> summary.Estimate:
+    found = {other.label: other for other in rows}
+    if reference not in found or row.label == reference:
+        return summary.Estimate(0)
+    return summary.minus(row, found[reference])
+
+
+def _table(
+    study: Study,
+    name: str,
+    rows: Sequence[Row],
+    own: set[str],
+    reference: str,
+    printed: paper.PaperTable | None,
+    reason: str | None,
+) -> Table:
+    # A column that no row can have is left out.
+    others = {"ancillary_miou": "ancillary"} if any((row.runs["modules"] > 0).any() for row in rows) else {}
+    others |= {"teacher_miou": "teacher"} if any(row.runs["has_teacher"].any() for row in rows) else {}
+    body: list[tuple[Value, ...]] = []
+    for row in rows:
+        values: list[Value] = [
+            f"{row.label} (the profile's)" if row.label in own else row.label,
+            tables.mean_and_std(row.over_seeds()),
+            tables.difference(_reference(rows, row, reference), 2),
+        ]
+        if printed is not None:
+            values.append(" / ".join(tables.fixed(printed.value(network, row.label)) for network in printed.miou))
+        values += [row.over_seeds(metric).mean for metric in others]
+        body.append((*values, row.status))
+    columns = [Column("row", right=False), Column("mIoU (n)"), Column(f"to {reference}")]
+    notes = [
+        f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`.",
+        f"to {reference}: mean paired difference. {exhibits.INTERVAL_NOTE}",
+    ]
+    meaning = {
+        "ancillary": "ancillary: mIoU of the student whose pseudo-labels the row learns from.",
+        "teacher": "teacher: mIoU of the row's own EMA teacher.",
+    }
+    notes += [meaning[name] for name in others.values()]
+    if printed is not None:
+        columns.append(Column("paper"))
+        compare = f"; it cannot be compared with the numbers here: {reason}" if reason else ""
+        titles = " / ".join(printed.titles.values())
+        notes.append(f"paper: {titles}, one run each{compare}. {' '.join(printed.conflicts)}".strip())
+    columns += [*map(Column, others.values()), Column("status", right=False)]
+    return Table(f"{study.title} ({name})", tuple(columns), tuple(body), (*notes, *study.notes))
+
+
+def _claims(study: Study, name: str, rows: Sequence[Row], printed: paper.PaperTable | None) -> Table:
+    found = {row.label: row for row in rows}
+    scores = {label: row.by_seed() for label, row in found.items()}
+    # The ancillary that all rows share.
+    scores["ancillary"] = {seed: score for row in rows for seed, score in row.by_seed("ancillary_miou").items()}
+    lines = []
+    for claim in study.claims:
+        change = summary.Estimate(0)
+        if claim.lower in scores and claim.upper in scores:
+            change = summary.paired(scores[claim.upper], scores[claim.lower])
+        verdict = summary.unchanged(change, MARGIN) if claim.same else summary.verdict(change)
+        papers = {}
+        for network in printed.miou if printed else ():
+            assert printed is not None
+            lower, upper = printed.value(network, claim.lower), printed.value(network, claim.upper)
+            papers[printed.titles[network]] = None if lower is None or upper is None else upper - lower
+        lines.append(exhibits.Claimed(claim.text, change, verdict, papers))
+    return exhibits.claims_table(f"What the paper says ({name})", lines, MARGIN)
+
+
+def _numbers(name: str, row: Row, rows: Sequence[Row], reference: str) -> tuple[Value, ...]:
+    change = _reference(rows, row, reference)
+    return (
+        name,
+        row.label,
+        *exhibits.estimate_columns("miou", row.over_seeds()).values(),
+        None if row.label == reference else reference,
+        *exhibits.estimate_columns("difference", change).values(),
+        row.over_seeds("ancillary_miou").mean,
+        row.over_seeds("teacher_miou").mean,
+        row.status,
+    )
+
+
+for _study in STUDIES:
+    _register(_study)
