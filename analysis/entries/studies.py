@@ -189,6 +189,8 @@ def build(study: Study, asked: Asked) -> Report:
         data["row"] = [study.row(cell.stage) for cell in cells]
         rows = summary.rows(data, by="row")
         stages = {study.row(cell.stage): cell.stage for cell in cells}
+        lines = list(dict.fromkeys(study.line(stage) for stage in stages.values()))
+        rows.sort(key=lambda row: lines.index(study.line(stages[row.label])))
         own = {study.row(c.stage) for c in cells for word in study.words if c.point.get(word) == DEFAULT}
         reference = next(iter(own), rows[0].label) if study.reference == DEFAULT else study.reference
         parts[name] = rows

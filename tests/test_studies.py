@@ -1,0 +1,251 @@
+"""The exhibits of the repository's own sweep files, on made-up records of the toy profile."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import exhibits, figures, summary
+from analysis.__main__ import main
+from analysis.entries import gallery
+from analysis.report import Report
+from seminar.spec import Stage
+from tests.conftest import ROOT
+from tests.records import finish, planned
+
+SEEDS = (0, 1, 2)
+FULL = "pce+crf+pcons+pseudo"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with the repository's sweep files; figures cost no time."""
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    monkeypatch.chdir(tmp_path)
+    for name in ("table3", "points", "dots", "two_budgets", "cost", "gallery", "pipeline"):
+        monkeypatch.setattr(figures, name, lambda *arguments, name=name: {"png": name.encode()})
+    return tmp_path
+
+
+def train(sweep: str, score: Callable[[Stage], float]) -> None:
+    """A record for every cell of a sweep file and for its ancillaries."""
+    for cell in planned(sweep, profile=("toy",), seed=SEEDS):
+        for stage in cell.stage.chain:
+            finish(stage, score(stage))
+
+
+def build(name: str) -> Report:
+    (entry,) = exhibits.find([name])
+    return exhibits.build(entry, {"profile": ("toy",), "seed": SEEDS}, Path("runs"))
+
+
+def verdicts(report: Report) -> list[str]:
+    return [str(row[3]) for table in report.claims for row in table.rows]
+
+
+def test_every_exhibit_and_sweep_file_is_there_or_explained_before_anything_is_trained(place: Path) -> None:
+    assert main(["profile=toy", "seed=0", "--out", "out", "--quiet"]) == 0
+    page = Path("out/index.html").read_text()
+    for entry in exhibits.registered().values():
+        assert entry.title in page
+        assert (Path("out") / f"{entry.name}.md").exists()
+    for path in Path("sweeps").glob("*.yaml"):
+        assert f"<code>{path.name}</code>" in page
+    assert "cannot tell" in page
+    assert ">holds<" not in page
+
+
+def test_modules(place: Path) -> None:
+    level = {0: 40.0, 1: 43.0, 2: 43.25, 3: 46.0}
+    train("students", lambda stage: level[stage.modules] + stage.replicate)
+    report = build("fig5a")
+    rows = {row[0]: row for row in report.main[0].rows}
+    assert rows["K=0"][1:3] == ("41.0 ± 1.0 (3)", "–")
+    assert rows["K=2"][1:4] == ("44.2 ± 1.0 (3)", "+3.25 [3.25, 3.25]", "– / –")
+    assert rows["K=1"][3] == "62.6 / 72.5"
+    assert rows["K=1"][4] == 41.0, "mIoU of the ancillary"
+    # K=1 gains 3; K=2 0.25, within a point; K=3 2.75, beyond it.
+    assert verdicts(report) == ["holds", "holds", "reversed"]
+    assert report.claims[0].rows[0][4] == "MobileNet +2.00, R-101 +2.22"
+
+
+def test_self_generation_is_compared_with_the_ancillary_that_all_share(place: Path) -> None:
+    level = {"none": 43.0, "reset": 38.0, "unchange": 40.5}
+    train(
+        "self-generation",
+        lambda stage: stage.replicate + (40.0 if stage.ancillary is None else level[stage.self_generation]),
+    )
+    report = build("fig4")
+    gains = [row[1] for row in report.claims[0].rows]
+    assert gains == ["+5.00 [5.00, 5.00]", "+2.00 [2.00, 2.00]", "+0.50 [0.50, 0.50]"]
+    assert verdicts(report) == ["holds"] * 3
+
+
+def test_the_profiles_own_value_is_the_reference_of_a_scan(place: Path) -> None:
+    train("ema", lambda stage: 40 + stage.replicate + 10 * (stage.alpha or 0))
+    report = build("fig5b")
+    rows = {str(row[0]): row for row in report.main[0].rows}
+    assert list(rows) == ["alpha=0.9", "alpha=0.5 (the profile's)", "alpha=0.99", "alpha=0.999"]
+    assert rows["alpha=0.5 (the profile's)"][2] == "–"
+    assert rows["alpha=0.9"][2] == "+4.00 [4.00, 4.00]"
+    assert report.main[0].columns[2].name == "to alpha=0.5"
+
+
+def test_a_scan_has_a_row_for_the_loss_left_out(place: Path) -> None:
+    train("pcons", lambda stage: 40 + stage.replicate)
+    labels = [str(row[0]) for row in build("fig5c").main[0].rows]
+    # `default` is 200 on the toy profile, which is in the file as well: one row.
+    assert labels == [f"lambda_pcons={value}" for value in ("0", "20", "200 (the profile's)", "600")]
+
+
+def test_click_sizes_and_scribbles(place: Path) -> None:
+    train("clicks", lambda stage: 40 + stage.replicate + 0.1 * (stage.click_size or 0))
+    report = build("supp_table2")
+    assert [row[0] for row in report.main[0].rows] == [
+        f"{losses}, {size} px" for losses in ("pce", FULL) for size in (1, 3, 5)
+    ]
+    assert verdicts(report) == ["holds"] * 3
+    train("scribbles", lambda stage: 50 + stage.replicate - 3 * stage.modules)
+    report = build("supp_table1")
+    assert verdicts(report) == ["reversed"]
+    assert report.claims[0].rows[0][4] == "R-101 +0.99"
+
+
+def test_levels_of_supervision_and_published_rows(place: Path) -> None:
+    train("supervision", lambda stage: 40 + stage.replicate + 5 * (stage.annotation == "scribbles"))
+    rows = build("table2").main[0].rows
+    ours = [row for row in rows if row[4] != "published, VOC val"]
+    assert [(row[0], row[1], row[3]) for row in ours] == [
+        ("clicks", 22.1, "41.0 ± 1.0 (3)"),
+        ("scribbles", 34.9, "46.0 ± 1.0 (3)"),
+        ("dense masks", None, "41.0 ± 1.0 (3)"),
+    ]
+    rows = build("table1").main[0].rows
+    assert [row[4] for row in rows] == ["43.40", "51.60", "57.00", "55.63", "72.51", "–", "41.00 ± 1.00 (3)"]
+
+
+def test_the_accuracy_of_the_operator(place: Path) -> None:
+    train("crf", lambda stage: 40 + stage.replicate * (1 + (dict(stage.losses[0].settings)["operator"] == 0.5)))
+    report = build("crf")
+    assert [row[0] for row in report.main[0].rows] == ["operator exact", "operator 4.0", "operator 0.5"]
+    # 0.5: differences 0, 1, 2 over the seeds, so the interval is wide.
+    assert verdicts(report) == ["holds", "cannot tell"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.9, 0.9, "holds"), (0.5, 1.5, "cannot tell"), (1.1, 2, "reversed"), (-2, -1.1, "reversed")],
+)
+def test_unchanged(low: float, high: float, expected: str) -> None:
+    assert summary.unchanged(summary.Estimate(3, 0.0, 1.0, low, high), 1.0) == expected
+    assert summary.unchanged(summary.Estimate(1, 0.0), 1.0) == "cannot tell"
+
+
+def samples(stage: Stage, when: str, right: dict[int, int]) -> None:
+    """Predictions on three images of 4 x 4 pixels, half of them class 1; in image n `right[n]` rows of it are found."""
+    arrays: dict[str, np.ndarray] = {}
+    for number, found in right.items():
+        truth = np.zeros((4, 4), np.uint8)
+        truth[:, 2:] = 1
+        truth[0, 0] = 255
+        labels = np.zeros_like(truth)
+        labels[:found, 2:] = 1
+        arrays |= {f"{number}_truth": truth, f"{number}_image": np.zeros((4, 4, 3), np.uint8)}
+        arrays[f"{number}_clicks"] = np.zeros((1, 3), np.float32)
+        arrays |= {f"{number}_{role}": labels for role in ("student", "teacher", "ancillary")}
+    folder = Path("runs") / stage.key / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / f"{when}.npz", **arrays)
+
+
+@pytest.fixture
+def drawn(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    heads: list[list[str]] = []
+
+    def remember(rows: list[tuple[str, list[tuple[str, np.ndarray]], np.ndarray]], title: str) -> dict[str, bytes]:
+        heads.extend([name, *(head for head, _ in panels)] for name, panels, _ in rows)
+        return {"png": b""}
+
+    monkeypatch.setattr(figures, "gallery", remember)
+    return heads
+
+
+def test_pictures_are_chosen_by_rule(drawn: list[list[str]]) -> None:
+    train("losses", lambda stage: 40.0)
+    for cell in planned("losses", profile=("toy",), seed=(0,)):
+        if cell.stage.label != "pce+crf":
+            samples(cell.stage, "final", {0: 4, 1: 0, 2: 2} if cell.stage.label == FULL else {0: 1, 1: 1, 2: 1})
+    report = build("fig6")
+    scores = {(row[1], row[3]): row[4] for row in report.main[0].rows}
+    # Image 1 is worst, 2 median, 0 best. Two of four rows found: class 1 has 4 of 8, the background 7 of 11 pixels.
+    assert [row[2] for row in report.main[0].rows if row[3] == FULL] == [1, 2, 0]
+    assert scores["best", FULL] == 100
+    assert scores["median", FULL] == pytest.approx(100 * (4 / 8 + 7 / 11) / 2)
+    assert scores["worst", FULL] == pytest.approx(100 * (0 + 7 / 15) / 2)
+    assert any("pce+crf, seed 0: no predictions yet" in line for line in report.gaps)
+    assert drawn[0][0:2] == ["worst", "clicks"]
+    assert drawn[0][-1] == "ground truth"
+    assert drawn[0][-2].startswith(FULL)
+
+
+def test_early_pictures(drawn: list[list[str]]) -> None:
+    train("losses", lambda stage: 40.0)
+    assert "no predictions yet" in build("fig3").gaps[0]
+    for cell in planned("losses", profile=("toy",), seed=(0,)):
+        if cell.stage.label == FULL:
+            samples(cell.stage, "early", {0: 1, 1: 1, 2: 1})
+            samples(cell.stage, "final", {0: 4, 1: 0, 2: 2})
+    report = build("fig3")
+    assert not report.gaps
+    assert "they disagree" in drawn[0]
+    assert [row[3] for row in report.main[0].rows[:4]] == [
+        "ancillary, early", "student, early", "teacher, early", "student, final"
+    ]  # fmt: skip
+
+
+def test_void_counts_nowhere() -> None:
+    truth = np.array([[0, 1, 255, 255]], np.uint8)
+    assert gallery.score(np.array([[0, 1, 1, 0]], np.uint8), truth) == 1.0
+
+
+def test_sharing_is_told(place: Path) -> None:
+    assert main(["profile=toy", "seed=0", "--out", "out", "--quiet"]) == 0
+    stages, cells = set(), set()
+    for path in sorted(Path("sweeps").glob("*.yaml")):
+        for cell in planned(path.stem, profile=("toy",), seed=(0,)):
+            cells.add(cell.stage)
+            stages |= set(cell.stage.chain)
+    separate = sum(len(stage.chain) for stage in cells)
+    assert len(stages) < separate
+    page = Path("out/index.html").read_text()
+    together = page[page.index("together") :].split("</tr>")[0]
+    assert f">{len(stages)}<" in together
+    assert f">{separate}<" in together
+
+
+def test_real_figures_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
+    monkeypatch.chdir(tmp_path)
+    for name in ("students", "self-generation", "clicks", "scribbles", "supervision"):
+        train(name, lambda stage: 40 + stage.replicate + stage.modules)
+    for name in ("fig5a", "fig4", "supp_table2", "supp_table1", "table2", "fig2"):
+        (kinds,) = build(name).figures.values()
+        assert kinds["png"].startswith(b"\x89PNG")
+        assert kinds["pdf"].startswith(b"%PDF")
+    for name in ("fig5b", "fig5c", "crf"):
+        assert all(kinds["png"].startswith(b"\x89PNG") for kinds in build(name).figures.values()), "nothing is trained"
+
+
+def test_numbers_behind_a_figure_are_a_csv(place: Path) -> None:
+    train("students", lambda stage: 40.0 + stage.replicate)
+    assert main(["fig5a", "profile=toy", "--seeds", "3", "--out", "out", "--quiet"]) == 0
+    with Path("out/fig5a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["row"] for row in rows] == ["K=0", "K=1", "K=2", "K=3"]
+    assert [row["difference_to"] for row in rows] == ["", "K=0", "K=0", "K=0"]
+    assert {(row["miou_n"], row["miou_mean"]) for row in rows} == {("3", "41.0")}
