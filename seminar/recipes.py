@@ -224,6 +224,9 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
             raise InputError(f"losses={words.take('losses')!r}: the ancillary would have no loss to learn from")
         stage = _stage(words, common, here, seed + MODULE_SEED * module, stage)
     assert stage is not None
+    if stage.annotation in entry.paths and stage.annotation not in paths:
+        folder = f"data_{stage.annotation}"
+        raise InputError(f"{folder} is missing: annotation={stage.annotation} needs it, for example {folder}=DIR")
     return Cell(point, stage, host)
 
 

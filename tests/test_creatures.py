@@ -1,5 +1,6 @@
 """The generated data set: the same everywhere and in any order, and what it says about its labels is so."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,17 @@ import pytest
 import torch
 
 from seminar.data import Example, datasets
-from seminar.data.creatures import OBJECTS, VALIDATION, Creatures, draw, make, place_clicks, texture_bank
+from seminar.data.creatures import (
+    OBJECTS,
+    VALIDATION,
+    Creatures,
+    draw,
+    make,
+    place_clicks,
+    place_scribbles,
+    texture_bank,
+)
+from seminar.data.strokes import draw_scribbles
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +27,15 @@ def hundred() -> list[Example]:
 
 
 def same(a: Example, b: Example) -> bool:
-    return torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) and (a.id, a.clicks) == (b.id, b.clicks)
+    labels = (a.id, a.clicks, a.scribbles) == (b.id, b.clicks, b.scribbles)
+    return torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) and labels
+
+
+def scribbled(example: Example, size: int) -> torch.Tensor:
+    """(H, W): the scribbles as `size` pixels wide lines on the whole image, 255 elsewhere."""
+    points = torch.tensor([point for scribble in example.scribbles for point in scribble.points])
+    lengths, classes = zip(*((len(scribble.points), scribble.cls) for scribble in example.scribbles), strict=True)
+    return draw_scribbles(points, lengths, classes, *example.mask.shape, size)
 
 
 def test_an_image_depends_on_its_seed_and_index_alone(hundred: list[Example]) -> None:
@@ -92,6 +111,80 @@ def test_clicks_keep_to_the_middle() -> None:
     assert np.mean(clicked) > 1.4 * np.mean(anywhere)
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_every_pixel_of_a_scribble_lies_on_its_class(size: int, hundred: list[Example]) -> None:
+    """Three pixels wide too: of these objects each has a place that is thick enough."""
+    for example in (*hundred, make(5, 1, size=32), make(5, 2, size=47), make(5, 3, size=128)):
+        labels = scribbled(example, size)
+        drawn = labels != 255
+        assert torch.equal(labels[drawn], example.mask[drawn]), example.id
+
+
+def test_every_object_with_a_click_has_one_scribble_about_as_long_as_itself_and_the_background_two() -> None:
+    relative = []
+    for index in range(60):
+        _, owner, classes = draw(np.random.default_rng((0, index)), 64)
+        scribbles, clicks = make(0, index).scribbles, make(0, index).clicks
+        corners = [[(int(x), int(y)) for x, y in scribble.points] for scribble in scribbles]
+        assert all(x % 1 == y % 1 == 0.5 for scribble in scribbles for x, y in scribble.points)
+        hits = [{int(owner[y, x]) for x, y in line} for line in corners]
+        clicked = [{int(owner[int(click.y), int(click.x)])} for click in clicks if click.cls]
+        assert hits == [*clicked, {0}, {0}]
+        assert [scribble.cls for scribble in scribbles] == [classes[hit.pop()] for hit in hits]
+        for line, (instance,) in zip(corners, [*clicked, {0}, {0}], strict=True):
+            length = sum(np.hypot(*np.subtract(a, b)) for a, b in itertools.pairwise(line))
+            extent = max(np.ptp(at) + 1 for at in np.nonzero(owner == instance)) if instance else 32
+            assert length <= extent
+            relative.append(length / extent)
+    assert np.mean(relative) > 0.6
+
+
+def test_a_scribble_bends_by_at_most_60_degrees_at_a_time(hundred: list[Example]) -> None:
+    bends = 0
+    for example in hundred:
+        for scribble in example.scribbles:
+            for before, after in itertools.pairwise(np.diff(scribble.points, axis=0)):
+                assert before @ after >= 0.499 * np.hypot(*before) * np.hypot(*after)
+                bends += not np.isclose(before @ after, np.hypot(*before) * np.hypot(*after))
+    assert bends > 300
+
+
+def test_a_scribble_on_next_to_nothing() -> None:
+    """A 3 x 4 object has two pixels away from the rest; a row of 12 has none; one of 11 gets no scribble."""
+    owner = np.zeros((64, 64), np.uint8)
+    owner[10:13, 20:24], owner[30, 20:32], owner[50, 20:31] = 1, 2, 3
+    for seed in range(10):
+        block, row, *background = place_scribbles(np.random.default_rng(seed), owner, [0, 4, 5, 6])
+        assert (
+            block.cls == 4 and {y for _, y in block.points} == {11.5} and {x for x, _ in block.points} <= {21.5, 22.5}
+        )
+        assert row.cls == 5 and {y for _, y in row.points} == {30.5} and 1 <= len(row.points) <= 5
+        assert [scribble.cls for scribble in background] == [0, 0]
+    owner[:] = 1
+    assert [scribble.cls for scribble in place_scribbles(np.random.default_rng(0), owner, [0, 4])] == [4]
+
+
+def test_scribbles_leave_everything_else_as_it_was(hundred: list[Example]) -> None:
+    """Images, masks and clicks from one generator, without a scribble in between; the coordinates are those from
+    before there were scribbles."""
+    for index in range(50):
+        rng = np.random.default_rng((0, index))
+        image, owner, classes = draw(rng, 64)
+        clicks = place_clicks(rng, owner, classes, background_clicks=2)
+        assert hundred[index].clicks == clicks
+        assert torch.equal(hundred[index].image, torch.from_numpy(np.round(image * 255).astype(np.uint8)))
+        assert np.array_equal(hundred[index].mask.numpy(), np.array(classes)[owner])
+    assert [(click.x, click.y) for click in hundred[1].clicks] == [
+        (51.5, 27.5),
+        (25.5, 39.5),
+        (24.5, 51.5),
+        (33.5, 29.5),
+    ]
+    assert [(click.x, click.y) for click in hundred[2].clicks] == [(32.5, 35.5), (9.5, 15.5), (5.5, 24.5), (41.5, 13.5)]
+    few, many = make(0, 3, background_clicks=0), make(0, 3, background_clicks=9)
+    assert few.scribbles == many.scribbles == hundred[3].scribbles
+
+
 def test_the_mix_of_labels(hundred: list[Example]) -> None:
     """100 images, about 200 objects: background 71 % of the pixels, each class about a sixth of the rest."""
     share = np.bincount(torch.stack([e.mask for e in hundred]).flatten().numpy(), minlength=7) / (100 * 64 * 64)
@@ -100,6 +193,8 @@ def test_the_mix_of_labels(hundred: list[Example]) -> None:
     clicks = np.bincount([click.cls for e in hundred for click in e.clicks], minlength=7)
     assert clicks[1:].min() > 15
     assert 3.7 < clicks.sum() / 100 < 4.4
+    pixels = sum(int((scribbled(e, 1) != 255).sum()) for e in hundred) / 100
+    assert 80 < pixels < 115
 
 
 PIXELS = [
@@ -109,12 +204,19 @@ PIXELS = [
     [2809, 0, 0, 365, 0, 0, 922],
 ]
 CLICKED = [[3, 1, 2, 0, 0], [5, 3, 0, 0], [1, 6, 0, 0], [3, 6, 6, 0, 0]]
+SCRIBBLED = [[3, 1, 2, 0, 0], [5, 3, 0, 0], [1, 6, 0, 0], [3, 6, 6, 0, 0]]
+CORNERS = [
+    [(34, 20), (24, 11), (13, 12)],
+    [(32, 51), (31, 48), (36, 36), (48, 30)],
+    [(51, 2), (40, 1), (37, 4), (28, 5)],
+    [(41, 11), (48, 18), (57, 16), (61, 4)],
+]
 GREY = [(90.52, 43.14, 17.67), (115.04, 46.07, 12.52), (100.27, 56.83, 14.86), (132.31, 69.07, 13.54)]
 
 
 def test_what_is_drawn_is_pinned(hundred: list[Example]) -> None:
-    """Pixels per class and clicks of the first images. When this fails because the generator was changed on purpose:
-    raise GENERATOR, so that records of the old images no longer match, and write the new numbers here.
+    """Pixels per class, clicks and scribbles of the first images. When this fails because the generator was changed on
+    purpose: raise GENERATOR, so that records of the old images no longer match, and write the new numbers here.
 
     Counts with a tolerance, not a hash: the last bit of sin or hypot differs between processors and may turn a pixel
     on an edge.
@@ -122,9 +224,18 @@ def test_what_is_drawn_is_pinned(hundred: list[Example]) -> None:
     counts = [np.bincount(e.mask.flatten().numpy(), minlength=7).tolist() for e in hundred[:4]]
     assert counts == [pytest.approx(row, abs=4) for row in PIXELS]
     assert [[c.cls for c in e.clicks] for e in hundred[:4]] == CLICKED
+    assert [[s.cls for s in e.scribbles] for e in hundred[:4]] == SCRIBBLED
     images = [e.image.float() for e in hundred[:4]]
     grey = [(float(i.mean()), float(i.std()), float(i.diff(dim=2).abs().mean())) for i in images]
     assert grey == [pytest.approx(row, abs=0.1) for row in GREY]
+
+
+def test_where_scribbles_go_is_pinned() -> None:
+    """On two rectangles, which are the same on every processor. When this fails on purpose: as above."""
+    owner = np.zeros((64, 64), np.uint8)
+    owner[10:30, 5:40], owner[25:60, 30:50] = 1, 2
+    scribbles = place_scribbles(np.random.default_rng(0), owner, [0, 4, 5])
+    assert [[(int(x), int(y)) for x, y in scribble.points] for scribble in scribbles] == CORNERS
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -179,6 +290,8 @@ def test_settings_are_known_to_the_registry_and_all_enter_the_fingerprint() -> N
         prints.add(Creatures(**{name: value}).fingerprint())
     assert len(prints) == 6
     assert Creatures().fingerprint() == Creatures(seed=0).fingerprint()
+    # Finished records carry this text: it may change only together with what they were trained on
+    assert Creatures().fingerprint() == "creatures 1: seed=0 train=320 val=160 size=64 background_clicks=2"
     assert Creatures.classes == ("background", "quadruped", "bird", "vehicle", "aircraft", "plant", "person")
 
 

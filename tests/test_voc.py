@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -14,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seminar.data import Click, datasets, voc
-from seminar.data.voc import Voc
+from seminar.data import Click, Scribble, datasets, voc
+from seminar.data.voc import CLASSES, Voc
 from seminar.spec import InputError
 
 TEST_DATA = Path(os.environ.get("SEMINAR_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -122,7 +123,7 @@ def test_reads_lazily_and_travels_to_loader_processes(root: Path) -> None:
 
 def test_registered_with_its_paths_and_settings() -> None:
     entry = datasets["voc"]
-    assert set(entry.paths) == {"root", "clicks_fg", "clicks_bg"}
+    assert entry.paths == {"root": True, "clicks_fg": False, "clicks_bg": False, "scribbles": False}
     assert entry.coerce("data_", {"train_list": "trainaug"}) == (
         ("clicks_outside", "error"),
         ("train_list", "trainaug"),
@@ -138,6 +139,13 @@ def test_fingerprint_ignores_place_time_and_list_order(root: Path, tmp_path: Pat
     assert Voc(root=tmp_path / "copy").fingerprint() == expected
     (tmp_path / "copy" / "clicks_fg.json").write_text(json.dumps(FG | {"not listed": [], "c": []}))
     assert Voc(root=tmp_path / "copy").fingerprint() == expected  # the clicks of validation images train nothing
+
+
+def test_fingerprint_without_scribbles_is_what_it_was_before_there_were_any(root: Path) -> None:
+    clicks = [[(float(c["x"]), float(c["y"]), c["cls"]) for c in FG["a"] + BG["a"]], []]
+    files = [(root / "JPEGImages" / f"{id}.jpg", root / "SegmentationClassAug" / f"{id}.png") for id in "abc"]
+    data = [{"train": ["a", "b"], "val": ["c"]}, clicks, [[path.stat().st_size for path in pair] for pair in files]]
+    assert Voc(root=root).fingerprint() == hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize("change", ["click", "image", "mask", "split", "list"])
@@ -268,6 +276,156 @@ def test_error_in_a_mask(root: Path) -> None:
     assert error(lambda: train[0]) == f"{path}: a mask is a palette or grey 8-bit PNG, this one has mode RGB"
     save_mask(path, np.full((6, 8), 7), mode="L")
     assert (train[0].mask == 7).all()
+
+
+# ---- scribbles
+
+
+def polygon(tag: str, *points: tuple[object, object]) -> str:
+    corners = "".join(f"<point><X>{x}</X><Y>{y}</Y></point>" for x, y in points)
+    return f"<polygon><tag>{tag}</tag>{corners}</polygon>"
+
+
+@pytest.fixture
+def scribbles(root: Path) -> Path:
+    """Scribbles on a (train) and c (val), none on b, and a file for an image that is not listed."""
+    folder = root.parent / "pascal_2012"
+    folder.mkdir()
+    header = "<annotation>\n<size><width>8</width><height>6</height></size><segmented>1</segmented>"
+    body = (
+        polygon("background", (0, 1), (3, 1), (7, 5))
+        + "\n"
+        + polygon("plane", (2, 2))
+        + polygon("tvmonitor", (1, 1), (2, 3))
+    )
+    (folder / "a.xml").write_text(f"{header}\n{body}\n</annotation>")
+    (folder / "c.xml").write_text(f"<annotation>{polygon('cat', (4, 4))}</annotation>")
+    (folder / "other.xml").write_text("not XML")
+    return folder
+
+
+def test_reads_scribbles(root: Path, scribbles: Path) -> None:
+    data = Voc(root=root, scribbles=scribbles)
+    (a, b), (c,) = data.split("train"), data.split("val")
+    assert a.scribbles == (
+        Scribble(((0.0, 1.0), (3.0, 1.0), (7.0, 5.0)), 0),
+        Scribble(((2.0, 2.0),), 1),
+        Scribble(((1.0, 1.0), (2.0, 3.0)), 20),
+    )
+    assert b.scribbles == ()  # no file
+    assert c.scribbles == (Scribble(((4.0, 4.0),), 8),)
+    assert a.clicks == Voc(root=root).split("train")[0].clicks and Voc(root=root).split("train")[0].scribbles == ()
+    assert pickle.loads(pickle.dumps(data)).split("train")[0].scribbles == a.scribbles
+
+
+def test_every_class_is_known_by_its_name_and_the_published_short_one(root: Path, scribbles: Path) -> None:
+    short = {"plane": 1, "bike": 2, "table": 11, "plant": 16, "monitor": 20}
+    names = {name: cls for cls, name in enumerate(CLASSES)} | short
+    polygons = "".join(polygon(f" {name}\n", (1, 1)) for name in names)
+    (scribbles / "a.xml").write_text(f"<annotation>{polygons}{polygon('dog')}</annotation>")  # the last: no point
+    found = Voc(root=root, scribbles=scribbles).split("train")[0].scribbles
+    assert [scribble.cls for scribble in found] == list(names.values())
+
+
+def test_scribbles_enter_the_fingerprint(root: Path, scribbles: Path) -> None:
+    prints = [Voc(root=root).fingerprint(), Voc(root=root, scribbles=scribbles).fingerprint()]
+    (scribbles / "c.xml").write_text(f"<annotation>{polygon('dog', (4, 4))}</annotation>")  # validation: trains nothing
+    scribbles = scribbles.rename(scribbles.parent / "elsewhere")
+    assert Voc(root=root, scribbles=scribbles).fingerprint() == prints[1]
+    (scribbles / "b.xml").write_text((scribbles / "a.xml").read_text())
+    prints.append(Voc(root=root, scribbles=scribbles).fingerprint())
+    (scribbles / "b.xml").write_text((scribbles / "a.xml").read_text().replace("<X>7<", "<X>6<"))
+    prints.append(Voc(root=root, scribbles=scribbles).fingerprint())
+    (scribbles / "a.xml").unlink()
+    prints.append(Voc(root=root, scribbles=scribbles).fingerprint())
+    assert len(set(prints)) == 5
+
+
+def test_error_no_scribbles(root: Path, scribbles: Path) -> None:
+    nowhere = scribbles / "nope"
+    expected = f"{nowhere}: not a folder that can be read (No such file or directory)"
+    assert error(lambda: Voc(root=root, scribbles=nowhere)) == expected
+    expected = f"{scribbles / 'a.xml'}: not a folder that can be read (Not a directory)"
+    assert error(lambda: Voc(root=root, scribbles=scribbles / "a.xml")) == expected
+    (scribbles / "a.xml").unlink()
+    assert error(lambda: Voc(root=root, scribbles=scribbles)) == (
+        f"{scribbles}: no id of the list 'train' has scribbles (a file <id>.xml) here"
+    )
+
+
+DOCTYPE = '<!DOCTYPE a [<!ENTITY e "eeee"><!ENTITY f "&e;&e;">]>'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<annotation><polygon>", "not XML that can be read (no element found: line 1, column 21)"),
+        ("", "not XML that can be read (no element found: line 1, column 0)"),
+        ('<?xml version="1.0" encoding="none"?><a/>', "not XML that can be read (unknown encoding: none)"),
+        (
+            f"{DOCTYPE}<annotation>&f;</annotation>",
+            "not XML that can be read (it has a document type declaration, which is refused)",
+        ),
+        (
+            "<annotation><object/></annotation>",
+            "no <polygon> in <annotation>, so these are no scribbles of ScribbleSup",
+        ),
+        (polygon("cat", (1, "")), "no <polygon> in <polygon>, so these are no scribbles of ScribbleSup"),
+        (f"<a>{polygon('cat', (1, ''))}</a>", "cat: expected a point with numbers X and Y, got '1' and ''"),
+        (
+            f"<a>{polygon('cat', (1, 1), ('left', 2))}</a>",
+            "cat: expected a point with numbers X and Y, got 'left' and '2'",
+        ),
+        (
+            "<a><polygon><tag>cat</tag><point><X>3</X></point></polygon></a>",
+            "cat: expected a point with numbers X and Y, got '3' and ''",
+        ),
+    ],
+)
+def test_error_in_a_scribble_file(text: str, problem: str, root: Path, scribbles: Path) -> None:
+    train = Voc(root=root, scribbles=scribbles).split("train")
+    (scribbles / "a.xml").write_text(text)
+    assert error(lambda: train[0]) == f"{scribbles / 'a.xml'}: {problem}"
+
+
+def test_error_entities_in_another_encoding(root: Path, scribbles: Path) -> None:
+    text = f'<?xml version="1.0" encoding="utf-16"?>{DOCTYPE}<annotation>&f;</annotation>'
+    (scribbles / "a.xml").write_bytes(text.encode("utf-16"))
+    assert "document type declaration" in error(lambda: Voc(root=root, scribbles=scribbles).split("train")[0])
+
+
+def test_error_unknown_class_of_a_scribble(root: Path, scribbles: Path) -> None:
+    path = scribbles / "a.xml"
+    for tag, guess in (("tvmonitr", "did you mean 'tvmonitor'? "), ("sky", ""), ("", "")):
+        path.write_text(f"<a>{polygon(tag, (1, 1))}</a>")
+        message = error(lambda: Voc(root=root, scribbles=scribbles).split("train")[0])
+        assert message.startswith(f"{path}: tag={tag!r}: {guess}choose from aeroplane, background, ")
+    path.write_text("<a><polygon><point><X>1</X><Y>1</Y></point></polygon></a>")
+    assert error(lambda: Voc(root=root, scribbles=scribbles).split("train")[0]).startswith(f"{path}: tag='': choose")
+
+
+def test_error_scribble_file_that_is_gone(root: Path, scribbles: Path) -> None:
+    data = Voc(root=root, scribbles=scribbles)
+    (scribbles / "a.xml").unlink()
+    expected = f"{scribbles / 'a.xml'}: cannot be read (No such file or directory)"
+    assert error(lambda: data.split("train")[0]) == expected
+    assert error(data.fingerprint) == expected
+
+
+@pytest.mark.parametrize(("x", "y"), [(8.8, 1), (-0.81, 1), (1, 6.8), (1, -0.81), ("nan", 1), (1, "inf")])
+def test_scribble_that_runs_far_out_of_the_image(x: object, y: object, root: Path, scribbles: Path) -> None:
+    """A tenth of the longer side of 8 x 6 pixels may be outside; where a point is left out the line falls in two."""
+    line = polygon("cat", (1, 1), (8.7, -0.8), (2, 2), (x, y), (-0.8, 6.7), (5, 5))
+    (scribbles / "a.xml").write_text(f"<a>{line}{polygon('dog', (x, y))}</a>")
+    train = Voc(root=root, scribbles=scribbles).split("train")
+    assert error(lambda: train[0]) == (
+        f"{scribbles / 'a.xml'}: scribble point x={float(str(x))} y={float(str(y))} is far outside the 8x6 image; "
+        "data_clicks_outside=drop leaves such points out"
+    )
+    assert Voc(root=root, scribbles=scribbles, clicks_outside="drop").split("train")[0].scribbles == (
+        Scribble(((1.0, 1.0), (8.7, -0.8), (2.0, 2.0)), 8),
+        Scribble(((-0.8, 6.7), (5.0, 5.0)), 8),
+    )
 
 
 @real

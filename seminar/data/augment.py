@@ -1,8 +1,8 @@
 """From an example to what the network sees: the random training view and the fixed view for evaluation.
 
-Image, mask and clicks (or scribbles) go through the same torchvision v2 functionals. Labels are resampled by NEAREST_EXACT: like the
-bilinear resize of the image, and like the scaling of a point, it takes a pixel to be a square with its centre at 0.5
-(plain NEAREST is up to one source pixel off).
+Image, mask and clicks or scribbles go through the same torchvision v2 functionals. Labels are resampled by
+NEAREST_EXACT: like the bilinear resize of the image, and like the scaling of a point, it takes a pixel to be a square
+with its centre at 0.5 (plain NEAREST is up to one source pixel off).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class TrainView:
 
     def __call__(self, example: Example) -> dict[str, Tensor]:
         """`image` (3, crop, crop) uint8; `masks` (crop, crop) uint8, 255 = void, 254 = padding; `inside` (crop, crop)
-        bool, False on padding; where labels are asked for also `labels` (crop, crop) uint8, 255 = unlabelled, 254 = padding.
+        bool, False on padding; unless turned off also `labels` (crop, crop) uint8, 255 = unlabelled, 254 = padding.
 
         The tensors are the caller's own: no memory is shared with the example.
         """
@@ -91,10 +91,10 @@ class TrainView:
         short = self.short_min + int(u_short * (self.short_max - self.short_min + 1))
         full_height, full_width = example.mask.shape
         if self.scribbles:
-            lines = [scribble.points for scribble in example.scribbles]
+            pixels = [point for scribble in example.scribbles for point in scribble.points]
         else:
-            lines = [((click.x, click.y),) for click in example.clicks]
-        points = key_points([point for line in lines for point in line], full_height, full_width)
+            pixels = [(click.x, click.y) for click in example.clicks]
+        points = key_points(pixels, full_height, full_width)
 
         image = F.resize(example.image, [short], antialias=True)
         height, width = min(image.shape[-2], self.crop), min(image.shape[-1], self.crop)
@@ -111,11 +111,11 @@ class TrainView:
             return padded.contiguous()
 
         def draw(points: Tensor, height: int, width: int, size: int) -> Tensor:
-            if self.scribbles:
-                classes = [scribble.cls for scribble in example.scribbles]
-                return draw_scribbles(points.split([len(line) for line in lines]), classes, height, width, size)[None]
-            classes = [click.cls for click in example.clicks]
-            return draw_clicks(points, torch.tensor(classes), height, width, size)[None]
+            if not self.scribbles:
+                classes = torch.tensor([click.cls for click in example.clicks])
+                return draw_clicks(points, classes, height, width, size)[None]
+            lengths = [len(scribble.points) for scribble in example.scribbles]
+            return draw_scribbles(points, lengths, [line.cls for line in example.scribbles], height, width, size)[None]
 
         maps = example.mask[None]
         if self.click_size is not None and self.click_order == "raster_first":

@@ -1,4 +1,4 @@
-"""The data set that needs no download: generated images of six kinds of object, with exact masks and clicks.
+"""The data set that needs no download: generated images of six kinds of object, exact masks, clicks and scribbles.
 
 Each object is 4 to 8 soft primitives. Its body carries the texture of its class; its other parts are painted from one
 palette that all classes and the background clutter share, so neither a colour nor a single part tells the class.
@@ -22,10 +22,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
 
-from seminar.data import Click, Example, Split, datasets
+from seminar.data import Click, Example, Scribble, Split, datasets
+from seminar.data.strokes import trace
 
 GENERATOR = 1
-"""Raised whenever an unchanged (seed, index, size, background_clicks) yields another image, mask or click."""
+"""Raised whenever an unchanged (seed, index, size, background_clicks) yields another image, mask, click or scribble."""
 
 Floats = NDArray[np.floating[Any]]
 Colour = NDArray[np.float32]
@@ -36,6 +37,7 @@ Shape = Callable[[Floats, Floats], Floats]
 
 VALIDATION = 500_000
 """Index of the first validation image. Fixed, so that another number of training images leaves validation alone."""
+BACKGROUND_SCRIBBLES = 2
 
 
 class Paint(NamedTuple):
@@ -372,21 +374,99 @@ def _blur(size: int) -> Floats:
     return band @ band
 
 
+def _worth_a_label(visible: NDArray[np.bool_]) -> bool:
+    """Whether an object shows at least 12 pixels (of 64 x 64)."""
+    return bool(visible.sum() * 64**2 >= 12 * len(visible) ** 2)
+
+
+def _inwards(rng: Generator, visible: NDArray[np.bool_], among: NDArray[np.bool_]) -> int:
+    """Flat index of a pixel of `among`, rather from the middle of `visible` than from its edge."""
+    blur = _blur(len(visible))
+    weight = np.cumsum((among * (blur @ visible @ blur)) ** 4)
+    return int(np.searchsorted(weight, rng.random() * weight[-1], side="right"))
+
+
 def place_clicks(
     rng: Generator, owner: NDArray[np.uint8], classes: Sequence[int], background_clicks: int
 ) -> tuple[Click, ...]:
     """One click for each object of at least 12 visible pixels (of 64 x 64), towards the middle of what is visible, then
     background clicks, uniform and all different. All at pixel centres."""
-    size, blur = len(owner), _blur(len(owner))
+    size = len(owner)
     chosen: list[tuple[int, int]] = []
     for instance in range(1, len(classes)):
         visible = owner == instance
-        if visible.sum() * 64**2 >= 12 * size**2:
-            weight = np.cumsum((visible * (blur @ visible @ blur)) ** 4)
-            chosen.append((int(np.searchsorted(weight, rng.random() * weight[-1], side="right")), classes[instance]))
+        if _worth_a_label(visible):
+            chosen.append((_inwards(rng, visible, visible), classes[instance]))
     free = np.flatnonzero(owner == 0)
     chosen += [(int(at), 0) for at in rng.choice(free, min(background_clicks, len(free)), replace=False)]
     return tuple(Click(x=at % size + 0.5, y=at // size + 0.5, cls=cls) for at, cls in chosen)
+
+
+def _wander(
+    rng: Generator, home: NDArray[np.intp], starts: NDArray[np.intp], lengths: Floats
+) -> list[list[NDArray[np.intp]]]:
+    """Lines of at most `lengths` (n,) pixels through the pixels `starts` (n, 2) x, y, as their corner pixels.
+
+    A line bends by at most 60 degrees at a time and stays, as `trace` draws it, on pixels with its start's value in
+    `home` (size, size). All n grow at once, in half the time.
+    """
+    homes = home[starts[:, 1], starts[:, 0]]
+    pools = [np.argwhere(home == value)[:, ::-1] for value in homes]
+    counts = np.array([len(pool) for pool in pools])[:, None]
+    pool, offsets = np.concatenate(pools), np.cumsum(counts)[:, None] - counts
+    lines, left = [[start] for start in starts], lengths.copy()
+    for at, beside in ((-1, -2), (0, 1)) * 2:
+        tip = np.array([line[at] for line in lines])
+        before = tip - np.array([line[beside if len(line) > 1 else at] for line in lines])
+        there = pool[(rng.random((len(lines), 32)) * counts).astype(np.intp) + offsets]
+        way = there - tip[:, None]
+        far, ahead = (way**2).sum(-1), (way * before[:, None]).sum(-1)
+        fits = (far > 0) & (far <= np.minimum(left, 0.4 * lengths)[:, None] ** 2)
+        fits &= (ahead >= 0) & (4 * ahead**2 >= far * (before**2).sum(-1, keepdims=True))
+        which = np.nonzero(fits)[0]
+        # The way it will be drawn, along the line: the other way, a tie between two pixels goes to the other one
+        path = trace(there[fits], tip[which]) if at == 0 else trace(tip[which], there[fits])
+        far[~fits] = 0
+        far[fits] *= (home[path[..., 1], path[..., 0]] == homes[which, None]).all(1)
+        for k, best in enumerate(far.argmax(1)):
+            if far[k, best]:
+                lines[k].insert(len(lines[k]) if at else 0, there[k, best])
+                left[k] -= math.sqrt(far[k, best])
+    return lines
+
+
+def place_scribbles(rng: Generator, owner: NDArray[np.uint8], classes: Sequence[int]) -> tuple[Scribble, ...]:
+    """One scribble, at most as long as what is visible is wide or high, for each object that would get a click, then
+    those on the background, at most half as long as the image. All corners at pixel centres.
+
+    Every pixel of a scribble, as `trace` joins the corners, belongs to its object. Where that is thick enough anywhere,
+    the scribble keeps one pixel away from all others, so that 3 pixels wide or enlarged it stays on the object too. On
+    less than that it may be a dot.
+    """
+    size = len(owner)
+    padded = np.pad(owner, 1, mode="edge")
+    neighbours = [padded[y : y + size, x : x + size] for y in range(3) for x in range(3)]
+    home = np.where(np.logical_and.reduce([neighbour == owner for neighbour in neighbours]), owner.astype(np.intp), -1)
+    starts: list[int] = []
+    lengths: list[float] = []
+    found: list[int] = []
+    for instance, cls in enumerate(classes):
+        visible = owner == instance
+        if not (home == instance).any():
+            home[visible] = instance
+        if instance and _worth_a_label(visible):
+            starts.append(_inwards(rng, visible, home == instance))
+            lengths.append(max(int(np.ptp(at)) + 1 for at in np.nonzero(visible)))
+            found.append(cls)
+    free = np.flatnonzero(home == 0)
+    background = rng.choice(free, min(BACKGROUND_SCRIBBLES, len(free)), replace=False).tolist()
+    starts, lengths = starts + background, lengths + [size / 2] * len(background)
+    at = np.array(starts, np.intp)
+    lines = _wander(rng, home, np.stack((at % size, at // size), 1), np.array(lengths, np.float64))
+    return tuple(
+        Scribble(tuple((int(x) + 0.5, int(y) + 0.5) for x, y in line), cls)
+        for line, cls in zip(lines, found + [0] * len(background), strict=True)
+    )
 
 
 def make(seed: int, index: int, size: int = 64, background_clicks: int = 2) -> Example:
@@ -399,6 +479,8 @@ def make(seed: int, index: int, size: int = 64, background_clicks: int = 2) -> E
         image=torch.from_numpy(np.round(image * 255).astype(np.uint8)),
         mask=torch.from_numpy(np.array(classes, np.uint8)[owner]),
         clicks=clicks,
+        # A generator of their own: a change here leaves images, masks and clicks as they are
+        scribbles=place_scribbles(np.random.default_rng((seed, index, 1)), owner, classes),
     )
 
 

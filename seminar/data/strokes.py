@@ -27,22 +27,25 @@ def trace(starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.intp]:
     return pixels
 
 
-def draw_scribbles(lines: Sequence[Tensor], classes: Sequence[int], height: int, width: int, size: int) -> Tensor:
+def draw_scribbles(
+    points: Tensor, lengths: Sequence[int], classes: Sequence[int], height: int, width: int, size: int
+) -> Tensor:
     """(height, width) uint8: every scribble as a line of its class, 255 elsewhere.
 
-    `lines`: each (n, 2), n >= 1: x, y in continuous pixels (pixel = floor), also outside the canvas; `classes`: one for
-    each line, 0 = background; `size`: side of the square brush that follows the line, odd. Foreground wins over
-    background, later over earlier. The canvas is a window: it shows what an endless one would show there.
+    `points` (n, 2): x, y in continuous pixels (pixel = floor), on the canvas or not: `lengths[0]` >= 1 corners of the
+    first scribble, then those of the second; `classes`: one for each scribble, 0 = background; `size`: side of the
+    square brush that follows the line, odd. Foreground wins over background, later over earlier. The canvas is a
+    window: it shows what an endless one would show there.
     """
+    corners = np.floor(points.numpy()).astype(np.intp)
+    strokes = zip(np.split(corners, np.cumsum(lengths, dtype=np.intp))[:-1], classes, strict=True)
     half = size // 2
     # Twice half a brush around the canvas: a line that passes this close outside still leaves whole squares
     frame = np.full((height + 4 * half, width + 4 * half), UNLABELLED, dtype=np.uint8)
     down, right = np.mgrid[half : half + size, half : half + size].reshape(2, -1)
-    strokes = zip(lines, classes, strict=True)
     for line, cls in sorted(strokes, key=lambda stroke: stroke[1] != 0):  # stable: the order within a kind stays
-        stops = line.as_subclass(Tensor).floor().long().numpy()  # type: ignore[no-untyped-call]
-        last = len(stops) - 1
-        x, y = trace(stops[: max(last, 1)], stops[min(last, 1) :]).reshape(-1, 2).T
+        last = len(line) - 1
+        x, y = trace(line[: max(last, 1)], line[min(last, 1) :]).reshape(-1, 2).T
         near = (x >= -half) & (x < width + half) & (y >= -half) & (y < height + half)
         frame[y[near, None] + down, x[near, None] + right] = cls
     return torch.from_numpy(frame[2 * half : 2 * half + height, 2 * half : 2 * half + width].copy())

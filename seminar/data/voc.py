@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 (with or without the SBD masks) and its clicks, read from a folder."""
+"""PASCAL VOC 2012 (with or without the SBD masks), its clicks and its scribbles, read from folders."""
 
 from __future__ import annotations
 
@@ -7,22 +7,34 @@ import json
 import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Literal, overload
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from seminar.data import UNLABELLED, Click, Example, Split, datasets
-from seminar.spec import InputError
+from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.spec import InputError, unknown
 
+Points = tuple[tuple[float, float], ...]
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
+TAGS = {name: cls for cls, name in enumerate(CLASSES)} | {
+    name: CLASSES.index(long)
+    for name, long in (
+        *(("plane", "aeroplane"), ("bike", "bicycle"), ("table", "diningtable")),
+        *(("plant", "pottedplant"), ("monitor", "tvmonitor")),
+    )
+}
+"""Class index by the names that scribbles go by: VOC's and the shorter ones in the published files."""
+OVERSHOOT = 0.1
+"""How far a scribble may run out of its image, as a fraction of the longer side. The published ones do, a little."""
 CACHE_BYTES = 10**9
 """Decoded images and masks are kept in memory when all of them together need fewer bytes than this."""
 
@@ -34,9 +46,11 @@ class Voc:
 
     `root`: that folder, for example `VOCdevkit/VOC2012`. `clicks_fg`, `clicks_bg`: JSON files
     `{id: [{"x", "y", "cls"}, ...]}`, by default looked for in `root` under either of their usual names; an id without
-    an entry has no clicks. `train_list`, `val_list`: names of the id lists. Examples are in the order of their ids,
-    so the order of a list has no effect. `clicks_outside`: what a click outside its image is; the published files hold
-    about 60 (x up to 1198, where no VOC image is wider than 500), which the paper's base code leaves out unseen.
+    an entry has no clicks. `scribbles`: a folder of ScribbleSup annotations `<id>.xml`; without it there are none, and
+    an id without a file has none. `train_list`, `val_list`: names of the id lists. Examples are in the order of their
+    ids, so the order of a list has no effect. `clicks_outside`: what a click outside its image is, or a scribble's
+    point further outside than `OVERSHOOT`; the published files hold about 60 such clicks (x up to 1198, where no VOC
+    image is wider than 500), which the paper's base code leaves out unseen. A scribble that loses a point falls in two.
 
     Raises `InputError` for whatever is missing or malformed: here what needs no decoding, when an example is read what
     does.
@@ -50,6 +64,7 @@ class Voc:
         root: Path,
         clicks_fg: Path | None = None,
         clicks_bg: Path | None = None,
+        scribbles: Path | None = None,
         train_list: str = "train",
         val_list: str = "val",
         clicks_outside: Literal["error", "drop"] = "error",
@@ -81,6 +96,9 @@ class Voc:
         self._clicks = {path: _read_clicks(path, self._all_ids) for path in (fg, bg)}
         if not any(clicks.get(id) for clicks in self._clicks.values() for id in self._ids["train"]):
             raise InputError(f"{fg}: no id of the list {train_list!r} has a click, neither here nor in {bg}")
+        self._scribbles = None if scribbles is None else _find_scribbles(scribbles, self._all_ids)
+        if self._scribbles is not None and not any(id in self._scribbles for id in self._ids["train"]):
+            raise InputError(f"{scribbles}: no id of the list {train_list!r} has scribbles (a file <id>.xml) here")
         self._splits = {split: _Examples(self, ids) for split, ids in self._ids.items()}
 
     def split(self, split: Split) -> Sequence[Example]:
@@ -88,13 +106,18 @@ class Voc:
         return self._splits[split]
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over ids, clicks of the training images and sizes in bytes of all images and masks."""
+        """16 hexadecimal digits over ids, clicks of the training images, sizes in bytes of all images and masks and,
+        where a folder of scribbles is named, its files for the training images."""
         clicks = [
             [(click.x, click.y, click.cls) for clicks in self._clicks.values() for click in clicks.get(id, ())]
             for id in self._ids["train"]
         ]
         sizes = [[path.stat().st_size for path in self._files(id)] for id in self._all_ids]
-        return hashlib.sha256(json.dumps([self._ids, clicks, sizes]).encode()).hexdigest()[:16]
+        data: list[object] = [self._ids, clicks, sizes]
+        if self._scribbles is not None:
+            files = [self._scribbles.get(id) for id in self._ids["train"]]
+            data.append([path and hashlib.sha256(_bytes(path)).hexdigest() for path in files])
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def read(self, id: str) -> Example:
         """Decode and check one example."""
@@ -118,12 +141,24 @@ class Voc:
                         f"{path}: {id}: click x={click.x} y={click.y} is outside the {width}x{height} image; "
                         "data_clicks_outside=drop leaves such clicks out"
                     )
+        scribbles: list[Scribble] = []
+        if self._scribbles is not None and id in self._scribbles:
+            for whole in _read_scribbles(self._scribbles[id]):
+                for near, points in _runs(whole.points, width, height):
+                    if near:
+                        scribbles.append(Scribble(points, whole.cls))
+                    elif not self._drop_outside:
+                        raise InputError(
+                            f"{self._scribbles[id]}: scribble point x={points[0][0]} y={points[0][1]} is far outside"
+                            f" the {width}x{height} image; data_clicks_outside=drop leaves such points out"
+                        )
         # permute makes no copy: channels stay innermost in memory, and torchvision resizes that several times faster.
         return Example(
             id=id,
             image=torch.from_numpy(image).permute(2, 0, 1),
             mask=torch.from_numpy(mask),
             clicks=tuple(inside),
+            scribbles=tuple(scribbles),
         )
 
     @cached_property
@@ -220,6 +255,68 @@ def _clicks(where: str, entry: object) -> Iterator[Click]:
                 yield Click(float(x), float(y), cls)
             case _:
                 raise InputError(f"{where}: expected a click with numbers x, y and cls, got {reprlib.repr(click)}")
+
+
+def _find_scribbles(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
+    """The annotation file of each of the given ids that has one."""
+    try:
+        present = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InputError(f"{folder}: not a folder that can be read ({error.strerror})") from None
+    return {id: folder / f"{id}.xml" for id in ids if f"{id}.xml" in present}
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Builds no document with a type declaration: that is where entities are declared, which can expand to gigabytes
+    or name other files."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("it has a document type declaration, which is refused")
+
+
+def _read_scribbles(path: Path) -> Iterator[Scribble]:
+    """The scribbles of `<annotation><polygon><tag>class</tag><point><X>1</X><Y>2</Y></point>...</polygon>...`; points
+    are zero-based pixels. A polygon without points is none."""
+    text = _bytes(path)
+    try:
+        # S314 is about entities: none can be declared here
+        root = ElementTree.fromstring(text, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: encodings
+        raise InputError(f"{path}: not XML that can be read ({error})") from None
+    polygons = root.findall("polygon")
+    if not polygons:
+        raise InputError(f"{path}: no <polygon> in <{root.tag}>, so these are no scribbles of ScribbleSup")
+    for polygon in polygons:
+        tag = polygon.findtext("tag", "").strip()
+        if tag not in TAGS:
+            raise unknown(f"{path}: tag", tag, TAGS)
+        points: list[tuple[float, float]] = []
+        for point in polygon.findall("point"):
+            x, y = point.findtext("X", ""), point.findtext("Y", "")
+            try:
+                points.append((float(x), float(y)))
+            except ValueError:
+                raise InputError(f"{path}: {tag}: expected a point with numbers X and Y, got {x!r} and {y!r}") from None
+        if points:
+            yield Scribble(tuple(points), TAGS[tag])
+
+
+def _runs(points: Points, width: int, height: int) -> Iterator[tuple[bool, Points]]:
+    """A line cut where it enters and leaves what is in reach of an image: whether each run of its points is."""
+    reach = OVERSHOOT * max(width, height)
+
+    def near(point: tuple[float, float]) -> bool:
+        return -reach <= point[0] < width + reach and -reach <= point[1] < height + reach
+
+    for is_near, run in groupby(points, near):
+        yield is_near, tuple(run)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _decode(path: Path, rgb: bool) -> NDArray[np.uint8]:
