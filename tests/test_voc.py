@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seminar import recipes, sweep
 from seminar.data import Click, Scribble, datasets, voc
 from seminar.data.voc import CLASSES, Voc
 from seminar.spec import InputError
@@ -453,3 +454,14 @@ def test_real_folder() -> None:
 def test_error_an_image_in_both_lists(root: Path) -> None:
     with pytest.raises(InputError, match=r"1 id\(s\), first 'c', are in both lists, 'val' for training and 'val' for"):
         Voc(root=root, train_list="val", val_list="val")
+
+
+def test_error_scribbles_asked_for_and_no_folder_named(root: Path, scribbles: Path) -> None:
+    words: dict[str, tuple[Any, ...]] = {
+        "profile": ("voc-mini",), "data_root": (str(root),), "pretrained": ("none",), "freeze": ("none",),
+        "losses": ("pce",), "annotation": ("scribbles",), "seed": (0,),
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"^data_scribbles is missing: annotation=scribbles needs it"):
+        recipes.cells(sweep.Sweep("test", "", {}), words)
+    (cell,) = recipes.cells(sweep.Sweep("test", "", {}), {**words, "data_scribbles": (str(scribbles),)})
+    assert cell.stage.annotation == "scribbles"
