@@ -355,7 +355,8 @@ def claims_table(title: str, lines: Sequence[Claimed], margin: float | None = No
             f"Where nothing is said to change, holds: the interval lies within {margin:g} point(s) of 0 on both sides; "
             "reversed: wholly beyond that; else cannot tell."
         )
-    notes.append("The paper has one run per number, so its differences have no interval.")
+    if any(line.paper for line in lines):
+        notes.append("The paper has one run per number, so its differences have no interval.")
     return Table(title, columns, tuple(body), tuple(notes))
 
 

@@ -33,6 +33,7 @@ class Study:
     `words`: those in which rows differ. `reference`: the row that others are compared with, by label or, for `default`,
     the row that has the profile's own value. `printed`: the entry of paper.yaml with the same labels. `axis`: its title
     where rows are points on one, `point(stage)` then being the place on it and `line(stage)` the line it belongs to.
+    `says`: the title of the claims. `curves`: drawn over the ancillary's and the row's own training.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Study:
     point: Callable[[Stage], str] = str
     line: Callable[[Stage], str] = lambda _: "student"
     notes: tuple[str, ...] = ()
+    says: str = "What the paper says"
     curves: bool = False
 
 
@@ -165,6 +167,7 @@ STUDIES = (
             Claim("landmarks at 4 kappa change nothing", "operator exact", "operator 4.0", same=True),
             Claim("landmarks at 0.5 kappa change nothing", "operator exact", "operator 0.5", same=True),
         ),
+        says="Does it matter?",
         notes=("Not a claim of the paper: the suite's own question. A number is the landmarks per kappa.",),
     ),
 )
@@ -296,7 +299,7 @@ def _claims(study: Study, name: str, rows: Sequence[Row], printed: paper.PaperTa
             lower, upper = printed.value(network, claim.lower), printed.value(network, claim.upper)
             papers[printed.titles[network]] = None if lower is None or upper is None else upper - lower
         lines.append(exhibits.Claimed(claim.text, change, verdict, papers))
-    return exhibits.claims_table(f"What the paper says ({name})", lines, MARGIN)
+    return exhibits.claims_table(f"{study.says} ({name})", lines, MARGIN)
 
 
 def _numbers(name: str, row: Row, rows: Sequence[Row], reference: str) -> tuple[Value, ...]:
