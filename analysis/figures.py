@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def table3(
     with style.context(["default", _STYLE]):  # "default" first: a user's matplotlibrc must not change a report
         # Rows have a fixed height, so many rows make a taller figure instead of smaller text.
         figure = Figure(figsize=(9.6, 1.9 + 0.36 * max(len(rows), 5)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _head(figure, title)
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.1))
         _scores(left, rows, names, paper or {})
         _training(right, rows, curves, names)
@@ -72,7 +73,7 @@ def dots(rows: Sequence[Row], title: str) -> dict[str, bytes]:
 
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(6.4, 1.3 + 0.36 * max(len(rows), 3)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _head(figure, title)
         _scores(figure.subplots(), rows, {}, {})
         return _files(figure)
 
@@ -100,7 +101,7 @@ def points(
         series += [("ancillary", "ancillary_miou"), ("teacher", "teacher_miou")]
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _head(figure, title)
         axes = figure.subplots()
         for number, (name, metric) in enumerate(series):
             chosen = [row for row in rows if len(lines) == 1 or places[row.label][0] == name]
@@ -140,7 +141,7 @@ def two_budgets(rows: Sequence[Row], curves: pd.DataFrame, before: pd.DataFrame,
 
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(7.6, 3.8), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _head(figure, title)
         axes = figure.subplots()
         shown = [("ancillary", before, before[before["status"] == "done"]["key"], 0)]
         half = int(before["epoch"].max()) if len(before) else 0
@@ -165,6 +166,13 @@ def two_budgets(rows: Sequence[Row], curves: pd.DataFrame, before: pd.DataFrame,
         else:
             _nothing(axes)
         return _files(figure)
+
+
+def _head(figure: Figure, title: str) -> None:
+    """The title of a figure, in as many lines as its width needs."""
+    width = int(10.5 * figure.get_figwidth())
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, width)]
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
 
 
 def _counted(rows: Sequence[Row]) -> str:
@@ -307,7 +315,7 @@ def cost(marks: Mapping[str, Sequence[tuple[str, float, Estimate]]], title: str)
 
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _head(figure, title)
         axes = figure.subplots()
         for index, (series, found) in enumerate(marks.items()):
             for place, (name, seconds, value) in enumerate(found):
@@ -318,7 +326,10 @@ def cost(marks: Mapping[str, Sequence[tuple[str, float, Estimate]]], title: str)
                 label = series if place == 0 else None
                 marker = _MARKERS[index % len(_MARKERS)]
                 axes.scatter([seconds], [value.mean], s=36, color=colour(index), marker=marker, label=label, zorder=3)
-                axes.annotate(name, (seconds, value.mean), xytext=(5, 5), textcoords="offset points", fontsize=7.5)
+                # Above the nearest neighbour or below it, so that their names stay apart.
+                others = [(abs(x - seconds), y.mean) for n, x, y in found if n != name and y.mean is not None]
+                offset = (5, 5 if value.mean >= min(others, default=(0, 0.0))[1] else -11)
+                axes.annotate(name, (seconds, value.mean), xytext=offset, textcoords="offset points", fontsize=7.5)
         axes.set_xlabel("annotation time (seconds per image, as the paper gives it)")
         axes.set_ylabel("mIoU (%)")
         axes.margins(x=0.2, y=0.15)
@@ -345,7 +356,7 @@ def gallery(rows: Sequence[tuple[str, Panels, NDArray[np.generic]]], title: str)
     with style.context(["default", _STYLE]):
         columns = max((len(panels) for _, panels, _ in rows), default=1)
         figure = Figure(figsize=(1.25 * columns + 0.5, 1.55 * max(len(rows), 1) + 0.6), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=9, fontweight="bold")
+        _head(figure, title)
         grid = figure.subplots(max(len(rows), 1), columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
@@ -369,7 +380,7 @@ def pipeline(stage: Stage, title: str) -> dict[str, bytes]:
 
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(8.4, 1.0 + 2.5 * len(stage.chain)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+        _head(figure, title)
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set(xlim=(0, 10), ylim=(-2.5 * len(stage.chain) + 0.2, 0.5))
