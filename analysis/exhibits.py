@@ -314,6 +314,11 @@ def gaps(name: str, rows: Sequence[Row], command: str) -> list[str]:
     return [*lines, f"Fill with `{command}`"] if lines else []
 
 
+def to_fill(missing: Sequence[str], asked: Asked) -> tuple[str, ...]:
+    """The gaps of a report: what is missing, and the command that trains it."""
+    return (*missing, f"Fill with `{asked.command}`") if missing else ()
+
+
 def _seeds(seeds: pd.Series[int]) -> str:
     numbers = sorted({int(seed) for seed in seeds})
     return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

@@ -105,7 +105,7 @@ def fig6(asked: Asked) -> Report:
         profiles=asked.profiles,
         header=exhibits.header(asked),
         main=(table,),
-        gaps=(*sorted(missing), f"Fill with `{asked.command}`") if missing else (),
+        gaps=exhibits.to_fill(sorted(missing), asked),
         data={"fig6": table},
         figures=drawn,
     )
@@ -159,7 +159,7 @@ def fig3(asked: Asked) -> Report:
         profiles=asked.profiles,
         header=exhibits.header(asked),
         main=(table,),
-        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        gaps=exhibits.to_fill(missing, asked),
         data={"fig3": table},
         figures=drawn,
     )

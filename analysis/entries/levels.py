@@ -55,7 +55,7 @@ def table1(asked: Asked) -> Report:
         profiles=asked.profiles,
         header=exhibits.header(asked),
         main=(table,),
-        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        gaps=exhibits.to_fill(missing, asked),
         appendix=(exhibits.runs_table(parts),),
         data={"table1": table},
     )
@@ -112,7 +112,7 @@ def table2(asked: Asked) -> Report:
         profiles=asked.profiles,
         header=exhibits.header(asked),
         main=(table,),
-        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        gaps=exhibits.to_fill(missing, asked),
         appendix=(exhibits.runs_table(parts),),
         data={"table2": table},
         figures={"table2": figures.cost(marks, EXHIBITS["table2"].title)},

@@ -223,7 +223,7 @@ def build(study: Study, asked: Asked) -> Report:
         header=exhibits.header(asked),
         main=tuple(main),
         claims=tuple(claims),
-        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        gaps=exhibits.to_fill(missing, asked),
         appendix=(exhibits.runs_table(parts),),
         data={
             study.name: Table(study.name, tuple(map(Column, (*heads, "status"))), tuple(numbers)),

@@ -22,6 +22,7 @@ from analysis.exhibits import (
     runs_data,
     runs_table,
     slug,
+    to_fill,
 )
 from analysis.report import Report
 from analysis.summary import Row
@@ -76,7 +77,7 @@ def table3(asked: Asked) -> Report:
         header=header(asked),
         main=tuple(main),
         claims=tuple(claims),
-        gaps=(*missing, f"Fill with `{asked.command}`") if missing else (),
+        gaps=to_fill(missing, asked),
         more=tuple(more),
         appendix=(runs_table(parts),),
         data={
