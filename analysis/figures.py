@@ -368,7 +368,9 @@ def gallery(rows: Sequence[tuple[str, Panels, NDArray[np.generic]]], title: str)
                 -0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8
             )
             look = {"s": 14, "edgecolors": "white", "linewidths": 0.6}
-            line[0].scatter(clicks[:, 0], clicks[:, 1], c=colours[clicks[:, 2].astype(np.intp)] / 255, **look)
+            line[0].scatter(
+                clicks[:, 0] - 0.5, clicks[:, 1] - 0.5, c=colours[clicks[:, 2].astype(np.intp)] / 255, **look
+            )
         return _files(figure)
 
 

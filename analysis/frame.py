@@ -111,7 +111,8 @@ def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
     row["student_miou"] = _number(student.get("miou"))
     row["teacher_miou"] = _number(metrics.get("teacher", {}).get(protocol, {}).get("miou"))
     row |= {name: _number(student.get(name)) for name in _SCORES[1:]}
-    before = source.record(stage.ancillary.key) if stage.ancillary is not None else None
+    # Of the same seeds as the row: the ancillary of a row that is not there counts for nothing.
+    before = source.record(stage.ancillary.key) if record is not None and stage.ancillary is not None else None
     row["ancillary_miou"] = _number((before or {}).get("metrics", {}).get("student", {}).get(protocol, {}).get("miou"))
     for network in ("student", "teacher"):
         for what in ("miou", "epoch"):

@@ -49,7 +49,7 @@ EXACT_FALLBACK_PIXELS = 20_000
 KAPPA_MIN = 16.0
 """An image counts as at least so many kernel widths."""
 LANDMARKS_MAX, LANDMARKS_GPU = 1024, 512
-"""Most landmarks; those on a GPU, where M is fixed: to read kappa would make the CPU wait for it."""
+"""Most landmarks; those of `auto` on a GPU, where M is fixed: to read kappa would make the CPU wait for it."""
 LLOYD_STEPS = 3
 RIDGE = 1e-3
 SAMPLES = 1024
@@ -216,10 +216,23 @@ def _r2(size: torch.Size, device: torch.device) -> Tensor:
     return (y * height).long() * width + (x * width).long()
 
 
+def _deal(index: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two samples and the pixels for k-means, of `index` (B, n) whose pixels inside come first.
+
+    Where those are too few for both samples the two take turns, and k-means then shares them.
+    """
+    one, other, rest = index.tensor_split((SAMPLES, 2 * SAMPLES), dim=1)
+    few = ~inside.gather(1, other).all(1, keepdim=True)
+    turns = index[:, : 2 * SAMPLES]
+    pool = torch.cat([rest, turns], dim=1)
+    order = inside.gather(1, pool).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    return torch.where(few, turns[:, ::2], one), torch.where(few, turns[:, 1::2], other), pool.gather(1, order)
+
+
 def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator) -> int:
     """M; 0 where the exact kernel must take over."""
     most = min(LANDMARKS_MAX, len(pixels))
-    if kappa.device.type != "cpu":
+    if kappa.device.type != "cpu" and operator == "auto":
         return min(LANDMARKS_GPU, most)
     wanted = (operator if isinstance(operator, float) else QUALITY) * max(KAPPA_MIN, float(kappa.max()))
     if wanted > min(LANDMARKS_MAX, len(pixels) / 4) and operator == "auto" and len(pixels) <= EXACT_FALLBACK_PIXELS:
@@ -246,7 +259,7 @@ def _nystrom(
     """The kernel through landmarks, or `_exact` where there would be too many; writes `scale` W p to `out`."""
     # Each image has a sample of its own, its pixels inside first and otherwise in the order of the sequence.
     index = index[pixels.inside[:, index].to(torch.uint8).argsort(dim=1, descending=True, stable=True)]
-    one, other, rest = index.tensor_split((SAMPLES, 2 * SAMPLES), dim=1)
+    one, other, rest = _deal(index, pixels.inside)
     first, second = pixels.pick(one), pixels.pick(other)
     sampled = _kernel(first.left, second.right)
     tiny = torch.finfo(p.dtype).tiny

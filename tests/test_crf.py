@@ -180,6 +180,24 @@ def test_nystrom_repeats_bit_for_bit_and_does_not_see_padding(picture: tuple[Ten
     assert outside.abs().max() < 1e-12 * gradient.abs().max()
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5, 20])
+def test_a_map_that_is_mostly_padding(rows: int) -> None:
+    """The few pixels inside serve both samples and the landmarks: loss and gradient stay those of the kernel."""
+    (case,) = list(bench_crf.cases(bench_crf.open_images(None, 96), 96, 1.0, 1))
+    inside = torch.zeros_like(case.inside)
+    inside[:, :rows] = True
+    p = case.maps["mid"].double()
+    found = []
+    for operator in ("exact", crf.QUALITY):
+        leaf = p.clone().requires_grad_()
+        loss = loss_of(leaf, case.image.double(), inside, sigma_rgb=15, sigma_xy=case.sigma_xy, operator=operator)
+        loss.backward()
+        assert leaf.grad is not None
+        found.append((loss.item(), leaf.grad))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.03)
+    assert (found[1][1] - found[0][1]).norm() <= 0.06 * found[0][1].norm()
+
+
 def test_an_image_is_the_same_alone_and_in_a_batch(picture: tuple[Tensor, Tensor, Tensor]) -> None:
     p, image, inside = picture
     whole = dense_crf(p, image, inside, sigma_rgb=15, sigma_xy=10, operator=crf.QUALITY)[1]

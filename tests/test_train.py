@@ -404,6 +404,15 @@ def test_only_full_supervision_sees_masks(cell: MakeCell) -> None:
     assert next(Trainer(full.stage, full.host, None).loader(0)).keys() == {"image", "inside", "masks"}
 
 
+def test_scribbles_reach_the_loop(cell: MakeCell) -> None:
+    counts = []
+    for annotation in ("clicks", "scribbles"):
+        asked = cell(losses="pce", annotation=annotation)
+        views = next(Trainer(asked.stage, asked.host, None).loader(0))
+        counts.append(int((views["labels"] < PADDING).sum()))
+    assert counts[1] > 2 * counts[0] > 0
+
+
 def test_clicks_reach_the_loop(cell: MakeCell) -> None:
     plain = cell(losses="pce", click_size=3)
     labels = next(Trainer(plain.stage, plain.host, None).loader(0))["labels"]
