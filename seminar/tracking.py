@@ -60,7 +60,7 @@ class WandbWatch:
         self._run = wandb.init(
             project=self.project,
             id=stage.key,
-            name=f"{stage.label} seed {stage.replicate}" + (f" K={stage.modules}" if stage.modules else ""),
+            name=stage.title,
             group=self.group,
             tags=[stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses)],
             config={"key": stage.key, **stage.model_dump(mode="json")},
