@@ -367,10 +367,10 @@ def gallery(rows: Sequence[tuple[str, Panels, NDArray[np.generic]]], title: str)
             line[0].text(
                 -0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8
             )
+            # Clicks are continuous; in a picture the centre of the first pixel is at 0.
+            x, y = clicks[:, :2].astype(np.float64).T - 0.5
             look = {"s": 14, "edgecolors": "white", "linewidths": 0.6}
-            line[0].scatter(
-                clicks[:, 0] - 0.5, clicks[:, 1] - 0.5, c=colours[clicks[:, 2].astype(np.intp)] / 255, **look
-            )
+            line[0].scatter(x, y, c=colours[clicks[:, 2].astype(np.intp)] / 255, **look)
         return _files(figure)
 
 
