@@ -15,6 +15,7 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -197,12 +198,12 @@ def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]
     said = (Table("What the paper says, and whether it holds here", tuple(columns), tuple(findings), notes),)
     plan: list[tuple[Value, ...]] = []
     every = [cell for one in asked for cell in one.cells]
-    for one in (*asked, None):
-        cells = every if one is None else one.cells
-        paid = frame.trainings(one.source if one else asked[0].source, cells)
+    asked_for = {**{f"`{one.path.name}`": one.cells for one in asked}, "together": every}
+    trained = {name: frame.trainings(asked[0].source, cells) for name, cells in asked_for.items()}
+    for name, cells in asked_for.items():
+        paid = trained[name]
         done = paid[paid["status"] == "done"]
         separate = sum(len(stage.chain) for stage in {cell.stage for cell in cells})
-        name = "together" if one is None else f"`{one.path.name}`"
         plan.append((name, len(cells), len(paid), separate, len(done), float(done["seconds"].sum()) / 60))
     heads = ("sweep", "cells", "trainings", "without sharing", "done", "minutes of training")
     shared = Table(
@@ -214,10 +215,9 @@ def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]
             "sharing: if the chain of every distinct cell were trained by itself.",
         ),
     )
-    paid = frame.trainings(asked[0].source, every)
-    done = paid[paid["status"] == "done"]
+    done = trained["together"][trained["together"]["status"] == "done"]
     lines = []
-    for name, column in (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu")):
+    for name, column in PROVENANCE:
         counts = done[column].value_counts(sort=False)
         told = ", ".join(f"{tables.quoted(str(value))} ({count})" for value, count in sorted(counts.items()) if value)
         lines.append(f"{name} (trainings): {told or 'nothing trained yet'}.")
@@ -264,6 +264,10 @@ def _text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+PROVENANCE = (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu"))
+"""What is told of where trainings ran: the name, and the column of the frame."""
+
+
 def header(asked: Asked) -> tuple[str, ...]:
     """Facts about the runs behind a report."""
     paid = frame.trainings(asked.source, asked.cells)
@@ -278,7 +282,7 @@ def header(asked: Asked) -> tuple[str, ...]:
         f"Distinct trainings: {len(paid)}, of which {len(done)} done; training time together "
         f"{_duration(float(done['seconds'].sum()))} (sum over trainings, whatever ran side by side).",
     ]
-    for name, column in (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu")):
+    for name, column in PROVENANCE:
         seen = sorted(set(done[column]) - {""})
         if seen:
             lines.append(f"{name}: {', '.join(tables.quoted(value) for value in seen)}.")
@@ -297,8 +301,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def gaps(name: str, rows: Sequence[Row], command: str) -> list[str]:
-    """What is missing and why, and the command that fills it. Empty when everything is done."""
+def gaps(name: str, rows: Sequence[Row]) -> list[str]:
+    """What is missing and why. Empty when everything is done."""
     lines: list[str] = []
     for row in rows:
         for status, part in row.runs[row.runs["status"] != "done"].groupby("status", sort=False):
@@ -311,12 +315,18 @@ def gaps(name: str, rows: Sequence[Row], command: str) -> list[str]:
         empty = row.runs[(row.runs["status"] == "done") & row.runs["student_miou"].isna()]
         if len(empty):
             lines.append(f"{name}: {row.label}, {_seeds(empty['seed'])}: done, but without a `{frame.PROTOCOL}` score.")
-    return [*lines, f"Fill with `{command}`"] if lines else []
+    return lines
 
 
-def to_fill(missing: Sequence[str], asked: Asked) -> tuple[str, ...]:
-    """The gaps of a report: what is missing, and the command that trains it."""
-    return (*missing, f"Fill with `{asked.command}`") if missing else ()
+def report(name: str, title: str, asked: Asked, missing: Sequence[str] = (), **parts: Any) -> Report:
+    """A report about `asked`: `missing` and the command that trains it are its gaps, `parts` its other fields."""
+    fill = (*missing, f"Fill with `{asked.command}`") if missing else ()
+    return Report(name=name, title=title, profiles=asked.profiles, header=header(asked), gaps=fill, **parts)
+
+
+def stem(name: str, group: str, groups: Collection[str]) -> str:
+    """The file name of what is drawn for one group: that of the exhibit where there is no other group."""
+    return name if len(groups) == 1 else f"{name}_{slug(group)}"
 
 
 def _seeds(seeds: pd.Series[int]) -> str:
@@ -445,17 +455,16 @@ def plain(asked: Asked) -> Report:
     name, title = asked.sweep.name, asked.sweep.description or asked.sweep.name
     plain_heads = (*heads, *map(Column, estimate_columns("miou", summary.Estimate(0))), Column("teacher_miou"))
     notes = (f"Student, last epoch, protocol `{frame.PROTOCOL}`: mean and sample standard deviation over n seeds.",)
-    stem = slug(asked.path.stem)
-    return Report(
-        name=stem,
-        title=title,
-        profiles=asked.profiles,
-        header=header(asked),
+    file = slug(asked.path.stem)
+    return report(
+        file,
+        title,
+        asked,
+        gaps(name, rows),
         main=(Table(title, columns, tuple(body), notes),),
-        gaps=tuple(gaps(name, rows, asked.command)),
         appendix=(runs_table({name: rows}),),
         data={
-            stem: Table(name, (*plain_heads, Column("status")), tuple(numbers)),
-            f"{stem}_runs": runs_data(data),
+            file: Table(name, (*plain_heads, Column("status")), tuple(numbers)),
+            f"{file}_runs": runs_data(data),
         },
     )

@@ -25,6 +25,14 @@ class PaperTable:
         """The printed mIoU, None where the paper gives none."""
         return self.miou.get(network, {}).get(label) if network is not None else None
 
+    def gains(self, lower: str, upper: str) -> dict[str, float | None]:
+        """What the row `upper` has more than `lower` in the paper, by title of the network; None if not printed."""
+        pairs = {network: (self.value(network, lower), self.value(network, upper)) for network in self.miou}
+        return {
+            self.titles[network]: None if low is None or high is None else high - low
+            for network, (low, high) in pairs.items()
+        }
+
     def network(self, backbone: str) -> str | None:
         """The paper's network that our `backbone` is, None for one that the paper does not use."""
         plain = backbone.replace("_", "").replace("-", "").lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,21 @@ def chosen(samples: Samples, name: str) -> list[int]:
     return list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
 
 
+def _pictures(
+    name: str,
+    asked: Asked,
+    missing: Sequence[str],
+    what: str,
+    body: Sequence[tuple[Value, ...]],
+    drawn: Mapping[str, Mapping[str, bytes]],
+) -> Report:
+    """The report of an exhibit of pictures; `body`: group, image, sample, `what` the picture is of, and its IoU."""
+    heads = [Column("group", right=False), Column("image", right=False), Column("sample"), Column(what, right=False)]
+    table = Table("Mean IoU of the pictures (%)", (*heads, Column("IoU (%)")), tuple(body), (RULE,))
+    title = EXHIBITS[name].title
+    return exhibits.report(name, title, asked, missing, main=(table,), data={name: table}, figures=drawn)
+
+
 @exhibit("fig6", "Figs. 1, 6 and S1: the same images under each loss combination", "losses.yaml")
 def fig6(asked: Asked) -> Report:
     """Clicks, predictions of each row of Table 3, ground truth; the first seed."""
@@ -90,25 +105,9 @@ def fig6(asked: Asked) -> Report:
             panels.append(("ground truth", truth))
             rows.append((kind, panels, there[last](number, "clicks")))
             body += [(name, kind, number, label, 100 * value) for label, value in scores.items()]
-        stem = "fig6" if len(by_group) == 1 else f"fig6_{exhibits.slug(name)}"
+        stem = exhibits.stem("fig6", name, by_group)
         drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}")
-    columns = (
-        Column("group", right=False),
-        Column("image", right=False),
-        Column("sample"),
-        Column("losses", right=False),
-    )
-    table = Table("Mean IoU of the pictures (%)", (*columns, Column("IoU (%)")), tuple(body), (RULE,))
-    return Report(
-        name="fig6",
-        title=EXHIBITS["fig6"].title,
-        profiles=asked.profiles,
-        header=exhibits.header(asked),
-        main=(table,),
-        gaps=exhibits.to_fill(sorted(missing), asked),
-        data={"fig6": table},
-        figures=drawn,
-    )
+    return _pictures("fig6", asked, sorted(missing), "losses", body, drawn)
 
 
 @exhibit("fig3", "Fig. 3: two students disagree early, and the second learns from it", "losses.yaml")
@@ -135,7 +134,7 @@ def fig3(asked: Asked) -> Report:
             for role in roles:
                 title = "ancillary student" if role == "ancillary" else f"primary {role}, early"
                 panels.append((title, early(number, role)))
-            # 1 where they disagree: drawn in the colour of the first class on black.
+            # White where they disagree.
             apart = (early(number, "ancillary") != early(number, "student")).astype(np.uint8) * 255
             panels += [("they disagree", np.repeat(apart[..., None], 3, axis=2))]
             panels += [("primary student, final", final(number, "student")), ("ground truth", truth)]
@@ -143,26 +142,10 @@ def fig3(asked: Asked) -> Report:
             for role in roles:
                 body.append((name, kind, number, f"{role}, early", 100 * score(early(number, role), truth)))  # type: ignore[arg-type]
             body.append((name, kind, number, "student, final", 100 * score(final(number, "student"), truth)))  # type: ignore[arg-type]
-        stem = "fig3" if len(by_group) == 1 else f"fig3_{exhibits.slug(name)}"
+        stem = exhibits.stem("fig3", name, by_group)
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
         drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}")
-    columns = (
-        Column("group", right=False),
-        Column("image", right=False),
-        Column("sample"),
-        Column("network", right=False),
-    )
-    table = Table("Mean IoU of the pictures (%)", (*columns, Column("IoU (%)")), tuple(body), (RULE,))
-    return Report(
-        name="fig3",
-        title=EXHIBITS["fig3"].title,
-        profiles=asked.profiles,
-        header=exhibits.header(asked),
-        main=(table,),
-        gaps=exhibits.to_fill(missing, asked),
-        data={"fig3": table},
-        figures=drawn,
-    )
+    return _pictures("fig3", asked, missing, "network", body, drawn)
 
 
 @exhibit("fig2", "Fig. 2: the pipeline", "students.yaml")
@@ -181,11 +164,10 @@ def fig2(asked: Asked) -> Report:
     columns = [Column(text, right=False) for text in ("student", "losses", "weights", "teacher", "learns from")]
     columns += [Column("epochs"), Column("key", right=False)]
     table = Table("The chain of trainings", tuple(columns), tuple(body))
-    return Report(
-        name="fig2",
-        title=EXHIBITS["fig2"].title,
-        profiles=asked.profiles,
-        header=exhibits.header(asked),
+    return exhibits.report(
+        "fig2",
+        EXHIBITS["fig2"].title,
+        asked,
         main=(table,),
         data={"fig2": table},
         figures={"fig2": figures.pipeline(stage, EXHIBITS["fig2"].title)},

@@ -34,7 +34,7 @@ def table1(asked: Asked) -> Report:
         rows = summary.rows(frame.frame(asked.source, chosen))
         stages = {cell.stage.label: cell.stage for cell in chosen}
         parts[name] = rows
-        missing += exhibits.gaps(name, rows, asked.command)[:-1]
+        missing += exhibits.gaps(name, rows)
         for row in rows:
             stage = stages[row.label]
             labels = f"{stage.annotation} of data {stage.data.name}"
@@ -49,13 +49,12 @@ def table1(asked: Asked) -> Report:
         CANNOT,
     )
     table = Table(EXHIBITS["table1"].title, tuple(columns), tuple(body), notes)
-    return Report(
-        name="table1",
-        title=EXHIBITS["table1"].title,
-        profiles=asked.profiles,
-        header=exhibits.header(asked),
+    return exhibits.report(
+        "table1",
+        EXHIBITS["table1"].title,
+        asked,
+        missing,
         main=(table,),
-        gaps=exhibits.to_fill(missing, asked),
         appendix=(exhibits.runs_table(parts),),
         data={"table1": table},
     )
@@ -87,7 +86,7 @@ def table2(asked: Asked) -> Report:
         data["row"] = [_level(cell.stage) for cell in cells]
         rows = summary.rows(data, by="row")
         parts[name] = rows
-        missing += exhibits.gaps(name, rows, asked.command)[:-1]
+        missing += exhibits.gaps(name, rows)
         for row in rows:
             score, label = row.over_seeds(), str(row.runs["losses"].iloc[0])
             body.append((row.label, seconds.get(row.label), label, tables.mean_and_std(score), name))
@@ -106,13 +105,12 @@ def table2(asked: Asked) -> Report:
         CANNOT,
     )
     table = Table(EXHIBITS["table2"].title, columns, tuple(body), notes)
-    return Report(
-        name="table2",
-        title=EXHIBITS["table2"].title,
-        profiles=asked.profiles,
-        header=exhibits.header(asked),
+    return exhibits.report(
+        "table2",
+        EXHIBITS["table2"].title,
+        asked,
+        missing,
         main=(table,),
-        gaps=exhibits.to_fill(missing, asked),
         appendix=(exhibits.runs_table(parts),),
         data={"table2": table},
         figures={"table2": figures.cost(marks, EXHIBITS["table2"].title)},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from analysis import exhibits, figures, frame, paper, summary, tables
 from analysis.exhibits import Asked, exhibit
@@ -173,10 +174,6 @@ STUDIES = (
 )
 
 
-def _register(study: Study) -> None:
-    exhibit(study.name, study.title, study.sweep_file)(lambda asked: build(study, asked))
-
-
 def build(study: Study, asked: Asked) -> Report:
     """The report of a study; cells that differ in more than its words are groups of their own."""
     printed = paper.table(study.printed) if study.printed else None
@@ -201,8 +198,8 @@ def build(study: Study, asked: Asked) -> Report:
         main.append(_table(study, name, rows, own, reference, printed, reason))
         if study.claims:
             claims.append(_claims(study, name, rows, printed))
-        missing += exhibits.gaps(name, rows, asked.command)[:-1]
-        stem = study.name if len(by_group) == 1 else f"{study.name}_{exhibits.slug(name)}"
+        missing += exhibits.gaps(name, rows)
+        stem = exhibits.stem(study.name, name, by_group)
         title = f"{study.title} ({name})"
         if study.axis is not None:
             points = {label: (study.line(stage), study.point(stage)) for label, stage in stages.items()}
@@ -216,14 +213,13 @@ def build(study: Study, asked: Asked) -> Report:
         numbers += [_numbers(name, row, rows, reference) for row in rows]
     heads = ("group", "row", *exhibits.estimate_columns("miou", summary.Estimate(0)), "difference_to")
     heads = (*heads, *exhibits.estimate_columns("difference", summary.Estimate(0)), "ancillary_miou", "teacher_miou")
-    return Report(
-        name=study.name,
-        title=study.title,
-        profiles=asked.profiles,
-        header=exhibits.header(asked),
+    return exhibits.report(
+        study.name,
+        study.title,
+        asked,
+        missing,
         main=tuple(main),
         claims=tuple(claims),
-        gaps=exhibits.to_fill(missing, asked),
         appendix=(exhibits.runs_table(parts),),
         data={
             study.name: Table(study.name, tuple(map(Column, (*heads, "status"))), tuple(numbers)),
@@ -293,11 +289,7 @@ def _claims(study: Study, name: str, rows: Sequence[Row], printed: paper.PaperTa
         if claim.lower in scores and claim.upper in scores:
             change = summary.paired(scores[claim.upper], scores[claim.lower])
         verdict = summary.unchanged(change, MARGIN) if claim.same else summary.verdict(change)
-        papers = {}
-        for network in printed.miou if printed else ():
-            assert printed is not None
-            lower, upper = printed.value(network, claim.lower), printed.value(network, claim.upper)
-            papers[printed.titles[network]] = None if lower is None or upper is None else upper - lower
+        papers = printed.gains(claim.lower, claim.upper) if printed else {}
         lines.append(exhibits.Claimed(claim.text, change, verdict, papers))
     return exhibits.claims_table(f"{study.says} ({name})", lines, MARGIN)
 
@@ -317,4 +309,4 @@ def _numbers(name: str, row: Row, rows: Sequence[Row], reference: str) -> tuple[
 
 
 for _study in STUDIES:
-    _register(_study)
+    exhibit(_study.name, _study.title, _study.sweep_file)(partial(build, _study))

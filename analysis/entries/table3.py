@@ -16,13 +16,12 @@ from analysis.exhibits import (
     exhibit,
     gaps,
     groups,
-    header,
     not_comparable,
     profile,
+    report,
     runs_data,
     runs_table,
-    slug,
-    to_fill,
+    stem,
 )
 from analysis.report import Report
 from analysis.summary import Row
@@ -60,9 +59,8 @@ def table3(asked: Asked) -> Report:
         main.append(_table3_main(name, rows, printed, reason))
         claims.append(_steps(name, rows, printed))
         more += [_order(name, rows), _calibration(name, rows)]
-        missing += gaps(name, rows, asked.command)[:-1]
-        stem = "table3" if len(by_group) == 1 else f"table3_{slug(name)}"
-        drawn[stem] = figures.table3(
+        missing += gaps(name, rows)
+        drawn[stem("table3", name, by_group)] = figures.table3(
             rows,
             frame.curves(asked.source, cells),
             f"Table 3: loss terms ({name})",
@@ -70,14 +68,13 @@ def table3(asked: Asked) -> Report:
             {} if reason or network is None else {k: v for k, v in printed.miou[network].items() if v is not None},
         )
         data.append(_table3_data(name, cells, rows, printed, comparable=not reason))
-    return Report(
-        name="table3",
-        title=EXHIBITS["table3"].title,
-        profiles=asked.profiles,
-        header=header(asked),
+    return report(
+        "table3",
+        EXHIBITS["table3"].title,
+        asked,
+        missing,
         main=tuple(main),
         claims=tuple(claims),
-        gaps=to_fill(missing, asked),
         more=tuple(more),
         appendix=(runs_table(parts),),
         data={
@@ -149,11 +146,7 @@ def _steps(name: str, rows: Sequence[Row], printed: paper.PaperTable) -> Table:
         change = summary.Estimate(0)
         if without in found and with_ in found:
             change = summary.minus(found[with_], found[without])
-        papers = {}
-        for network, title in printed.titles.items():
-            lower, upper = printed.value(network, without), printed.value(network, with_)
-            papers[title] = None if lower is None or upper is None else upper - lower
-        lines.append(Claimed(step, change, summary.verdict(change), papers))
+        lines.append(Claimed(step, change, summary.verdict(change), printed.gains(without, with_)))
     return claims_table(f"The paper's steps ({name})", lines)
 
 
