@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-RECIPE = 4
+RECIPE = 5
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
 
 Scalar = bool | int | float | str
@@ -145,6 +145,13 @@ class Stage(_Value):
     def modules(self) -> int:
         """K, the number of student-student modules: 0 for a stage without ancillary."""
         return len(self.chain) - 1
+
+    @property
+    def budgets(self) -> int:
+        """How many whole trainings these networks have behind them when this one begins (self-generation)."""
+        if self.self_generation == "none" or self.ancillary is None:
+            return 0
+        return 1 + self.ancillary.budgets
 
     @property
     def replicate(self) -> int:

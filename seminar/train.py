@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -153,7 +153,8 @@ class Trainer:
             has_teacher = self.stage.ancillary is not None and self.stage.ancillary.has_teacher
             self.teacher.net.load_state_dict(load("teacher.pt" if has_teacher else "student.pt"))
             if has_teacher:
-                self.teacher.t = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
+                steps = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
+                self.teacher.t = steps * self.stage.budgets
 
     def run_epoch(self, epoch: int, watches: Sequence[Watch] = ()) -> dict[str, Any]:
         """Train one epoch (0-based) and evaluate where it is due; returns the line for metrics.jsonl."""
@@ -254,22 +255,30 @@ class Trainer:
         pinned = self.device.type == "cuda"
         return iter(DataLoader(views, batch_sampler=order, num_workers=self.host.loader_workers, pin_memory=pinned))
 
+    @contextmanager
+    def _evaluating(self) -> Iterator[dict[str, nn.Module]]:
+        """Student and teacher by role, in eval mode and without gradients as long as the context lasts."""
+        nets: dict[str, nn.Module] = {"student": self.student}
+        if self.teacher is not None:
+            nets["teacher"] = self.teacher.net
+        modes = {role: net.training for role, net in nets.items()}
+        for net in nets.values():
+            net.eval()
+        with torch.inference_mode():
+            yield nets
+        for role, net in nets.items():
+            net.train(modes[role])
+
     def evaluate(self, protocol: str) -> dict[str, Scores]:
         """Scores over the validation set, by role (`student`, and `teacher` where there is one).
 
         Protocol `crop`: short side to the training crop, centre crop (the paper's). `full`: every image at its own
         size.
         """
-        nets: dict[str, nn.Module] = {"student": self.student}
-        if self.teacher is not None:
-            nets["teacher"] = self.teacher.net
-        counts = {role: Confusion(self.classes) for role in nets}
-        modes = {role: net.training for role, net in nets.items()}
         size = self.stage.batch_size if protocol == "crop" else 1
-        for net in nets.values():
-            net.eval()
-        with torch.inference_mode():
-            views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
+        views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
+        with self._evaluating() as nets:
+            counts = {role: Confusion(self.classes) for role in nets}
             for images, masks in DataLoader(views, batch_size=size, num_workers=self.host.loader_workers):
                 network_input = normalise(images.to(self.device).float())
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
@@ -277,8 +286,6 @@ class Trainer:
                     logits = {role: net(network_input, features) for role, net in nets.items()}
                 for role in nets:
                     counts[role].add(logits[role], masks.to(self.device))
-        for role, net in nets.items():
-            net.train(modes[role])
         return {role: confusion.scores() for role, confusion in counts.items()}
 
     def save(self, folder: Path, line: Mapping[str, Any]) -> None:
@@ -346,16 +353,15 @@ class Trainer:
 
     def notes(self) -> list[str]:
         """What a reader of the result must know."""
-        alpha = self.stage.alpha
-        if alpha is not None and alpha > 1 - 1 / self.total_steps:
+        alpha, steps = self.stage.alpha, self.total_steps * (1 + self.stage.budgets)
+        if alpha is not None and alpha > 1 - 1 / steps:
             horizon = f"{1 / (1 - alpha):,.0f}"
             return [
                 f"alpha={alpha:g} has no effect of its own: the teacher is a plain average for the first {horizon} "
-                f"steps and the training has {self.total_steps:,}"
+                f"steps and the training has {steps:,}"
             ]
         return []
 
-    @torch.inference_mode()
     def predictions(self, folder: Path, when: Literal["early", "final"]) -> None:
         """Write what each network says of the sample images: `when`.npz, and at the end a picture for people of each.
 
@@ -363,20 +369,14 @@ class Trainer:
         (k, 3) float x, y, class; `n_student`, and where there is one `n_teacher` and `n_ancillary`, (H, W) uint8.
         """
         folder.mkdir(exist_ok=True)
-        nets: dict[str, nn.Module] = {"student": self.student}
-        if self.teacher is not None:
-            nets["teacher"] = self.teacher.net
-        if self.ancillary is not None:
-            nets["ancillary"] = self.ancillary
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         count = min(SAMPLES, len(self.val_examples))
-        modes = {role: net.training for role, net in nets.items()}
-        for net in nets.values():
-            net.eval()
         for number in range(count):
             example = self.val_examples[number * len(self.val_examples) // count]
             network_input = normalise(example.image[None].to(self.device).float())
-            said = {role: net(network_input).argmax(1)[0].to(torch.uint8).cpu() for role, net in nets.items()}
+            with self._evaluating() as nets:
+                known = nets if self.ancillary is None else {**nets, "ancillary": self.ancillary}
+                said = {role: net(network_input).argmax(1)[0].to(torch.uint8).cpu() for role, net in known.items()}
             arrays |= {f"{number}_{role}": labels.numpy() for role, labels in said.items()}
             arrays[f"{number}_image"] = example.image.permute(1, 2, 0).numpy()
             arrays[f"{number}_truth"] = example.mask.numpy()
@@ -385,8 +385,6 @@ class Trainer:
             if when == "final":
                 picture = strip(example, [said[role] for role in ("student", "teacher") if role in said])
                 write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
-        for role, net in nets.items():
-            net.train(modes[role])
         write_atomic(folder / f"{when}.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 
