@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = parse_words([item for item in options.what if "=" in item], options.seeds)
         everything = all("=" in item for item in options.what)
         chosen = exhibits.find([item for item in options.what if "=" not in item])
+        if not chosen:
+            raise InputError(f"{exhibits.SWEEPS}/: no sweep file here; run this in the project's folder")
         reports, asked = exhibits.build_all(chosen, words, options.runs)
         lines: list[str] = []
         for built in reports:

@@ -77,7 +77,9 @@ class Asked:
         return shlex.join(["make", f"ablation-{self.path.stem}", f"PROFILE={chosen}", *self.arguments, *options])
 
 
-HOST_WORDS = frozenset({"device", "loader_workers", "weights", "data_root", "data_clicks_fg", "data_clicks_bg"})
+HOST_WORDS = frozenset(
+    {"device", "loader_workers", "weights", "data_root", "data_clicks_fg", "data_clicks_bg", "data_scribbles"}
+)
 """Words that say where and how trainings run; the results are the same without them."""
 
 
@@ -420,9 +422,10 @@ def not_comparable(
     if chosen != printed.profile:
         return f"profile {chosen} has other data, another network or input size ({backbone}) and another budget"
     if printed.network(backbone) is None:
-        return f"the paper does not use the network {backbone}"
+        return f"the paper does not print this for the network {backbone}"
+    points = [{w: v for w, v in cell.point.items() if printed.words.get(w) != v} for cell in cells]
     changed = sorted(
-        {word for cell in cells for word in cell.point} - HOST_WORDS - {"profile", "seed", "backbone", *varied}
+        {word for point in points for word in point} - HOST_WORDS - {"profile", "seed", "backbone", *varied}
     )
     return f"changed here: {', '.join(changed)}" if changed else None
 

@@ -87,14 +87,14 @@ def points(
 ) -> dict[str, bytes]:
     """Scores along an axis, one line for each first part of `places[row label]` (line, place on the axis).
 
-    The places are evenly spaced in the order of the rows. Bars are 95 % intervals of the mean, small marks the seeds.
+    The places are evenly spaced, numbers in their order. Bars are 95 % intervals of the mean, small marks the seeds.
     With one line, its ancillary and its teacher are drawn beside it where they have scores. `own`: the rows with the
     profile's own value, marked on the axis.
     """
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    ticks = list(dict.fromkeys(places[row.label][1] for row in rows))
+    ticks = sorted(dict.fromkeys(places[row.label][1] for row in rows), key=_numbers_in_order)
     lines = list(dict.fromkeys(places[row.label][0] for row in rows))
     series = [(line, "student_miou") for line in lines]
     if len(lines) == 1:
@@ -166,6 +166,13 @@ def two_budgets(rows: Sequence[Row], curves: pd.DataFrame, before: pd.DataFrame,
         else:
             _nothing(axes)
         return _files(figure)
+
+
+def _numbers_in_order(tick: str) -> float:
+    try:
+        return float(tick)
+    except ValueError:
+        return float("-inf")  # "no teacher" stands before all values
 
 
 def _head(figure: Figure, title: str) -> None:

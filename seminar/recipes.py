@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from seminar import data as data_package
 from seminar import losses as loss_terms
 from seminar import networks
-from seminar.data import Dataset, datasets
+from seminar.data import Annotation, Dataset, datasets
 from seminar.losses import losses
 from seminar.spec import InputError, Part, Scalar, Stage, Term, one_line, unknown
 from seminar.sweep import Point, Sweep, parse_words
@@ -167,21 +167,32 @@ def _read(point: Point, used: set[str], known: set[str]) -> Cell:
     """The cell of a point. Its word `variant` holds words of its own (`teacher_bn=copy lambda_crf=2`), put over the
     others: a list of variants changes one thing at a time, where a grid would try every combination."""
     variant = str(point.get("variant", DEFAULT))
-    changes = parse_words([] if variant == DEFAULT else variant.split())
-    for word, values in changes.items():
-        if word not in known - {"variant", "profile"}:
-            raise InputError(f"variant={variant!r}: {unknown('word', word, known - {'variant', 'profile'})}")
-        if len(values) > 1:
-            raise InputError(f"variant={variant!r}: one value for {word!r}")
     words = {word: value for word, value in point.items() if word != "variant"}
-    words |= {word: values[0] for word, values in changes.items()}
     read: set[str] = set()
-    cell = _cell({word: value for word, value in words.items() if value != DEFAULT}, read, known)
-    for word in changes:
-        if word not in read:
-            raise InputError(f"variant={variant!r}: nothing in this request reads {word!r}; leave it out")
-    used |= read
+    if variant == DEFAULT:
+        cell = _cell(_given(words), read, known)
+        used |= read
+        return dataclasses.replace(cell, point=point)
+    try:
+        changes = parse_words(variant.split())
+        allowed = known - {"variant", "profile", "seed"}
+        for word, values in changes.items():
+            if word not in allowed:
+                raise unknown("word", word, allowed)
+            if len(values) > 1:
+                raise InputError(f"one value for {word!r}")
+        cell = _cell(_given(words | {word: values[0] for word, values in changes.items()}), read, known)
+        for word in changes:
+            if word not in read:
+                raise InputError(f"nothing in this request reads {word!r}; leave it out")
+    except InputError as error:
+        raise InputError(f"variant={variant!r}: {error}") from None
+    used |= read - changes.keys()  # The value that the point gives to a changed word was not read.
     return dataclasses.replace(cell, point=point)
+
+
+def _given(point: Point) -> Point:
+    return {word: value for word, value in point.items() if value != DEFAULT}
 
 
 def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
@@ -194,7 +205,11 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
 
     entry = datasets[str(words.take("data"))]
     data = Part(name=entry.name, settings=entry.coerce("data_", words.given("data_", entry.settings)))
-    paths = {name: Path(str(path)) for name, path in words.given("data_", entry.paths).items()}
+    terms = _terms(words)
+    annotation = words.take("annotation") if any(loss_terms.needs("labels", losses[t.name]) for t in terms) else None
+    # The files of labels that nothing reads are no part of the data: without them the training is the same.
+    read = [name for name in entry.paths if name == annotation or name not in get_args(Annotation)]
+    paths = {name: Path(str(path)) for name, path in words.given("data_", read).items()}
     for name, required in entry.paths.items():
         if required and name not in paths:
             raise InputError(f"data_{name} is missing: data={entry.name} needs it, for example data_{name}=DIR")
@@ -206,7 +221,6 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
         raise InputError(one_line(error)) from None
     pick_device(host.device)
 
-    terms = _terms(words)
     chain_length = 1
     if any(loss_terms.needs("pseudo", losses[term.name]) for term in terms):
         modules = words.take("modules")
@@ -224,9 +238,9 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
             raise InputError(f"losses={words.take('losses')!r}: the ancillary would have no loss to learn from")
         stage = _stage(words, common, here, seed + MODULE_SEED * module, stage)
     assert stage is not None
-    if stage.annotation in entry.paths and stage.annotation not in paths:
-        folder = f"data_{stage.annotation}"
-        raise InputError(f"{folder} is missing: annotation={stage.annotation} needs it, for example {folder}=DIR")
+    if annotation in entry.paths and annotation not in paths:
+        folder = f"data_{annotation}"
+        raise InputError(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
     return Cell(point, stage, host)
 
 

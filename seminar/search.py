@@ -67,7 +67,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan for people."""
-        separate = sum(len(cell.stage.chain) for cell in self.cells)
+        separate = sum(len(stage.chain) for stage in {cell.stage for cell in self.cells})
         shared = f" (training each cell's chain by itself would be {separate})" if separate > len(self.stages) else ""
         done = len(self.stages) - len(self.todo)
         lines = [
@@ -92,8 +92,8 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
     # Only for cells that are not done: a finished primary needs no ancillary any more.
     asked = {stage.key for cell in cells if cell.stage.key not in done for stage in cell.stage.chain}
     todo = [stage for key, stage in stages.items() if key in asked - done]
-    host = cells[0].host
-    device = pick_device(host.device)
+    hosts = {stage.key: cell.host for cell in cells for stage in cell.stage.chain}
+    device = pick_device(cells[0].host.device)
     if workers is None:
         workers = torch.cuda.device_count() if device.type == "cuda" and device.index is None else cores()
         if device.type == "cuda" and device.index is not None:
@@ -107,7 +107,7 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
     seconds: dict[str, float] = {}
     for stage in todo:
         if shape(stage) not in measured:
-            measured[shape(stage)] = train.measure_epoch(stage, host)
+            measured[shape(stage)] = train.measure_epoch(stage, hosts[stage.key])
         left = stage.epochs - len(store.curve(stage.key))
         seconds[stage.key] = measured[shape(stage)] * max(left, 1)
     return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, workers, device.type)

@@ -243,7 +243,7 @@ def test_the_paper_is_compared_with_only_for_its_own_setting():
     assert exhibits.not_comparable([Plain(own)], printed) is None
     assert "other data" in exhibits.not_comparable([Plain({**own, "profile": "voc-mini"})], printed)
     assert "changed here: epochs" in exhibits.not_comparable([Plain({**own, "epochs": 5})], printed)
-    assert "does not use" in exhibits.not_comparable([Plain(own, "small_resnet")], printed)
+    assert "does not print this for" in exhibits.not_comparable([Plain(own, "small_resnet")], printed)
 
 
 def test_the_figure_marks_the_paper_only_when_given(drawing_place):

@@ -77,18 +77,29 @@ def test_a_variant_is_the_words_it_holds(cell: MakeCell) -> None:
         cell(losses="pce+pcons", teacher_bn="ema", alpha=0.25).stage
     )
     assert cell(variant="default").stage == cell().stage
-    assert cell(losses="pce", variant="losses=ce").stage == cell(losses="ce").stage, "it is put over the other words"
+    assert cell(variant="losses=ce").stage == cell(losses="ce").stage, "it is put over the profile's words"
+
+
+def test_a_variant_is_put_over_the_other_words() -> None:
+    request = sweep.Sweep("test", "", {"profile": ("toy",), "losses": ("pce",), "variant": ("default", "losses=ce")})
+    assert [cell.stage.label for cell in recipes.cells(request)] == ["pce", "ce"]
+
+
+def test_a_word_that_every_variant_replaces_is_refused(cell: MakeCell) -> None:
+    with pytest.raises(InputError, match="losses=pce: nothing in this request reads 'losses'"):
+        cell(losses="pce", variant="losses=ce")
 
 
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("teacher", "'teacher': write word=value, for example"),
+        ("teacher", "variant='teacher': 'teacher': write word=value, for example"),
         ("alhpa=1", "variant='alhpa=1': word='alhpa': did you mean 'alpha'?"),
         ("alpha=0.1,0.2", "variant='alpha=0.1,0.2': one value for 'alpha'"),
         ("alpha=0.5", "variant='alpha=0.5': nothing in this request reads 'alpha'; leave it out"),
         ("variant=1", "variant='variant=1': word='variant'"),
-        ("alpha=1.5", "alpha=1.5: Input should be less than 1"),
+        ("seed=1", "variant='seed=1': word='seed': "),
+        ("alpha=1.5", "variant='alpha=1.5': alpha=1.5: Input should be less than 1"),
     ],
 )
 def test_a_bad_variant_is_named(cell: MakeCell, variant: str, message: str) -> None:

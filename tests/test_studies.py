@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import exhibits, figures, summary
+from analysis import exhibits, figures, paper, summary
 from analysis.__main__ import main
 from analysis.entries import gallery
+from analysis.entries.studies import STUDIES
 from analysis.report import Report
-from seminar.spec import Stage
+from seminar.recipes import Cell, Host
+from seminar.spec import Scalar, Stage
 from tests.conftest import ROOT
 from tests.records import finish, planned
 
@@ -84,6 +86,61 @@ def test_self_generation_is_compared_with_the_ancillary_that_all_share(place: Pa
     gains = [row[1] for row in report.claims[0].rows]
     assert gains == ["+5.00 [5.00, 5.00]", "+2.00 [2.00, 2.00]", "+0.50 [0.50, 0.50]"]
     assert verdicts(report) == ["holds"] * 3
+
+
+def test_with_two_modules_there_is_no_ancillary_that_all_share(place: Path) -> None:
+    words = {"profile": ("toy",), "seed": SEEDS, "modules": (2,)}
+    for cell in planned("self-generation", **words):
+        for stage in cell.stage.chain:
+            finish(stage, 40.0 + stage.replicate + 2 * stage.modules + (stage.self_generation == "reset"))
+    (entry,) = exhibits.find(["fig4"])
+    report = exhibits.build(entry, words, Path("runs"))
+    assert [row[1] for row in report.claims[0].rows] == ["−1.00 [−1.00, −1.00]", "–", "–"]
+    assert verdicts(report) == ["reversed", "cannot tell", "cannot tell"]
+
+
+def test_a_word_that_a_label_does_not_show_makes_groups(place: Path) -> None:
+    words = {"profile": ("toy",), "seed": SEEDS, "annotation": ("clicks", "scribbles")}
+    for cell in planned("scribbles", **words):
+        for stage in cell.stage.chain:
+            finish(stage, 40.0 + (stage.annotation == "scribbles"))
+    (entry,) = exhibits.find(["supp_table1"])
+    report = exhibits.build(entry, words, Path("runs"))
+    assert [table.rows[0][1] for table in report.main] == ["40.0 ± 0.0 (3)", "41.0 ± 0.0 (3)"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "row"),
+    [("fig5b", {"lambda_pcons": (0, 70)}, "alpha=no teacher"), ("crf", {"losses": ("ce",)}, "operator none (no crf)")],
+)
+def test_a_row_without_what_is_varied(place: Path, name: str, more: dict[str, tuple[Scalar, ...]], row: str) -> None:
+    (entry,) = exhibits.find([name])
+    if name == "crf":
+        more = {"losses": ("pce+crf", "ce")}
+    report = exhibits.build(entry, {"profile": ("toy",), "seed": SEEDS, **more}, Path("runs"))
+    labels = [str(line[0]).removesuffix(" (the profile's)") for table in report.main for line in table.rows]
+    assert row in labels
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fig5a", {"losses": FULL, "modules": 1}),
+        ("supp_table1", {"annotation": "scribbles", "click_size": 3, "losses": "ce", "data_scribbles": "x"}),
+        ("supp_table2", {"losses": "pce", "click_size": 5}),
+    ],
+)
+def test_the_papers_own_setting_is_comparable(cell: Callable[..., Cell], name: str, words: dict[str, Scalar]) -> None:
+    printed = paper.table(name)
+    stage = cell().stage.model_copy(update={"backbone": "resnet101"})
+    (study,) = (entry for entry in STUDIES if entry.name == name)
+
+    def reason(**more: Scalar) -> str | None:
+        point = {"profile": "voc", "seed": 0, **words, **more}
+        return exhibits.not_comparable([Cell(point, stage, Host())], printed, study.words)
+
+    assert reason() is None
+    assert reason(epochs=3) == "changed here: epochs"
 
 
 def test_the_profiles_own_value_is_the_reference_of_a_scan(place: Path) -> None:
@@ -206,6 +263,29 @@ def test_early_pictures(drawn: list[list[str]]) -> None:
     assert [row[3] for row in report.main[0].rows[:4]] == [
         "ancillary, early", "student, early", "teacher, early", "student, final"
     ]  # fmt: skip
+
+
+def test_of_two_samples_one_is_worst_and_one_best(drawn: list[list[str]]) -> None:
+    train("losses", lambda stage: 40.0)
+    for cell in planned("losses", profile=("toy",), seed=(0,)):
+        samples(cell.stage, "final", {0: 4, 1: 0})
+    assert [row[1:3] for row in build("fig6").main[0].rows if row[3] == FULL] == [("worst", 1), ("best", 0)]
+
+
+def test_damaged_predictions_are_named(drawn: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    train("losses", lambda stage: 40.0)
+    for cell in planned("losses", profile=("toy",), seed=(0,)):
+        samples(cell.stage, "final", {0: 4, 1: 0})
+        path = Path("runs") / cell.stage.key / "samples" / "final.npz"
+        path.write_bytes(path.read_bytes()[:200])
+    assert main(["fig6", "profile=toy", "seed=0", "--out", "out"]) == 2
+    assert "final.npz: damaged; move the folder" in capsys.readouterr().err
+
+
+def test_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 2
+    assert capsys.readouterr().err == "analysis: sweeps/: no sweep file here; run this in the project's folder\n"
 
 
 def test_void_counts_nowhere() -> None:

@@ -342,6 +342,23 @@ def test_scribbles_enter_the_fingerprint(root: Path, scribbles: Path) -> None:
     assert len(set(prints)) == 5
 
 
+def test_files_of_labels_that_nothing_reads_change_no_training(root: Path, scribbles: Path) -> None:
+    words = {"profile": ("toy",), "data": ("voc",), "data_root": (str(root),), "annotation": ("clicks", "scribbles")}
+    request = sweep.Sweep("test", "", {**words, "losses": ("pce", "ce")})
+
+    def keys(**more: tuple[str, ...]) -> dict[tuple[object, object], str]:
+        found = recipes.cells(request, {"data_scribbles": (str(scribbles),), **more})
+        return {(cell.point["annotation"], cell.point["losses"]): cell.stage.key for cell in found}
+
+    given = keys()
+    without = recipes.cells(request, {"annotation": ("clicks",)})
+    assert {given["clicks", "pce"], given["clicks", "ce"]} == {cell.stage.key for cell in without}
+    assert given["clicks", "ce"] == given["scribbles", "ce"], "dense masks are read, whatever else was drawn"
+    assert given["clicks", "pce"] != given["scribbles", "pce"]
+    with pytest.raises(InputError, match="nothing in this request reads 'data_scribbles'"):
+        keys(annotation=("clicks",))
+
+
 def test_error_no_scribbles(root: Path, scribbles: Path) -> None:
     nowhere = scribbles / "nope"
     expected = f"{nowhere}: not a folder that can be read (No such file or directory)"

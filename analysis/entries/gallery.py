@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from analysis import exhibits, figures, tables
 from analysis.exhibits import EXHIBITS, Asked, exhibit
 from analysis.report import Report
 from analysis.tables import Column, Table, Value
-from seminar.spec import Stage
+from seminar.spec import InputError, Stage
 
 Labels = NDArray[np.uint8]
 VOID = 254
@@ -43,8 +45,11 @@ def read(runs: Path, stage: Stage, when: str) -> Samples | None:
     path = runs / stage.key / "samples" / f"{when}.npz"
     if not path.exists() or not (runs / stage.key / "record.json").exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return Samples({name: arrays[name] for name in arrays})
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return Samples({name: arrays[name] for name in arrays})
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path}: damaged; move the folder {path.parent.parent} away to train it again") from None
 
 
 def score(labels: Labels, truth: Labels) -> float:
@@ -57,10 +62,13 @@ def score(labels: Labels, truth: Labels) -> float:
     return float(np.mean(found))
 
 
-def chosen(samples: Samples, name: str) -> list[int]:
-    """Numbers of the worst, the median and the best sample of network `name`; ties go to the earlier one."""
+def chosen(samples: Samples, name: str) -> dict[str, int]:
+    """Numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier one."""
     order = sorted(range(samples.count), key=lambda n: (score(samples(n, name), samples(n, "truth")), n))  # type: ignore[arg-type]
-    return list(dict.fromkeys((order[0], order[len(order) // 2], order[-1])))
+    places = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
+    if len(order) < 3:  # the middle of two is one of them
+        del places["median"]
+    return places if len(order) > 1 else {"only": order[0]}
 
 
 def _pictures(
@@ -97,7 +105,7 @@ def fig6(asked: Asked) -> Report:
         # The full method beside the truth, full supervision (where it is) before it.
         labels = [label for label in there if label != last] + [last]
         rows = []
-        for kind, number in zip(("worst", "median", "best"), chosen(there[last], "student")):
+        for kind, number in chosen(there[last], "student").items():
             truth = there[last](number, "truth")
             panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", there[last](number, "image"))]
             scores = {label: score(there[label](number, "student"), truth) for label in labels}  # type: ignore[arg-type]
@@ -128,7 +136,7 @@ def fig3(asked: Asked) -> Report:
             continue
         rows = []
         roles = [role for role in ("ancillary", "student", "teacher") if f"0_{role}" in early.arrays]
-        for kind, number in zip(("worst", "median", "best"), chosen(final, "student")):
+        for kind, number in chosen(final, "student").items():
             truth = final(number, "truth")
             panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", final(number, "image"))]
             for role in roles:
@@ -160,7 +168,8 @@ def fig2(asked: Asked) -> Report:
         weights = ", ".join(
             f"{term.name} {tables.fixed(term.weight, 3).rstrip('0').rstrip('.')}" for term in member.losses
         )
-        body.append((role, member.label, weights, teacher, member.annotation, member.epochs, f"`{member.key}`"))
+        learns = member.annotation or "dense masks"
+        body.append((role, member.label, weights, teacher, learns, member.epochs, f"`{member.key}`"))
     columns = [Column(text, right=False) for text in ("student", "losses", "weights", "teacher", "learns from")]
     columns += [Column("epochs"), Column("key", right=False)]
     table = Table("The chain of trainings", tuple(columns), tuple(body))

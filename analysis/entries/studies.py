@@ -31,10 +31,11 @@ class Claim:
 class Study:
     """An exhibit whose rows are the cells that share `row(stage)`.
 
-    `words`: those in which rows differ. `reference`: the row that others are compared with, by label or, for `default`,
-    the row that has the profile's own value. `printed`: the entry of paper.yaml with the same labels. `axis`: its title
-    where rows are points on one, `point(stage)` then being the place on it and `line(stage)` the line it belongs to.
-    `says`: the title of the claims. `curves`: drawn over the ancillary's and the row's own training.
+    `words`: those that the label of a row shows; cells that differ in another one are a group of their own.
+    `reference`: the row that others are compared with, by label or, for `default`, the row that has the profile's own
+    value. `printed`: the entry of paper.yaml with the same labels. `axis`: its title where rows are points on one,
+    `point(stage)` then being the place on it and `line(stage)` the line it belongs to. `says`: the title of the claims.
+    `curves`: drawn over the ancillary's and the row's own training.
     """
 
     name: str
@@ -62,12 +63,16 @@ def _term(stage: Stage, name: str) -> float:
 
 def _setting(stage: Stage, term: str, name: str) -> str:
     settings = {term.name: dict(term.settings) for term in stage.losses}
-    return str(settings[term][name])
+    return str(settings[term][name]) if term in settings else f"none (no {term})"
 
 
 def _self_generation(stage: Stage) -> str:
     names = {"none": "student-student", "reset": "self-generation, reset", "unchange": "self-generation, unchange"}
     return names[stage.self_generation]
+
+
+def _alpha(stage: Stage) -> str:
+    return "no teacher" if stage.alpha is None else f"{stage.alpha:g}"
 
 
 def _size(stage: Stage) -> str:
@@ -113,10 +118,10 @@ STUDIES = (
         title="Fig. 5b: EMA alpha",
         sweep_file="ema.yaml",
         words=("alpha",),
-        row=lambda stage: f"alpha={stage.alpha:g}",
+        row=lambda stage: f"alpha={_alpha(stage)}",
         reference=DEFAULT,
         axis="alpha of the EMA teacher",
-        point=lambda stage: f"{stage.alpha:g}",
+        point=_alpha,
         notes=("The paper prints this as a figure without numbers and finds alpha = 0.999 best on 52,920 steps.",),
     ),
     Study(
@@ -134,7 +139,7 @@ STUDIES = (
         name="supp_table1",
         title="Supplement, Table 1: scribbles",
         sweep_file="scribbles.yaml",
-        words=("annotation", "click_size", "losses"),
+        words=("losses",),
         row=lambda stage: stage.label,
         reference="pce+crf",
         claims=(Claim("a second student gains with scribbles, too", "pce+crf", "pce+crf+pseudo"),),
@@ -161,7 +166,7 @@ STUDIES = (
         name="crf",
         title="Beyond the paper: does the accuracy of the CRF operator matter?",
         sweep_file="crf.yaml",
-        words=("losses", "crf_scale", "crf_operator"),
+        words=("crf_operator",),
         row=lambda stage: f"operator {_setting(stage, 'crf', 'operator')}",
         reference="operator exact",
         claims=(
@@ -281,8 +286,12 @@ def _table(
 def _claims(study: Study, name: str, rows: Sequence[Row], printed: paper.PaperTable | None) -> Table:
     found = {row.label: row for row in rows}
     scores = {label: row.by_seed() for label, row in found.items()}
-    # The ancillary that all rows share.
-    scores["ancillary"] = {seed: score for row in rows for seed, score in row.by_seed("ancillary_miou").items()}
+    # The ancillary that all rows share; where they do not (more than one module) there is none to compare with.
+    before: dict[int, set[float]] = {}
+    for row in rows:
+        for seed, score in row.by_seed("ancillary_miou").items():
+            before.setdefault(seed, set()).update({score} if score == score else ())
+    scores["ancillary"] = {seed: next(iter(values)) for seed, values in before.items() if len(values) == 1}
     lines = []
     for claim in study.claims:
         change = summary.Estimate(0)
