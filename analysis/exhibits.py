@@ -180,12 +180,12 @@ def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> tuple[list
     from seminar import recipes, store
 
     source = frame.Once(store.Store(runs))
+    files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
+    planned = recipes.suite(list(files.values()), words)
     asked: dict[str, Asked] = {}
-    for file in (file for entry in chosen for file in entry.sweep_files):
-        if file not in asked:
-            path = SWEEPS / file
-            sweep = sweeps.load(path)
-            asked[file] = Asked(path, sweep, words, recipes.cells(sweep, words), source, runs)
+    for (file, sweep), cells in zip(files.items(), planned, strict=True):
+        read = {word: values for word, values in words.items() if any(word in cell.point for cell in cells)}
+        asked[file] = Asked(SWEEPS / file, sweep, read, cells, source, runs)
     reports = [entry.build(*(asked[file] for file in entry.sweep_files)) for entry in chosen]
     return reports, list(asked.values())
 

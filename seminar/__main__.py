@@ -179,7 +179,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
     parts = [sweeps.load(Path(file)) for file in files]
-    cells = [cell for part in parts for cell in recipes.cells(part, words)]
+    cells = [cell for found in recipes.suite(parts, words) for cell in found]
     store = Store(options.runs)
     plan = search.make_plan(sweeps.together(parts), cells, store, options.workers)
     print("\n".join(plan.lines()), flush=True)

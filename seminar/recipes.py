@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -115,18 +115,49 @@ def cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]] | None = None) -
 
     Raises `InputError` for unknown words, bad values, words that no cell reads, and whatever is wrong with the data.
     """
-    asked = sweep.override(words or {})
-    used: set[str] = {"profile", "variant"}
+    (found,) = suite([sweep], words or {})
+    return found
+
+
+def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> list[list[Cell]]:
+    """The cells of each of several sweeps with `words` put over it.
+
+    A word need only be read by one of them: it is left out of a sweep that does not read it. Raises `InputError` as
+    `cells` does; with several sweeps it begins with the name of the one that is at fault.
+    """
     known = {"profile", "variant", *known_words()}
+    result: list[list[Cell]] = []
+    unread = dict(words)
+    for sweep in sweeps:
+        try:
+            found, read = _sweep_cells(sweep, words, known)
+        except InputError as error:
+            raise error if len(sweeps) == 1 else InputError(f"{sweep.name}: {error}") from None
+        unread = {word: values for word, values in unread.items() if word not in read}
+        result.append(found)
+    _refuse(unread)
+    return result
+
+
+def _sweep_cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]], known: set[str]) -> tuple[list[Cell], set[str]]:
+    """The cells of one sweep, and the words that they read."""
+    asked = sweep.override(words)
     for word in asked.parameters:
         if word not in known:
             raise unknown("word", word, known)
-    result = [_read(point, used, known) for point in asked.points]
-    for word in asked.parameters:
-        if word not in used:
-            values = ",".join(map(str, asked.parameters[word]))
-            raise InputError(f"{word}={values}: nothing in this request reads {word!r}; leave it out")
-    return result
+    used: set[str] = {"profile", "variant"}
+    found = [_read(point, used, known) for point in asked.points]
+    _refuse({word: values for word, values in sweep.parameters.items() if word not in {*used, *words}})
+    if words.keys() <= used:
+        return found, used
+    asked = sweep.override({word: values for word, values in words.items() if word in used})
+    return [_read(point, set(), known) for point in asked.points], used
+
+
+def _refuse(unread: Mapping[str, tuple[Scalar, ...]]) -> None:
+    for word, values in unread.items():
+        told = ",".join(map(str, values))
+        raise InputError(f"{word}={told}: nothing in this request reads {word!r}; leave it out")
 
 
 @functools.cache

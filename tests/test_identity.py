@@ -107,6 +107,18 @@ def test_a_bad_variant_is_named(cell: MakeCell, variant: str, message: str) -> N
         cell(losses="pce" if variant == "alpha=0.5" else "pce+pcons", variant=variant)
 
 
+def test_a_word_is_put_over_those_of_several_sweeps_that_read_it() -> None:
+    teacher = sweep.Sweep("teacher", "", {"profile": ("toy",), "losses": ("pce+pcons",)})
+    plain = sweep.Sweep("plain", "", {"profile": ("toy",), "losses": ("pce",)})
+    (scanned, alone) = recipes.suite([teacher, plain], {"alpha": (0.5, 0.9)})
+    assert [cell.stage.alpha for cell in scanned] == [0.5, 0.9]
+    assert [cell.point for cell in alone] == [{"profile": "toy", "losses": "pce"}]
+    with pytest.raises(InputError, match=re.escape("alpha=0.5: nothing in this request reads 'alpha'")):
+        recipes.suite([plain, plain], {"alpha": (0.5,)})
+    with pytest.raises(InputError, match=r"^teacher: alpha=2: Input should be less than 1"):
+        recipes.suite([plain, teacher], {"alpha": (2,)})
+
+
 def test_default_is_what_the_profile_says(cell: MakeCell) -> None:
     assert cell(losses="pce+pcons", alpha="default").stage == cell(losses="pce+pcons").stage
     assert cell(losses="pce+pcons", alpha="default").point["alpha"] == "default"
