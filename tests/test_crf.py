@@ -227,6 +227,25 @@ def test_exponents_are_float32_whatever_the_program_allows(
     assert torch.equal(value, expected)
 
 
+@pytest.fixture(scope="module")
+def generated() -> bench_crf.Case:
+    return next(bench_crf.cases(bench_crf.open_images(None, 129), 129, 0.5, 1))
+
+
+@pytest.mark.parametrize(("operator", "per_kappa"), [(0.5, 0.5), (2.0, 2.0), (4.0, 4.0), ("auto", 4.0)])
+def test_landmarks_are_so_many_per_kappa(generated: bench_crf.Case, operator: crf.Operator, per_kappa: float) -> None:
+    _, _, facts = bench_crf.run(generated, generated.maps["mid"], operator)
+    assert float(facts.landmarks) == 16 * math.ceil(per_kappa * float(facts.kappa) / 16)
+
+
+def test_the_ratio_corrects_the_gradient(generated: bench_crf.Case) -> None:
+    p = generated.maps["mid"]
+    _, exact, _ = bench_crf.run(generated, p, "exact")
+    _, coarse, facts = bench_crf.run(generated, p, 0.5)
+    assert float(facts.ratio) > 1.08, "half a landmark per kappa misses a tenth of the sum"
+    assert float((coarse * p).sum() / (exact * p).sum()) == pytest.approx(1, abs=0.03)
+
+
 def test_operators_are_chosen_by_size_and_content() -> None:
     def landmarks(image: Tensor, **options: crf.Operator) -> float:
         side = image.shape[-1]
