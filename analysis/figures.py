@@ -125,10 +125,7 @@ def points(
         axes.set_xlabel(axis)
         axes.set_ylabel("mIoU (%)")
         axes.grid(axis="y", color="0.9", lw=0.7)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        else:
-            _nothing(axes)
+        _legend(axes)
         axes.set_title(f"Mean, 95 % interval of the mean, and each seed ({_counted(rows)})")
         return _files(figure)
 
@@ -161,10 +158,7 @@ def two_budgets(rows: Sequence[Row], curves: pd.DataFrame, before: pd.DataFrame,
         axes.set_title("Validation mIoU of the student: mean, band from lowest to highest seed")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color="0.9", lw=0.7)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        else:
-            _nothing(axes)
+        _legend(axes)
         return _files(figure)
 
 
@@ -187,6 +181,14 @@ def _counted(rows: Sequence[Row]) -> str:
     numbers = [row.over_seeds().n for row in rows]
     least, most = min(numbers), max(numbers)
     return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+
+
+def _legend(axes: Axes) -> None:
+    """The legend beside the axes, or that there is nothing to see yet."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        _nothing(axes)
 
 
 def _nothing(axes: Axes) -> None:

@@ -237,7 +237,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     entry = datasets[str(words.take("data"))]
     data = Part(name=entry.name, settings=entry.coerce("data_", words.given("data_", entry.settings)))
     terms = _terms(words)
-    annotation = words.take("annotation") if any(loss_terms.needs("labels", losses[t.name]) for t in terms) else None
+    annotation = words.take("annotation") if _reads("labels", terms) else None
     # The files of labels that nothing reads are no part of the data: without them the training is the same.
     read = [name for name in entry.paths if name == annotation or name not in get_args(Annotation)]
     paths = {name: Path(str(path)) for name, path in words.given("data_", read).items()}
@@ -253,7 +253,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     pick_device(host.device)
 
     chain_length = 1
-    if any(loss_terms.needs("pseudo", losses[term.name]) for term in terms):
+    if _reads("pseudo", terms):
         modules = words.take("modules")
         if not isinstance(modules, int) or isinstance(modules, bool) or modules < 0:
             raise InputError(f"modules={modules!r}: K, the number of student-student modules, is a whole number >= 0")
@@ -273,6 +273,11 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
         folder = f"data_{annotation}"
         raise InputError(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
     return Cell(point, stage, host)
+
+
+def _reads(name: str, terms: Iterable[Term]) -> bool:
+    """Whether one of the loss terms has the input `name`."""
+    return any(loss_terms.needs(name, losses[term.name]) for term in terms)
 
 
 def _terms(words: _Words) -> tuple[Term, ...]:
@@ -324,10 +329,7 @@ def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) ->
 def _stage(
     words: _Words, common: Mapping[str, Any], terms: tuple[Term, ...], seed: int, ancillary: Stage | None
 ) -> Stage:
-    def reads(name: str) -> bool:
-        return any(loss_terms.needs(name, losses[term.name]) for term in terms)
-
-    clicks, teacher = reads("labels"), reads("teacher")
+    clicks, teacher = _reads("labels", terms), _reads("teacher", terms)
     fields = {
         **common,
         "losses": terms,

@@ -371,20 +371,20 @@ class Trainer:
         folder.mkdir(exist_ok=True)
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         count = min(SAMPLES, len(self.val_examples))
-        for number in range(count):
-            example = self.val_examples[number * len(self.val_examples) // count]
-            network_input = normalise(example.image[None].to(self.device).float())
-            with self._evaluating() as nets:
-                known = nets if self.ancillary is None else {**nets, "ancillary": self.ancillary}
-                said = {role: net(network_input).argmax(1)[0].to(torch.uint8).cpu() for role, net in known.items()}
-            arrays |= {f"{number}_{role}": labels.numpy() for role, labels in said.items()}
-            arrays[f"{number}_image"] = example.image.permute(1, 2, 0).numpy()
-            arrays[f"{number}_truth"] = example.mask.numpy()
-            clicks = [(click.x, click.y, click.cls) for click in example.clicks]
-            arrays[f"{number}_clicks"] = np.array(clicks, np.float32).reshape(-1, 3)
-            if when == "final":
-                picture = strip(example, [said[role] for role in ("student", "teacher") if role in said])
-                write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
+        with self._evaluating() as trained:
+            nets = trained if self.ancillary is None else {**trained, "ancillary": self.ancillary}
+            for number in range(count):
+                example = self.val_examples[number * len(self.val_examples) // count]
+                network_input = normalise(example.image[None].to(self.device).float())
+                said = {role: net(network_input).argmax(1)[0].to(torch.uint8).cpu() for role, net in nets.items()}
+                arrays |= {f"{number}_{role}": labels.numpy() for role, labels in said.items()}
+                arrays[f"{number}_image"] = example.image.permute(1, 2, 0).numpy()
+                arrays[f"{number}_truth"] = example.mask.numpy()
+                clicks = [(click.x, click.y, click.cls) for click in example.clicks]
+                arrays[f"{number}_clicks"] = np.array(clicks, np.float32).reshape(-1, 3)
+                if when == "final":
+                    picture = strip(example, [said[role] for role in ("student", "teacher") if role in said])
+                    write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
         write_atomic(folder / f"{when}.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
 

@@ -65,10 +65,10 @@ def score(labels: Labels, truth: Labels) -> float:
 def chosen(samples: Samples, name: str) -> dict[str, int]:
     """Numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier one."""
     order = sorted(range(samples.count), key=lambda n: (score(samples(n, name), samples(n, "truth")), n))  # type: ignore[arg-type]
-    places = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
-    if len(order) < 3:  # the middle of two is one of them
-        del places["median"]
-    return places if len(order) > 1 else {"only": order[0]}
+    if len(order) == 1:
+        return {"only": order[0]}
+    middle = {"median": order[len(order) // 2]} if len(order) > 2 else {}  # the middle of two is one of them
+    return {"worst": order[0], **middle, "best": order[-1]}
 
 
 def _pictures(
