@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -26,6 +26,9 @@ from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar
+
+if TYPE_CHECKING:
+    from seminar.tuning import Tuning
 
 SWEEPS = Path("sweeps")
 Words = Mapping[str, tuple[Scalar, ...]]
@@ -43,7 +46,10 @@ INTERVAL_NOTE = (
 
 @dataclass(frozen=True)
 class Asked:
-    """What an exhibit is built from: a sweep with the words put over it, its cells, and where their records are."""
+    """What an exhibit is built from: a sweep with the words put over it, its cells, and where their records are.
+
+    `words`: those given by hand that the sweep reads.
+    """
 
     path: Path
     sweep: sweeps.Sweep
@@ -51,6 +57,8 @@ class Asked:
     cells: Sequence[frame.Cell]
     source: frame.Source
     runs: Path = Path("runs")
+    tuning: Tuning | None = None
+    """Of a search: its trials and what reports its winner. `cells` then holds the trainings of both."""
 
     @property
     def arguments(self) -> list[str]:
@@ -177,15 +185,21 @@ def build(entry: Exhibit, words: Words, runs: Path) -> Report:
 def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> tuple[list[Report], list[Asked]]:
     """The reports of several exhibits, and what they asked for, each sweep file once."""
     # Planning imports the parts and with them torch; only what plans pays for that.
-    from seminar import recipes, store
+    from seminar import recipes, store, tuning
 
     source = frame.Once(store.Store(runs))
     files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
     planned = recipes.suite(list(files.values()), words)
     asked: dict[str, Asked] = {}
-    for (file, sweep), cells in zip(files.items(), planned, strict=True):
-        read = {word: values for word, values in words.items() if any(word in cell.point for cell in cells)}
-        asked[file] = Asked(SWEEPS / file, sweep, read, cells, source, runs)
+    for file, (sweep, cells) in zip(files, planned, strict=True):
+        read = {word: values for word, values in words.items() if word in sweep.parameters}
+        found: tuning.Tuning | None = None
+        if sweep.is_search:
+            found = tuning.Tuning.asked(sweep, cells[0], words, runs)
+            best = found.best(source.record)
+            cells = [found.trial_cell(trial.point) for trial in found.trials()]
+            cells += [*found.reported(), *(found.reported(best.point) if best else ())]
+        asked[file] = Asked(SWEEPS / file, sweep, read, cells, source, runs, found)
     reports = [entry.build(*(asked[file] for file in entry.sweep_files)) for entry in chosen]
     return reports, list(asked.values())
 
@@ -275,7 +289,7 @@ def header(asked: Asked) -> tuple[str, ...]:
     paid = frame.trainings(asked.source, asked.cells)
     done = paid[paid["status"] == "done"]
     seeds = sorted({cell.stage.replicate for cell in asked.cells})
-    fixed = {w: v for w, v in asked.sweep.override(asked.words).parameters.items() if w not in ("profile", "seed")}
+    fixed = {w: v for w, v in asked.sweep.parameters.items() if w not in ("profile", "seed")}
     words = ", ".join(f"{word} = {' / '.join(map(_text, values))}" for word, values in sorted(fixed.items()))
     lines = [
         f"Profile: {', '.join(asked.profiles)}. Words: {words or 'none'}. Seeds: {', '.join(map(str, seeds))}.",
@@ -439,7 +453,9 @@ def estimate_columns(name: str, value: summary.Estimate) -> dict[str, Value]:
 
 
 def plain(asked: Asked) -> Report:
-    """One row per grid point without its seed: the words that vary, the score, the status."""
+    """One row per grid point without its seed: the words that vary, the score, the status. Of a search, its report."""
+    if asked.tuning is not None:
+        return registered()["tune"].build(asked)
     points = [{**cell.point, "profile": profile(cell.point)} for cell in asked.cells]
     varied = sorted(_varied(points) - {"seed"})
     data = frame.frame(asked.source, asked.cells)

@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument(
         "--workers", type=int, metavar="N", help="processes at once (default: one per core on CPU, one per GPU)"
     )
+    many.add_argument("--trials", type=int, metavar="N", help="trials of a search (default: run_cap of its file)")
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     for sub in (one, many):
         sub.add_argument(
@@ -169,6 +170,7 @@ class _Bar:
 
 def _sweep(options: argparse.Namespace) -> int:
     from seminar import recipes, search
+    from seminar.tuning import Tuning
 
     files = [item for item in options.words if item.endswith((".yaml", ".yml"))]
     if not files:
@@ -178,14 +180,26 @@ def _sweep(options: argparse.Namespace) -> int:
     words = sweeps.parse_words([item for item in options.words if item not in files], options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
-    parts = [sweeps.load(Path(file)) for file in files]
-    cells = [cell for found in recipes.suite(parts, words) for cell in found]
+    if options.trials is not None and options.trials < 1:
+        raise InputError(f"--trials {options.trials}: at least 1 is needed")
+    parts = recipes.suite([sweeps.load(Path(file)).capped(options.trials) for file in files], words)
     store = Store(options.runs)
-    plan = search.make_plan(sweeps.together(parts), cells, store, options.workers)
-    print("\n".join(plan.lines()), flush=True)
+    grids = [(sweep, cells) for sweep, cells in parts if not sweep.is_search]
+    plans = []
+    if grids:
+        cells = [cell for _, found in grids for cell in found]
+        plans.append(search.make_plan(sweeps.together([sweep for sweep, _ in grids]), cells, store, options.workers))
+        print("\n".join(plans[0].lines()), flush=True)
+    searches = []
+    for sweep, cells in parts:
+        if sweep.is_search:
+            tuning = Tuning.asked(sweep, cells[0], words, options.runs)
+            searches.append(search.plan_search(tuning, store, options.workers))
+            print("\n".join(searches[-1].lines()), flush=True)
     if options.dry_run:
         return 0
-    failed = search.run(plan, store, options.wandb)
+    failed = [line for plan in plans for line in search.run(plan, store, options.wandb)]
+    failed += [line for plan in searches for line in search.run_search(plan, store, options.wandb)]
     for line in failed:
         print(f"seminar: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -11,7 +11,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -25,8 +25,9 @@ from seminar import losses as loss_terms
 from seminar import networks
 from seminar.data import Annotation, Dataset, datasets
 from seminar.losses import losses
-from seminar.spec import InputError, Part, Scalar, Stage, Term, one_line, unknown
-from seminar.sweep import Point, Sweep, parse_words
+from seminar.parts import Entry
+from seminar.spec import InputError, Part, Scalar, Settings, Stage, Term, one_line, unknown
+from seminar.sweep import DEFAULT, Point, Sweep, parse_words
 
 # Every module of seminar.data registers its data sets when it is imported: adding one is adding a file.
 for _module in pkgutil.iter_modules(data_package.__path__):
@@ -64,6 +65,10 @@ PAPER: dict[str, Scalar] = {
 """The paper's setting, or that of the implementation it builds on where the paper is silent. Settings of losses and
 data sets have their defaults at the parts themselves."""
 
+SPLITS = ("reporting", "tuning")
+"""`tuning`: the profile's `tuning` words are put over its others, so that what is chosen is chosen on other images than
+those that are reported."""
+
 MODULE_SEED = 1000
 """The k-th model of a chain trains with seed + 1000 k: every model of a chain differs, and seeds 0..999 never meet."""
 
@@ -96,11 +101,15 @@ def pick_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a sweep and the stage (with its chain) that answers it."""
+    """One point of a sweep and the stage (with its chain) that answers it.
+
+    `words` holds every word that the stage reads with the value that it has there, whoever set it.
+    """
 
     point: Point
     stage: Stage
     host: Host
+    words: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def profiles() -> list[str]:
@@ -115,18 +124,18 @@ def cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]] | None = None) -
 
     Raises `InputError` for unknown words, bad values, words that no cell reads, and whatever is wrong with the data.
     """
-    (found,) = suite([sweep], words or {})
+    ((_, found),) = suite([sweep], words or {})
     return found
 
 
-def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> list[list[Cell]]:
-    """The cells of each of several sweeps with `words` put over it.
+def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> list[tuple[Sweep, list[Cell]]]:
+    """Each of several sweeps with those of the `words` put over it that it reads, and its cells.
 
-    A word need only be read by one of them: it is left out of a sweep that does not read it. Raises `InputError` as
-    `cells` does; with several sweeps it begins with the name of the one that is at fault.
+    A word need only be read by one of them. Raises `InputError` as `cells` does; with several sweeps it begins with the
+    name of the one that is at fault.
     """
-    known = {"profile", "variant", *known_words()}
-    result: list[list[Cell]] = []
+    known = {"profile", "variant", "split", *known_words()}
+    result: list[tuple[Sweep, list[Cell]]] = []
     unread = dict(words)
     for sweep in sweeps:
         try:
@@ -134,7 +143,7 @@ def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> l
         except InputError as error:
             raise error if len(sweeps) == 1 else InputError(f"{sweep.name}: {error}") from None
         unread = {word: values for word, values in unread.items() if word not in read}
-        result.append(found)
+        result.append((sweep.override({word: values for word, values in words.items() if word in read}), found))
     _refuse(unread)
     return result
 
@@ -145,7 +154,7 @@ def _sweep_cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]], known: s
     for word in asked.parameters:
         if word not in known:
             raise unknown("word", word, known)
-    used: set[str] = {"profile", "variant"}
+    used: set[str] = {"profile", "variant", "split"}
     found = [_read(point, used, known) for point in asked.points]
     _refuse({word: values for word, values in sweep.parameters.items() if word not in {*used, *words}})
     if words.keys() <= used:
@@ -172,16 +181,18 @@ def known_words() -> frozenset[str]:
 
 
 class _Words:
-    """Words with a memory of which were read."""
+    """Words with a memory: `used`, those that were read, and `told`, the values that they turned out to have."""
 
     def __init__(self, values: Mapping[str, Scalar], used: set[str]) -> None:
         self._values, self._used = values, used
+        self.told: dict[str, Scalar] = {}
 
     def take(self, word: str, default: Scalar | None = None) -> Any:
         self._used.add(word)
         value = self._values.get(word, default)
         if value is None:
             raise InputError(f"word {word!r} is missing: the profile must set it")
+        self.told[word] = value
         return value
 
     def given(self, prefix: str, names: Iterable[str]) -> dict[str, Scalar]:
@@ -189,9 +200,11 @@ class _Words:
         self._used |= {prefix + name for name in names}
         return {name: self._values[prefix + name] for name in names if prefix + name in self._values}
 
-
-DEFAULT = "default"
-"""As the value of a word: as if the word was not given, so the profile or the paper decides."""
+    def settings(self, prefix: str, entry: Entry[Any]) -> Settings:
+        """All settings of a part, from the words `prefix + name` or their defaults."""
+        settings = entry.coerce(prefix, self.given(prefix, entry.settings))
+        self.told |= {prefix + name: value for name, value in settings}
+        return settings
 
 
 def _read(point: Point, used: set[str], known: set[str]) -> Cell:
@@ -206,7 +219,7 @@ def _read(point: Point, used: set[str], known: set[str]) -> Cell:
         return dataclasses.replace(cell, point=point)
     try:
         changes = parse_words(variant.split())
-        allowed = known - {"variant", "profile", "seed"}
+        allowed = known - {"variant", "profile", "split", "seed"}
         for word, values in changes.items():
             if word not in allowed:
                 raise unknown("word", word, allowed)
@@ -228,14 +241,14 @@ def _given(point: Point) -> Point:
 
 def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     profile = str(point.get("profile", "creatures"))
-    preset = _profile(profile)
+    preset = _profile(profile, str(point.get("split", SPLITS[0])))
     for word in preset:
         if word not in known:
             raise InputError(f"profile {profile!r}: {unknown('word', word, known)}")
     words = _Words({**PAPER, **preset, **point}, used)
 
     entry = datasets[str(words.take("data"))]
-    data = Part(name=entry.name, settings=entry.coerce("data_", words.given("data_", entry.settings)))
+    data = Part(name=entry.name, settings=words.settings("data_", entry))
     terms = _terms(words)
     annotation = words.take("annotation") if _reads("labels", terms) else None
     # The files of labels that nothing reads are no part of the data: without them the training is the same.
@@ -272,7 +285,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     if annotation in entry.paths and annotation not in paths:
         folder = f"data_{annotation}"
         raise InputError(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
-    return Cell(point, stage, host)
+    return Cell(point, stage, host, words.told)
 
 
 def _reads(name: str, terms: Iterable[Term]) -> bool:
@@ -294,7 +307,7 @@ def _terms(words: _Words) -> tuple[Term, ...]:
             continue  # A term of weight 0 is no term: the row is then the same training as the one without it.
         ramp = words.take(f"{name}_ramp", loss_terms.defaults[name].ramp)
         entry = losses[name]
-        settings = entry.coerce(f"{name}_", words.given(f"{name}_", entry.settings))
+        settings = words.settings(f"{name}_", entry)
         try:
             terms.append(Term(name=name, weight=weight, ramp=ramp, settings=settings))
         except ValidationError as error:
@@ -373,10 +386,17 @@ def open_data(stage: Stage, host: Host) -> Dataset:
 
 
 @functools.cache
-def _profile(name: str) -> dict[str, Scalar]:
+def _profile(name: str, split: str) -> dict[str, Scalar]:
     if name not in profiles():
         raise unknown("profile", name, profiles())
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
     preset = yaml.safe_load((_profile_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    tuning = preset.pop("tuning", None)
+    if split == "tuning":
+        if not tuning:
+            raise InputError(f"split='tuning': profile {name!r} has no 'tuning' words that lead to other images")
+        preset |= tuning
     return {str(word): value for word, value in preset.items()}
 
 

@@ -1,7 +1,9 @@
 """Running a sweep: Optuna hands out the cells, worker processes train them, the store keeps every training once.
 
-Optuna's journal file tells who does what next and is what `optuna-dashboard` shows. What is done is decided by the
-store alone, so a deleted journal loses nothing and a killed worker leaves nothing to clean up.
+Of a grid the cells are known and Optuna is a queue; in a search (`method: random` or `bayes`) it also chooses the
+points. Its journal file tells who does what next and is what `optuna-dashboard` shows. What is done is decided by the
+store and the files of the trials alone, so a deleted journal loses nothing and a killed worker leaves nothing to clean
+up.
 """
 
 from __future__ import annotations
@@ -19,25 +21,30 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import optuna
 import torch
-from optuna.distributions import CategoricalDistribution
+from filelock import FileLock
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from seminar import train
 from seminar.recipes import Cell, Host, pick_device
-from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record, Store, now, reason
-from seminar.sweep import Sweep
+from seminar.spec import InputError, Scalar, Stage
+from seminar.store import Interrupted, Record, Store, now, read_lines, reason
+from seminar.sweep import DEFAULT, Range, Sweep
 from seminar.tracking import Mode, WandbWatch
+from seminar.tuning import State, Trial, Tuning
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Plan:
         ]
         if self.todo:
             steps = sum(s.epochs for s in self.todo)
-            processes = f"{self.workers} {self.device} process{'' if self.workers == 1 else 'es'}"
+            processes = _processes(self.workers, self.device)
             lines.append(f"  {steps} epochs on {processes}: about {clock(self.wall_seconds)} of training")
         return lines
 
@@ -93,24 +100,87 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
     asked = {stage.key for cell in cells if cell.stage.key not in done for stage in cell.stage.chain}
     todo = [stage for key, stage in stages.items() if key in asked - done]
     hosts = {stage.key: cell.host for cell in cells for stage in cell.stage.chain}
-    device = pick_device(cells[0].host.device)
+    count, device = _processes_here(cells[0].host, workers)
+    speed = _epoch_seconds(todo, hosts, store)
+    seconds = {stage.key: speed[stage.key] * max(stage.epochs - len(store.curve(stage.key)), 1) for stage in todo}
+    return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, count, device)
+
+
+def _processes_here(host: Host, workers: int | None) -> tuple[int, str]:
+    """How many processes to run, and on what: one for each core or GPU unless `workers` says otherwise."""
+    device = pick_device(host.device)
     if workers is None:
         workers = torch.cuda.device_count() if device.type == "cuda" and device.index is None else cores()
         if device.type == "cuda" and device.index is not None:
             workers = 1
+    return workers, device.type
+
+
+def _processes(workers: int, device: str) -> str:
+    return f"{workers} {device} process{'' if workers == 1 else 'es'}"
+
+
+def _epoch_seconds(stages: Iterable[Stage], hosts: Mapping[str, Host], store: Store) -> dict[str, float]:
+    """Seconds of one epoch of each stage, by key: those of finished trainings of the same shape, else measured now."""
     measured: dict[str, float] = {}
     for key in store.keys():  # noqa: SIM118 - a store is no dictionary
         with suppress(InputError):
             record = store.record(key)
             if record is not None:
                 measured[shape(store.stage(key))] = record["seconds"] / record["stage"]["epochs"]
-    seconds: dict[str, float] = {}
-    for stage in todo:
+    result: dict[str, float] = {}
+    for stage in stages:
         if shape(stage) not in measured:
             measured[shape(stage)] = train.measure_epoch(stage, hosts[stage.key])
-        left = stage.epochs - len(store.curve(stage.key))
-        seconds[stage.key] = measured[shape(stage)] * max(left, 1)
-    return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, workers, device.type)
+        result[stage.key] = measured[shape(stage)]
+    return result
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """What a search still has to try, and what that and the report of its winner will cost at most."""
+
+    tuning: Tuning
+    left: int
+    """Trials to do."""
+    seconds: Mapping[str, float]
+    """Estimated seconds of each stage of one trial, by key of the profile's own values."""
+    report: Plan
+    """The profile's own values on the reporting split; the winner costs as much again."""
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        sweep, chain, report = self.tuning.sweep, len(self.seconds), self.report
+        many = "a training" if chain == 1 else f"{chain} trainings"
+        lines = [
+            f"search {sweep.name}: {sweep.description or 'no description'}",
+            f"  {sweep.method} over {', '.join(self.tuning.space)}: {sweep.run_cap} trials of {many} each",
+            f"  {sweep.run_cap - self.left} done, {self.left} to do",
+        ]
+        if self.left and self.tuning.own_point is None:
+            lines.append("  the profile's own values lie outside what is searched, so no trial begins with them")
+        processes = _processes(report.workers, report.device)
+        if self.left:
+            wall = sum(self.seconds.values()) * -(-self.left // report.workers)
+            lines.append(f"  at most {self.left * chain} trainings on {processes}: about {clock(wall)}")
+        wall = report.wall_seconds
+        seeds = f"{len(self.tuning.seeds)} seed{'' if len(self.tuning.seeds) == 1 else 's'}"
+        if len(report.todo):
+            lines.append(f"  then the profile's own values on the reporting split, {seeds}: about {clock(wall)}")
+        lines.append(f"  then the best point on the reporting split, {seeds}")
+        return lines
+
+
+def plan_search(tuning: Tuning, store: Store, workers: int | None) -> SearchPlan:
+    """Look up what is tried and estimate the rest."""
+    for word, span in tuning.sweep.space.items():  # what the words may not be is told before anything is trained
+        for value in span.ends if isinstance(span, Range) else span:
+            tuning.trial_cell({**dict.fromkeys(tuning.space, DEFAULT), word: value})
+    chain = tuning.own.stage.chain
+    speed = _epoch_seconds(chain, {stage.key: tuning.own.host for stage in chain}, store)
+    seconds = {stage.key: speed[stage.key] * stage.epochs for stage in chain}
+    left = max(0, tuning.sweep.run_cap - len(tuning.trials()))
+    return SearchPlan(tuning, left, seconds, make_plan(tuning.sweep, tuning.reported(), store, workers))
 
 
 def shape(stage: Stage) -> str:
@@ -161,13 +231,51 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
     if not plan.todo:
         return []
     journal, name = _prepare_study(plan, store)
-    context = multiprocessing.get_context("spawn")
-    job = _Job(journal, name, tuple(plan.cells), store.root, tracking, plan.sweep.name, now())
+    task = _Grid(tuple(plan.cells), _titles(plan))
+    job = _Job(journal, name, task, store.root, tracking, plan.sweep.name, now())
     count = min(plan.workers, len(plan.todo))
+    failed = _supervise(job, plan.cells[0].host, count, _Display(plan.seconds, len(plan.todo), count))
+    open_cells = [cell.stage for cell in plan.cells if store.status(cell.stage.key) not in ("done", "failed")]
+    if open_cells and not failed:
+        keys = ", ".join(stage.key for stage in open_cells)
+        failed.append(f"not done yet, in work by another call or left by one that died just now: {keys}")
+    return failed
+
+
+def run_search(plan: SearchPlan, store: Store, tracking: Mode) -> list[str]:
+    """Run the trials that are left, then train the best point and the profile's own values on the reporting split.
+
+    Returns one line for each failure and raises, as `run` does. A trial whose loss diverges is a result, no failure.
+    """
+    tuning, report = plan.tuning, plan.report
+    failed: list[str] = []
+    if plan.left:
+        journal, begun = _prepare_search(tuning, store)
+        job = _Job(journal, tuning.name, _Trials(tuning, begun), store.root, tracking, tuning.sweep.name, now())
+        count = min(report.workers, plan.left)
+        each = sum(plan.seconds.values()) / len(plan.seconds)
+        failed = _supervise(job, tuning.own.host, count, _Display({}, plan.left * len(plan.seconds), count, each))
+    if failed:
+        return failed
+    study = _open_study((store.root / "studies" / f"{tuning.name}.journal").resolve(), tuning.name)
+    _sync(tuning, study, store)
+    tuning.keep_importances(_importances(study))
+    best = tuning.best(store.record)
+    cells = [*tuning.reported(), *(tuning.reported(best.point) if best is not None else [])]
+    final = make_plan(tuning.sweep, cells, store, report.workers)
+    if best is not None:
+        told = ", ".join(f"{word}={_short(best.point[word])}" for word in tuning.space)
+        print(f"best of {len(tuning.trials())} trials: {told}", flush=True)
+    return run(final, store, tracking)
+
+
+def _supervise(job: _Job, host: Host, count: int, display: _Display) -> list[str]:
+    """Run `count` worker processes to their end; returns one line for each failure."""
+    context = multiprocessing.get_context("spawn")
     processes, readers = [], []
     # Until a worker has its own handlers Ctrl-C must not reach it; ignoring a signal is inherited.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    spread = plan.device == "cuda" and plan.cells[0].host.device in ("auto", "cuda")
+    spread = pick_device(host.device).type == "cuda" and host.device in ("auto", "cuda")
     for number in range(count):
         device = f"cuda:{number % torch.cuda.device_count()}" if spread else None
         # A pipe for each worker: one that is killed in the middle of a message cannot block the others.
@@ -177,7 +285,6 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
         writer.close()
         processes.append(process)
         readers.append(reader)
-    display = _Display(plan, count)
     try:
         signal.signal(signal.SIGINT, interrupt)
         while readers:
@@ -202,10 +309,6 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
     crashed = [p.exitcode for p in processes if p.exitcode not in (0, None)]
     if crashed:
         display.failed.append(f"{len(crashed)} worker(s) died (exit codes {crashed}); call again to go on")
-    open_cells = [cell.stage for cell in plan.cells if store.status(cell.stage.key) not in ("done", "failed")]
-    if open_cells and not display.failed:
-        keys = ", ".join(stage.key for stage in open_cells)
-        display.failed.append(f"not done yet, in work by another call or left by one that died just now: {keys}")
     return display.failed
 
 
@@ -222,17 +325,241 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _Task(Protocol):
+    """What worker processes do for a study: the cells of a grid, or the trials of a search. In a search a loss that
+    diverges is a result."""
+
+    is_search: ClassVar[bool]
+
+    def sampler(self, number: int) -> BaseSampler:
+        """That of worker `number`."""
+
+    def pruner(self) -> BasePruner: ...
+
+    def cell(self, trial: optuna.Trial) -> Cell:
+        """The cell of a trial that was handed out."""
+
+    def titles(self, cell: Cell) -> Mapping[str, str]:
+        """What to call the stages of a cell, by key."""
+
+    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]: ...
+
+    def ended(self, trial: optuna.Trial, cell: Cell, state: State) -> None:
+        """A trial is over; what must be kept of it is kept before Optuna is told."""
+
+
 @dataclass(frozen=True)
 class _Job:
     """What a worker process needs to know."""
 
     journal: Path
     study: str
-    cells: tuple[Cell, ...]
+    task: _Task
     runs: Path
     tracking: Mode
     group: str
     started: str
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The cells of a grid: a trial names the cell that it is."""
+
+    is_search: ClassVar[bool] = False
+    cells: tuple[Cell, ...]
+    names: Mapping[str, str]
+
+    def sampler(self, number: int) -> BaseSampler:
+        return RandomSampler(seed=0)
+
+    def pruner(self) -> BasePruner:
+        return NopPruner()
+
+    @functools.cached_property
+    def _by_key(self) -> dict[str, Cell]:
+        return {cell.stage.key: cell for cell in self.cells}
+
+    @functools.cached_property
+    def _spaces(self) -> dict[str, list[Any]]:
+        return _spaces(self.cells)
+
+    def cell(self, trial: optuna.Trial) -> Cell:
+        cell = self._by_key[trial.user_attrs["key"]]
+        for word in cell.point:
+            trial.suggest_categorical(word, self._spaces[word])  # the value that it was enqueued with
+        return cell
+
+    def titles(self, cell: Cell) -> Mapping[str, str]:
+        return {stage.key: self.names.get(stage.key, stage.title) for stage in cell.stage.chain}
+
+    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]:
+        return ()
+
+    def ended(self, trial: optuna.Trial, cell: Cell, state: State) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The trials of a search: the sampler chooses the point of each. `begun`: how many there were before."""
+
+    is_search: ClassVar[bool] = True
+    tuning: Tuning
+    begun: int
+
+    def sampler(self, number: int) -> BaseSampler:
+        # Each worker draws for itself, and a later call must not repeat the draws of an earlier one.
+        seed = train.mix(number, self.begun) % 2**32
+        return TPESampler(seed=seed) if self.tuning.sweep.method == "bayes" else RandomSampler(seed=seed)
+
+    def pruner(self) -> BasePruner:
+        halving = self.tuning.sweep.halving
+        if halving is None:
+            return NopPruner()
+        return SuccessiveHalvingPruner(min_resource=halving.min_iter, reduction_factor=halving.eta)
+
+    def cell(self, trial: optuna.Trial) -> Cell:
+        point = {word: _suggest(trial, word, span) for word, span in self.tuning.sweep.space.items()}
+        cell = self.tuning.trial_cell(point)
+        trial.set_user_attr("key", cell.stage.key)
+        trial.set_user_attr("chain", [stage.key for stage in cell.stage.chain])
+        return cell
+
+    def titles(self, cell: Cell) -> Mapping[str, str]:
+        point = "".join(f" {word}={_short(cell.point[word])}" for word in self.tuning.space)
+        return {stage.key: stage.title + point for stage in cell.stage.chain}
+
+    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]:
+        return [_Halt(trial, cell.stage.key)]
+
+    def ended(self, trial: optuna.Trial, cell: Cell, state: State) -> None:
+        kept = Trial(trial.number, cell.stage.key, state, {word: cell.point[word] for word in self.tuning.space})
+        self.tuning.keep(kept)
+        trial.set_user_attr("kept", kept.file)
+
+
+class _Pruned(Interrupted):
+    """A trial was ended early."""
+
+
+@dataclass
+class _Halt:
+    """A watch that tells the pruner of every evaluation of the training `key` and ends it where the pruner says so."""
+
+    trial: optuna.Trial
+    key: str
+    told: int = 0
+
+    def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
+        if stage.key == self.key:
+            for line in read_lines(folder / "metrics.jsonl"):  # of an earlier call
+                self._tell(line)
+
+    def step(self, stage: Stage, done: int, total: int) -> None: ...
+
+    def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
+        # After the last epoch there is nothing left to save by ending it.
+        over = line["epoch"] == stage.epochs
+        if stage.key == self.key and self._tell(line) and not over and self.trial.should_prune():
+            raise _Pruned
+
+    def end(self, stage: Stage, body: Record | None) -> None: ...
+
+    def _tell(self, line: Mapping[str, Any]) -> bool:
+        if line.get("student_miou") is None:
+            return False
+        self.told += 1
+        self.trial.report(line["student_miou"], self.told)
+        return True
+
+
+def _suggest(trial: optuna.Trial, word: str, span: Range | tuple[Scalar, ...]) -> Scalar:
+    if not isinstance(span, Range):
+        value = trial.suggest_categorical(word, span)
+        assert value is not None
+        return value
+    if span.whole:
+        return trial.suggest_int(word, int(span.low), int(span.high))
+    return trial.suggest_float(word, span.low, span.high, log=span.log)
+
+
+def _distribution(span: Range | tuple[Scalar, ...]) -> BaseDistribution:
+    if not isinstance(span, Range):
+        return CategoricalDistribution(span)
+    if span.whole:
+        return IntDistribution(int(span.low), int(span.high))
+    return FloatDistribution(span.low, span.high, log=span.log)
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _prepare_search(tuning: Tuning, store: Store) -> tuple[Path, int]:
+    """Open the study of a search, heal it, and enqueue as many trials as are left, the profile's own values first.
+
+    Returns its journal and the number of its trials so far.
+    """
+    journal = (store.root / "studies" / f"{tuning.name}.journal").resolve()
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(journal.with_suffix(".lock")):  # two calls at once share the trials that are left
+        study = _open_study(journal, tuning.name)
+        _sync(tuning, study, store)
+        begun, open_trials = len(study.trials), 0
+        again: list[dict[str, Any]] = []
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
+            if trial.state == TrialState.WAITING or _alive(trial, store):
+                open_trials += 1
+                continue
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            if "kept" not in trial.user_attrs and trial.params.keys() == set(tuning.space):
+                again.append(dict(trial.params))  # what a stopped or dead worker had begun goes on
+        if not begun and tuning.own_point is not None:
+            again.append(tuning.own_point)
+        for number in range(tuning.sweep.run_cap - len(tuning.trials()) - open_trials):
+            study.enqueue_trial(again[number] if number < len(again) else {}, user_attrs={"queued": True})
+    return journal, begun
+
+
+def _alive(trial: FrozenTrial, store: Store) -> bool:
+    """Whether somebody is at a trial: a stage of its chain is locked, or it began so lately that none is yet."""
+    if any(store.status(key) == "running" for key in trial.user_attrs.get("chain", ())):
+        return True
+    begun = trial.datetime_start
+    return "chain" not in trial.user_attrs and begun is not None and time.time() - begun.timestamp() < 60
+
+
+def _sync(tuning: Tuning, study: optuna.Study, store: Store) -> None:
+    """Tell Optuna of the trials that are kept and that its journal lacks."""
+    over = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    known = {trial.user_attrs.get("kept") for trial in study.get_trials(deepcopy=False, states=over)}
+    spaces = {word: _distribution(span) for word, span in tuning.sweep.space.items()}
+    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    for trial in tuning.trials():
+        record = store.record(trial.key) if trial.state == "done" else None
+        if trial.file in known or (trial.state == "done" and record is None):
+            continue
+        lines = [line["student_miou"] for line in store.curve(trial.key) if line.get("student_miou") is not None]
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=states[trial.state],
+                params=dict(trial.point),
+                distributions=spaces,
+                value=_value(record) if record is not None else None,
+                intermediate_values=dict(enumerate(lines, 1)),
+                user_attrs={"key": trial.key, "kept": trial.file},
+            )
+        )
+
+
+def _importances(study: optuna.Study) -> dict[str, float]:
+    """Shares by PED-ANOVA, over the trials that were not ended early; empty where these are too few or all alike."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in done}) < 2:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
 
 
 def _prepare_study(plan: Plan, store: Store) -> tuple[Path, str]:
@@ -272,15 +599,17 @@ def _prepare_study(plan: Plan, store: Store) -> tuple[Path, str]:
     return journal, name
 
 
-def _open_study(journal: Path, name: str) -> optuna.Study:
+def _open_study(
+    journal: Path, name: str, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
+) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),
         study_name=name,
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.RandomSampler(seed=0),
-        pruner=optuna.pruners.NopPruner(),
+        sampler=sampler or RandomSampler(seed=0),
+        pruner=pruner or NopPruner(),
     )
 
 
@@ -314,9 +643,7 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     warnings.simplefilter("default", RuntimeWarning)
     store = Store(job.runs)
-    cells = {cell.stage.key: cell for cell in job.cells}
-    spaces = _spaces(job.cells)
-    study = _open_study(job.journal, job.study)
+    study = _open_study(job.journal, job.study, job.task.sampler(number), job.task.pruner())
 
     def asked_to_stop() -> bool:
         return stop.is_set() or os.getppid() != parent
@@ -335,26 +662,33 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
             study.tell(trial, state=TrialState.FAIL)
             break
         trial.set_user_attr("host", socket.gethostname())
-        cell = cells[trial.user_attrs["key"]]
-        for word in cell.point:
-            trial.suggest_categorical(word, spaces[word])  # the value that it was enqueued with
+        cell = job.task.cell(trial)
+        teller.titles = job.task.titles(cell)
         host = cell.host if device is None else cell.host.model_copy(update={"device": device})
+        state, value = None, None  # with a value and no state Optuna decides: a value that is not a number is a failure
         try:
             record = store.ensure(
                 cell.stage,
-                functools.partial(_train, host, watches),
+                functools.partial(_train, host, [*watches, *job.task.watches(trial, cell)]),
                 on_wait=functools.partial(_wait, asked_to_stop, teller),
                 since=job.started,
             )
+            value = _value(record)
+            job.task.ended(trial, cell, "done")
+        except _Pruned:
+            state = TrialState.PRUNED
+            job.task.ended(trial, cell, "pruned")
+            teller.tell("ended", cell.stage.key, "ended early, worse than others")
         except Interrupted:
-            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-            break
+            break  # its trial stays open, and whoever prepares the study next hands it out again
         except Exception as error:
+            state = TrialState.FAIL
             trial.set_user_attr("error", reason(error))
-            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-            teller.tell("failed", cell.stage.key, reason(error))
-        else:
-            study.tell(trial, _value(record), skip_if_finished=True)
+            result = job.task.is_search and isinstance(error, FloatingPointError)
+            if result:
+                job.task.ended(trial, cell, "failed")
+            teller.tell("ended" if result else "failed", cell.stage.key, reason(error))
+        study.tell(trial, value, state=state, skip_if_finished=True)
 
 
 def _train(host: Host, watches: Sequence[train.Watch], stage: Stage, folder: Path, ancillary: Path | None) -> Record:
@@ -369,18 +703,22 @@ def _wait(asked_to_stop: Callable[[], bool], teller: _Teller, stage: Stage) -> N
 
 @dataclass
 class _Teller:
-    """A watch that tells the parent process how far this worker is, a few times a second at most."""
+    """A watch that tells the parent process how far this worker is, a few times a second at most.
+
+    `titles`: what to call the stages of the cell in work, by key.
+    """
 
     number: int
     events: connection.Connection
+    titles: Mapping[str, str] = field(default_factory=dict)
     _last: float = 0.0
 
     def tell(self, kind: str, key: str, *facts: Any) -> None:
         with suppress(OSError):  # The parent is gone: the worker will notice and stop, and that is no failure.
-            self.events.send((kind, self.number, key, *facts))
+            self.events.send((kind, self.number, key, self.titles.get(key, key), *facts))
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
-        self.tell("begin", stage.key, epoch)
+        self.tell("begin", stage.key, epoch / stage.epochs)
 
     def step(self, stage: Stage, done: int, total: int) -> None:
         if time.monotonic() - self._last > 0.3:
@@ -396,26 +734,23 @@ class _Teller:
 
 
 class _Display:
-    """Progress for people: bars on a terminal, elsewhere one line for each finished training."""
+    """Progress for people: bars on a terminal, elsewhere one line for each finished training.
 
-    def __init__(self, plan: Plan, workers: int) -> None:
+    `seconds`: what each training is estimated to take, by key (`each`: one that is not among them); `count`: how many
+    are to do.
+    """
+
+    def __init__(self, seconds: Mapping[str, float], count: int, workers: int, each: float = 0.0) -> None:
         self.failed: list[str] = []
-        self._stages = {stage.key: stage for stage in plan.todo}
-        self._titles = {stage.key: stage.title for stage in plan.todo}
-        shown = {"losses", "seed", "backbone", "modules", "profile"}
-        varied = sorted(w for w, values in plan.sweep.parameters.items() if len(values) > 1 and w not in shown)
-        for cell in plan.cells:
-            words = "".join(f" {word}={cell.point[word]}" for word in varied if word in cell.point)
-            self._titles[cell.stage.key] = cell.stage.title + words
-        self._seconds = dict(plan.seconds)
+        self._seconds, self._each, self._count = dict(seconds), each, count
         self._fraction: dict[str, float] = {}
         self._first: dict[str, float] = {}
         self._terminal = sys.stderr.isatty()
         self._finished = 0
         self._began = time.monotonic()
-        total = sum(self._seconds.values())
+        self._total = sum(self._seconds.values()) + each * (count - len(self._seconds))
         shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed} < {remaining} left"
-        self._bar = tqdm(total=total, desc="all", disable=not self._terminal, bar_format=shape, smoothing=0.05)
+        self._bar = tqdm(total=self._total, desc="all", disable=not self._terminal, bar_format=shape, smoothing=0.05)
         row = "{desc:<52.52} {percentage:3.0f}%|{bar:20}|"
         self._rows = [
             tqdm(total=1.0, disable=not self._terminal, position=i + 1, bar_format=row, leave=False)
@@ -423,14 +758,12 @@ class _Display:
         ]
 
     def show(self, event: tuple[Any, ...]) -> None:
-        """Take in `(kind, worker number, key, fact ...)`, see `_Teller`."""
-        kind, number, key, *rest = event
-        stage = self._stages.get(key)
-        name = self._titles.get(key, key)
+        """Take in `(kind, worker number, key, title, fact ...)`, see `_Teller`."""
+        kind, number, key, name, *rest = event
         title = f"{number + 1}: {name}"
         row = self._rows[number]
-        if kind == "begin" and stage is not None:
-            self._first[key] = self._fraction[key] = rest[0] / stage.epochs
+        if kind == "begin":
+            self._first[key] = self._fraction[key] = rest[0]
             row.reset()
             row.set_description_str(title)
         elif kind == "step":
@@ -442,7 +775,11 @@ class _Display:
         elif kind == "done":
             self._advance(key, 1.0)
             self._finished += 1
-            self.note(f"[{self._finished}/{len(self._stages)}] {name}: mIoU {_percent(rest[0])}{self._left()}")
+            self.note(f"[{self._finished}/{self._count}] {name}: mIoU {_percent(rest[0])}{self._left()}")
+        elif kind == "ended":
+            self._advance(key, 1.0)
+            self._finished += 1
+            self.note(f"[{self._finished}/{self._count}] {name}: {rest[0]}{self._left()}")
         elif kind == "failed":
             line = f"{name} ({key}) failed: {rest[0]}"
             self.failed.append(line)
@@ -461,7 +798,7 @@ class _Display:
         before = self._fraction.get(key, self._first.get(key, 0.0))
         self._fraction[key] = fraction
         share = self._share(key, fraction) - self._share(key, before)
-        self._bar.update(share * self._seconds.get(key, 0.0))
+        self._bar.update(share * self._seconds.get(key, self._each))
 
     def _share(self, key: str, fraction: float) -> float:
         """How much of what was left of a stage when this call began is done."""
@@ -469,14 +806,25 @@ class _Display:
         return (fraction - first) / max(1e-9, 1 - first)
 
     def _left(self) -> str:
-        if self._finished == len(self._stages) or (not self._bar.n and self._terminal):
+        if self._finished == self._count or (not self._bar.n and self._terminal):
             return ""
         passed = time.monotonic() - self._began
         share = 0.0
         for key, fraction in self._fraction.items():
-            share += self._share(key, fraction) * self._seconds.get(key, 0.0)
-        share /= max(1e-9, sum(self._seconds.values()))
+            share += self._share(key, fraction) * self._seconds.get(key, self._each)
+        share /= max(1e-9, self._total)
         return f", about {clock(passed / share - passed)} left" if share > 0.02 else ""
+
+
+def _titles(plan: Plan) -> dict[str, str]:
+    """What to call the stages of a plan: the title, and the words by which cells that share it differ."""
+    titles = {stage.key: stage.title for stage in plan.todo}
+    shown = {"losses", "seed", "backbone", "modules", "profile"}
+    varied = [word for word, values in sorted(_spaces(plan.cells).items()) if len(values) > 1 and word not in shown]
+    for cell in plan.cells:
+        words = "".join(f" {word}={_short(cell.point[word])}" for word in varied if word in cell.point)
+        titles[cell.stage.key] = cell.stage.title + words
+    return titles
 
 
 def _percent(value: float | None) -> str:

@@ -1,39 +1,113 @@
 """Sweep files: W&B's sweep YAML, read and enumerated without W&B and without torch.
 
-Only what every executor understands the same way is accepted: `value` and `values` under `parameters`. The grid is
-enumerated in W&B's own order (names sorted, the last name fastest).
+Only what every executor understands the same way is accepted. `method: grid` holds `value` and `values` under
+`parameters` and is enumerated in W&B's own order (names sorted, the last name fastest). `method: random` and `bayes`
+search: `run_cap` trials, each at a point that a sampler chooses from `values` and from ranges.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 import yaml
 
 from seminar.spec import InputError, Scalar, unknown
 
 _KEYS = {"name", "description", "program", "method", "metric", "parameters", "command", "project", "entity"}
+_SEARCH_KEYS = {"run_cap", "early_terminate"}
 Point = dict[str, Scalar]
+Method = Literal["grid", "random", "bayes"]
+
+DEFAULT = "default"
+"""As the value of a word: as if the word was not given, so the profile or the paper decides."""
+PAIRED = "seed"
+"""The word over which rows are paired. A search does not choose it: its trials take the first value."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """All numbers from `low` to `high`, both included: whole ones only, or evenly spread over their logarithm."""
+
+    low: float
+    high: float
+    whole: bool = False
+    log: bool = False
+
+    @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Early termination: of the trials at `min_iter` evaluations the best 1 / `eta` go on, to `eta` times as many."""
+
+    min_iter: int
+    eta: int
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep file: `name`, the question it answers (`description`), what it varies and what it fixes."""
+    """A sweep file: `name`, the question it answers (`description`), what it varies and what it fixes.
+
+    A grid has `parameters` alone. A search also has `ranges` and `run_cap`, the number of its trials, and may end bad
+    trials early (`halving`).
+    """
 
     name: str
     description: str
     parameters: Mapping[str, tuple[Scalar, ...]]
+    method: Method = "grid"
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    run_cap: int = 0
+    halving: Halving | None = None
 
     def override(self, words: Mapping[str, tuple[Scalar, ...]]) -> Sweep:
         """The same sweep with some words replaced or added; several values make the word a dimension."""
-        return Sweep(self.name, self.description, {**self.parameters, **words})
+        return dataclasses.replace(
+            self,
+            parameters={**self.parameters, **words},
+            ranges={word: span for word, span in self.ranges.items() if word not in words},
+        )
+
+    def capped(self, trials: int | None) -> Sweep:
+        """A search with another number of trials; a grid has none to change."""
+        return dataclasses.replace(self, run_cap=trials) if trials and self.is_search else self
+
+    @property
+    def is_search(self) -> bool:
+        return self.method != "grid"
+
+    @property
+    def space(self) -> dict[str, Range | tuple[Scalar, ...]]:
+        """What a search chooses from, by word in sorted order; nothing for a grid."""
+        if not self.is_search:
+            return {}
+        space: dict[str, Range | tuple[Scalar, ...]] = dict(self.ranges)
+        space |= {word: values for word, values in self.parameters.items() if len(values) > 1 and word != PAIRED}
+        return {word: space[word] for word in sorted(space)}
+
+    def at(self, point: Mapping[str, Scalar], **words: tuple[Scalar, ...]) -> Sweep:
+        """The grid of one point of a search, with `words` put over it."""
+        first = {word: values[:1] for word, values in self.parameters.items()}
+        chosen = {word: (value,) for word, value in point.items()}
+        return Sweep(self.name, self.description, {**first, **chosen, **words})
 
     @property
     def points(self) -> list[Point]:
-        """Every cell of the grid as `{word: value}`, in W&B's order."""
+        """Every cell of the grid as `{word: value}`, in W&B's order. Of a search: the one cell that has the profile's
+        own values for all that is searched."""
+        if self.is_search:
+            return self.at(dict.fromkeys(self.space, DEFAULT)).points
         names = sorted(self.parameters)
         return [dict(zip(names, values)) for values in itertools.product(*(self.parameters[n] for n in names))]
 
@@ -61,34 +135,98 @@ def load(path: Path) -> Sweep:
         raise InputError(f"sweep file {path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
         raise InputError(f"sweep file {path}: expected a mapping with 'method' and 'parameters'")
+    method = raw.get("method")
+    if method not in get_args(Method):
+        raise InputError(f"sweep file {path}: {unknown('method', method, get_args(Method))}")
+    search = method != "grid"
     for name in raw:
-        if name not in _KEYS:
-            raise InputError(f"sweep file {path}: {unknown('key', name, _KEYS)}")
-    if raw.get("method") != "grid":
-        raise InputError(f"sweep file {path}: method={raw.get('method')!r}: choose from grid")
+        if name in _SEARCH_KEYS and not search:
+            raise InputError(f"sweep file {path}: {name}: only for method random or bayes, a grid trains every cell")
+        if name not in _KEYS | _SEARCH_KEYS:
+            raise InputError(f"sweep file {path}: {unknown('key', name, _KEYS | _SEARCH_KEYS)}")
     parameters = raw.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise InputError(f"sweep file {path}: 'parameters' must map each word to 'value' or 'values'")
     metric = raw.get("metric") or {"name": "student_miou"}
     if not isinstance(metric, dict) or metric.get("name") != "student_miou" or metric.get("goal") == "minimize":
         raise InputError(f"sweep file {path}: metric={metric!r}: choose {{name: student_miou, goal: maximize}}")
-    return Sweep(
+    read: dict[str, tuple[Scalar, ...] | Range] = {}
+    for word, spec in parameters.items():
+        try:
+            read[str(word)] = _values(spec, search)
+        except InputError as error:
+            raise InputError(f"sweep file {path}: parameter {str(word)!r} {error}") from None
+    found = Sweep(
         name=str(raw.get("name") or path.stem),
         description=str(raw.get("description") or "").strip(),
-        parameters={str(word): _values(path, str(word), spec) for word, spec in parameters.items()},
+        parameters={word: values for word, values in read.items() if not isinstance(values, Range)},
+        method=cast(Method, method),
+        ranges={word: span for word, span in read.items() if isinstance(span, Range)},
+        run_cap=_whole(path, "run_cap", raw.get("run_cap"), 1) if search else 0,
+        halving=_halving(path, raw["early_terminate"]) if "early_terminate" in raw else None,
     )
+    if search and not found.space:
+        raise InputError(f"sweep file {path}: method={method!r}: no parameter has a range or several 'values'")
+    return found
 
 
-def _values(path: Path, word: str, spec: object) -> tuple[Scalar, ...]:
+_DISTRIBUTIONS = ("uniform", "int_uniform", "log_uniform_values")
+
+
+def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
+    """The values of a parameter, or its range. Raises `InputError` with the end of a sentence about the parameter."""
+    if search and isinstance(spec, dict) and {"min", "max"} <= spec.keys():
+        return _range(spec)
     if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in ("value", "values"):
-        raise InputError(f"sweep file {path}: parameter {word!r} must hold either 'value' or 'values', got {spec!r}")
+        ranges = ", or 'min' and 'max'" if search else ""
+        raise InputError(f"must hold either 'value' or 'values'{ranges}, got {spec!r}")
     values = spec["values"] if "values" in spec else [spec["value"]]
     if not isinstance(values, list) or not values:
-        raise InputError(f"sweep file {path}: parameter {word!r}: 'values' must be a list with at least one entry")
+        raise InputError("has no 'values': a list with at least one entry")
     for value in values:
         if not isinstance(value, bool | int | float | str):
-            raise InputError(f"sweep file {path}: parameter {word!r}: {value!r} is no number, word or truth value")
+            raise InputError(f"has the value {value!r}: no number, word or truth value")
     return tuple(values)
+
+
+def _range(spec: Mapping[str, object]) -> Range:
+    low, high = spec["min"], spec["max"]
+    for bound in (low, high):
+        # YAML 1.1 reads 1e-4 as a word, W&B does not say so.
+        if isinstance(bound, bool) or not isinstance(bound, int | float):
+            raise InputError(f"has the bound {bound!r}: no number (write 1.0e-4, with a dot)")
+    assert isinstance(low, int | float) and isinstance(high, int | float)
+    if isinstance(low, int) != isinstance(high, int):
+        raise InputError(f"has the bounds {low!r} and {high!r}: both whole numbers, or both with a dot")
+    if not low < high or not math.isfinite(high - low):
+        raise InputError(f"has the bounds {low!r} and {high!r}: min must be below max")
+    kind = spec.get("distribution", "int_uniform" if isinstance(low, int) else "uniform")
+    if spec.keys() - {"min", "max", "distribution"} or kind not in _DISTRIBUTIONS:
+        raise InputError(f"is {dict(spec)!r}: choose min, max and distribution from {', '.join(_DISTRIBUTIONS)}")
+    if kind == "log_uniform_values" and low <= 0:
+        raise InputError(f"has min={low!r}: a logarithm needs a number above 0")
+    if kind == "int_uniform" and not isinstance(low, int):
+        raise InputError(f"has the bounds {low!r} and {high!r}: int_uniform needs whole numbers")
+    return Range(float(low), float(high), whole=kind == "int_uniform", log=kind == "log_uniform_values")
+
+
+def _halving(path: Path, spec: object) -> Halving:
+    """W&B's `early_terminate`, in either of its forms."""
+    if not isinstance(spec, dict) or spec.get("type") != "hyperband":
+        raise InputError(f"sweep file {path}: early_terminate={spec!r}: choose type: hyperband")
+    eta = _whole(path, "early_terminate.eta", spec.get("eta", 3), 2)
+    if spec.keys() == {"type", "max_iter", "s"} | (spec.keys() & {"eta"}):
+        most = _whole(path, "early_terminate.max_iter", spec["max_iter"], 2)
+        return Halving(max(1, most // eta ** _whole(path, "early_terminate.s", spec["s"], 1)), eta)
+    if spec.keys() == {"type", "min_iter"} | (spec.keys() & {"eta"}):
+        return Halving(_whole(path, "early_terminate.min_iter", spec["min_iter"], 1), eta)
+    raise InputError(f"sweep file {path}: early_terminate={spec!r}: choose min_iter, or max_iter and s, and eta")
+
+
+def _whole(path: Path, name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"sweep file {path}: {name}={value!r}: a whole number, at least {least}")
+    return value
 
 
 def parse_words(arguments: list[str], seeds: int | None = None) -> dict[str, tuple[Scalar, ...]]:

@@ -110,8 +110,9 @@ def test_a_bad_variant_is_named(cell: MakeCell, variant: str, message: str) -> N
 def test_a_word_is_put_over_those_of_several_sweeps_that_read_it() -> None:
     teacher = sweep.Sweep("teacher", "", {"profile": ("toy",), "losses": ("pce+pcons",)})
     plain = sweep.Sweep("plain", "", {"profile": ("toy",), "losses": ("pce",)})
-    (scanned, alone) = recipes.suite([teacher, plain], {"alpha": (0.5, 0.9)})
+    (sweep_scanned, scanned), (_, alone) = recipes.suite([teacher, plain], {"alpha": (0.5, 0.9)})
     assert [cell.stage.alpha for cell in scanned] == [0.5, 0.9]
+    assert sweep_scanned.parameters["alpha"] == (0.5, 0.9)
     assert [cell.point for cell in alone] == [{"profile": "toy", "losses": "pce"}]
     with pytest.raises(InputError, match=re.escape("alpha=0.5: nothing in this request reads 'alpha'")):
         recipes.suite([plain, plain], {"alpha": (0.5,)})
@@ -203,7 +204,9 @@ def test_profiles_without_data_resolve(losses_sweep: sweep.Sweep, profile: str) 
 def test_profiles_set_known_words_only() -> None:
     for name in recipes.profiles():
         text = (Path(recipes.__file__).parent / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
-        assert set(yaml.safe_load(text)) <= recipes.known_words(), name
+        words = yaml.safe_load(text)
+        assert words.pop("tuning").keys() <= recipes.known_words(), name
+        assert set(words) <= recipes.known_words(), name
 
 
 def test_missing_data_is_named(losses_sweep: sweep.Sweep) -> None:

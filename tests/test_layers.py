@@ -15,7 +15,7 @@ ROOMS = [
     {"crf", "metrics", "networks", "schedules", "teacher"},
     {"losses"},
     {"recipes", "tracking"},
-    {"train"},
+    {"train", "tuning"},
     {"search"},
     {"__main__"},
 ]

@@ -57,6 +57,15 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def test_held_out_images_are_validated_on_and_not_learnt_from(root: Path) -> None:
+    (root / "val.txt").unlink()  # it must not be looked at
+    (root / "train.txt").write_text("c\nb\na\n")
+    data = Voc(root=root, held_out=3)
+    assert [example.id for example in data.split("train")] == ["b", "c"]
+    assert [example.id for example in data.split("val")] == ["a"]
+    assert error(lambda: Voc(root=root, held_out=1)) == "data_held_out=1: all 3 training images are held out"
+
+
 def error(make: Any) -> str:
     with pytest.raises(InputError) as caught:
         make()
@@ -127,6 +136,7 @@ def test_registered_with_its_paths_and_settings() -> None:
     assert entry.paths == {"root": True, "clicks_fg": False, "clicks_bg": False, "scribbles": False}
     assert entry.coerce("data_", {"train_list": "trainaug"}) == (
         ("clicks_outside", "error"),
+        ("held_out", 0),
         ("train_list", "trainaug"),
         ("val_list", "val"),
     )

@@ -12,6 +12,7 @@ from analysis.report import Report
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar.spec import Stage
+from seminar.sweep import DEFAULT
 
 MARGIN = 1.0
 """Points of mIoU within which two rows count as unchanged: the paper has one run per number, and calls less nothing."""
@@ -29,7 +30,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Study:
-    """An exhibit whose rows are the cells that share `row(stage)`.
+    """An exhibit whose rows are the cells that share `row(cell)`.
 
     `words`: those that the label of a row shows; cells that differ in another one are a group of their own.
     `reference`: the row that others are compared with, by label or, for `default`, the row that has the profile's own
@@ -42,7 +43,7 @@ class Study:
     title: str
     sweep_file: str
     words: tuple[str, ...]
-    row: Callable[[Stage], str]
+    row: Callable[[frame.Cell], str]
     reference: str
     claims: tuple[Claim, ...] = ()
     printed: str | None = None
@@ -52,9 +53,6 @@ class Study:
     notes: tuple[str, ...] = ()
     says: str = "What the paper says"
     curves: bool = False
-
-
-DEFAULT = "default"
 
 
 def _term(stage: Stage, name: str) -> float:
@@ -87,7 +85,7 @@ STUDIES = (
         title="Fig. 4: student-student learning against self-generation",
         sweep_file="self-generation.yaml",
         words=("self_generation",),
-        row=_self_generation,
+        row=lambda cell: _self_generation(cell.stage),
         reference="student-student",
         claims=(
             Claim("a second student beats self-generation with reset", "self-generation, reset", "student-student"),
@@ -102,7 +100,7 @@ STUDIES = (
         title="Fig. 5a: the number of student-student modules",
         sweep_file="students.yaml",
         words=("modules",),
-        row=lambda stage: f"K={stage.modules}",
+        row=lambda cell: f"K={cell.stage.modules}",
         reference="K=0",
         claims=(
             Claim("one module gains", "K=0", "K=1"),
@@ -118,7 +116,7 @@ STUDIES = (
         title="Fig. 5b: EMA alpha",
         sweep_file="ema.yaml",
         words=("alpha",),
-        row=lambda stage: f"alpha={_alpha(stage)}",
+        row=lambda cell: f"alpha={_alpha(cell.stage)}",
         reference=DEFAULT,
         axis="alpha of the EMA teacher",
         point=_alpha,
@@ -129,7 +127,7 @@ STUDIES = (
         title="Fig. 5c: the weight of the consistency loss",
         sweep_file="pcons.yaml",
         words=("lambda_pcons",),
-        row=lambda stage: f"lambda_pcons={_term(stage, 'pcons'):g}",
+        row=lambda cell: f"lambda_pcons={_term(cell.stage, 'pcons'):g}",
         reference=DEFAULT,
         axis="lambda_pCons",
         point=lambda stage: f"{_term(stage, 'pcons'):g}",
@@ -140,7 +138,7 @@ STUDIES = (
         title="Supplement, Table 1: scribbles",
         sweep_file="scribbles.yaml",
         words=("losses",),
-        row=lambda stage: stage.label,
+        row=lambda cell: cell.stage.label,
         reference="pce+crf",
         claims=(Claim("a second student gains with scribbles, too", "pce+crf", "pce+crf+pseudo"),),
         printed="supp_table1",
@@ -150,7 +148,7 @@ STUDIES = (
         title="Supplement, Table 2: the size of a click",
         sweep_file="clicks.yaml",
         words=("losses", "click_size"),
-        row=_size,
+        row=lambda cell: _size(cell.stage),
         reference="pce, 1 px",
         claims=(
             Claim("larger clicks help pCE alone", "pce, 1 px", "pce, 5 px"),
@@ -163,11 +161,20 @@ STUDIES = (
         line=lambda stage: stage.label,
     ),
     Study(
+        name="conventions",
+        title="Beyond the paper: conventions on which it is silent",
+        sweep_file="conventions.yaml",
+        words=("variant",),
+        row=lambda cell: str(cell.point["variant"]),
+        reference=DEFAULT,
+        notes=("One convention is changed at a time; `default` is the suite's choice at every one of them.",),
+    ),
+    Study(
         name="crf",
         title="Beyond the paper: does the accuracy of the CRF operator matter?",
         sweep_file="crf.yaml",
         words=("crf_operator",),
-        row=lambda stage: f"operator {_setting(stage, 'crf', 'operator')}",
+        row=lambda cell: f"operator {_setting(cell.stage, 'crf', 'operator')}",
         reference="operator exact",
         claims=(
             Claim("landmarks at 4 kappa change nothing", "operator exact", "operator 4.0", same=True),
@@ -191,12 +198,12 @@ def build(study: Study, asked: Asked) -> Report:
     by_group = exhibits.groups(asked.cells, *study.words)
     for name, cells in by_group.items():
         data = frame.frame(asked.source, cells)
-        data["row"] = [study.row(cell.stage) for cell in cells]
+        data["row"] = [study.row(cell) for cell in cells]
         rows = summary.rows(data, by="row")
-        stages = {study.row(cell.stage): cell.stage for cell in cells}
+        stages = {study.row(cell): cell.stage for cell in cells}
         lines = list(dict.fromkeys(study.line(stage) for stage in stages.values()))
         rows.sort(key=lambda row: lines.index(study.line(stages[row.label])))
-        own = {study.row(c.stage) for c in cells for word in study.words if c.point.get(word) == DEFAULT}
+        own = {study.row(c) for c in cells for word in study.words if c.point.get(word) == DEFAULT}
         reference = next(iter(own), rows[0].label) if study.reference == DEFAULT else study.reference
         parts[name] = rows
         reason = exhibits.not_comparable(cells, printed, study.words) if printed else None

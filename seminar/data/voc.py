@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Literal, overload
+from typing import Annotated, Literal, overload
 from xml.etree import ElementTree
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from pydantic import Field
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
 from seminar.spec import InputError, unknown
@@ -51,6 +52,8 @@ class Voc:
     ids, so the order of a list has no effect. `clicks_outside`: what a click outside its image is, or a scribble's
     point further outside than `OVERSHOOT`; the published files hold about 60 such clicks (x up to 1198, where no VOC
     image is wider than 500), which the paper's base code leaves out unseen. A scribble that loses a point falls in two.
+    `held_out`: n > 0 validates on every n-th training image and trains on the others, to choose settings by; the
+    validation list is then unused.
 
     Raises `InputError` for whatever is missing or malformed: here what needs no decoding, when an example is read what
     does.
@@ -68,11 +71,19 @@ class Voc:
         train_list: str = "train",
         val_list: str = "val",
         clicks_outside: Literal["error", "drop"] = "error",
+        held_out: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         self._drop_outside = clicks_outside == "drop"
         self._images = _existing([_existing([root], "; data_root=DIR names the folder") / "JPEGImages"])
         self._masks = _existing([root / "SegmentationClassAug", root / "SegmentationClass"])
-        self._ids: dict[Split, list[str]] = {"train": _read_ids(root, train_list), "val": _read_ids(root, val_list)}
+        every = _read_ids(root, train_list)
+        if held_out:
+            learnt = [id for place, id in enumerate(every) if place % held_out]
+            self._ids: dict[Split, list[str]] = {"train": learnt, "val": every[::held_out]}
+            if not learnt:
+                raise InputError(f"data_held_out={held_out}: all {len(every)} training images are held out")
+        else:
+            self._ids = {"train": every, "val": _read_ids(root, val_list)}
         shared = sorted(set(self._ids["train"]) & set(self._ids["val"]))
         if shared:
             raise InputError(

@@ -1,0 +1,234 @@
+"""A search (`method: random` or `bayes`): its trials, what the words matter, and whether the best point pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from scipy import stats
+
+from analysis import exhibits, figures, frame, summary, tables
+from analysis.exhibits import EXHIBITS, Asked, exhibit
+from analysis.figures import Axis, Tried
+from analysis.report import Report
+from analysis.tables import Column, Table, Value
+from seminar.spec import Scalar
+from seminar.sweep import Range
+
+if TYPE_CHECKING:
+    from seminar.tuning import Trial, Tuning
+
+OWN = "the profile's own values"
+BEST = "the best trial's"
+_ENDED = {"done": "done", "pruned": "ended early", "failed": "diverged"}
+
+
+@exhibit("tune", "Beyond the paper: a search for alpha, lambda_pCons and lambda_CRF", "tune.yaml")
+def tune(asked: Asked) -> Report:
+    """The best point of a search beside the profile's own values, on images that the search has not seen."""
+    found = asked.tuning
+    assert found is not None, "a search"
+    trials = found.trials()
+    best = found.best(asked.source.record)
+    name = exhibits.slug(asked.path.stem)
+    title = EXHIBITS[name].title if name in EXHIBITS else asked.sweep.description or asked.sweep.name
+    tried = _tried(found, trials, asked.source)
+    rows = _rows(found, best, asked.source)
+    missing = exhibits.gaps(exhibits.profile(found.own.point), rows)
+    left = asked.sweep.run_cap - len(trials)
+    if left > 0:
+        missing.insert(0, f"{left} of {asked.sweep.run_cap} trials have not been run.")
+    elif best is None:
+        missing.insert(0, "No trial has a score.")
+    by_number = {one.number: one for one in tried}
+    own_trial = next((trial for trial in trials if trial.key == found.own.stage.key), None)
+    scores = {
+        OWN: by_number[own_trial.number] if own_trial else None,
+        BEST: by_number[best.number] if best else None,
+    }
+    change = summary.Estimate(0)
+    if len(rows) == 2:
+        change = summary.minus(rows[1], rows[0])
+    claim = exhibits.Claimed(f"{BEST} point gains on {OWN}", change, summary.verdict(change))
+    ranked = sorted(tried, key=lambda one: (one.state != "done", -(one.score or 0.0), one.number))
+    axes = [_axis(word, span) for word, span in asked.sweep.space.items()]
+    marks = {text: one.number if one is not None else None for text, one in scores.items()}
+    data = frame.frame(asked.source, asked.cells)
+    return exhibits.report(
+        name,
+        title,
+        asked,
+        missing,
+        main=(_reported(found, best, rows, scores, change),),
+        claims=(exhibits.claims_table("Does the search pay?", [claim]),),
+        more=(_matters(found, tried), _ranking(found, ranked, trials)),
+        appendix=(exhibits.runs_table({exhibits.profile(found.own.point): rows}),),
+        data={
+            name: _reported_numbers(found, best, rows, scores, change),
+            f"{name}_trials": _ranking(found, tried, trials),
+            f"{name}_runs": exhibits.runs_data(data),
+        },
+        figures={name: figures.search(tried, axes, marks, title)} if tried else {},
+    )
+
+
+def _tried(found: Tuning, trials: Sequence[Trial], source: frame.Source) -> list[Tried]:
+    """The trials with their scores on the tuning split: after the last epoch, or where one was ended."""
+    result: list[Tried] = []
+    for trial in trials:
+        curve = frame.curves(source, [found.trial_cell(trial.point)]).dropna(subset=["student_miou"])
+        score = None
+        if trial.state == "done":
+            record = source.record(trial.key)
+            score = record["metrics"]["student"][frame.PROTOCOL]["miou"] if record is not None else None
+        elif len(curve):
+            score = float(curve["student_miou"].iloc[-1])
+        epoch = int(curve["epoch"].max()) if len(curve) else 0
+        result.append(Tried(trial.number, trial.point, score, trial.state, epoch))
+    return result
+
+
+def _rows(found: Tuning, best: Trial | None, source: frame.Source) -> list[summary.Row]:
+    """The profile's own values, and the best point where it is another, on the reporting split."""
+    parts = [(OWN, found.reported())]
+    if best is not None and best.key != found.own.stage.key:
+        parts.append((BEST, found.reported(best.point)))
+    data = frame.frame(source, [cell for _, cells in parts for cell in cells])
+    data["row"] = [label for label, cells in parts for _ in cells]
+    return summary.rows(data, by="row")
+
+
+def _points(found: Tuning, best: Trial | None) -> dict[str, Mapping[str, Scalar]]:
+    return {OWN: found.own.words, BEST: best.point if best is not None else {}}
+
+
+def _reported(
+    found: Tuning,
+    best: Trial | None,
+    rows: Sequence[summary.Row],
+    scores: Mapping[str, Tried | None],
+    change: summary.Estimate,
+) -> Table:
+    body: list[tuple[Value, ...]] = []
+    for row in rows:
+        point, score = _points(found, best)[row.label], scores[row.label]
+        body.append(
+            (
+                row.label,
+                *(_value(point.get(word)) for word in found.space),
+                tables.mean_and_std(row.over_seeds()),
+                tables.difference(change if row.label == BEST else summary.Estimate(0), 2),
+                row.over_seeds("ancillary_miou").mean,
+                row.over_seeds("teacher_miou").mean,
+                score.score if score is not None else None,
+                row.status,
+            )
+        )
+    words = [Column(word) for word in found.space]
+    columns = (
+        *(Column("point", right=False), *words, Column("mIoU (n)"), Column("to the own")),
+        *(Column("ancillary"), Column("teacher"), Column("tuning split"), Column("status", right=False)),
+    )
+    notes = [
+        f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`, on "
+        "the reporting split, which the search has not seen.",
+        f"to the own: mean paired difference to {OWN}. {exhibits.INTERVAL_NOTE}",
+        "tuning split: the score of the one trial there. It chose the point, so it flatters the best one.",
+    ]
+    if best is not None and best.key == found.own.stage.key:
+        notes.append(f"No trial was better than {OWN}.")
+    return Table("On the reporting split", columns, tuple(body), tuple(notes))
+
+
+def _reported_numbers(
+    found: Tuning,
+    best: Trial | None,
+    rows: Sequence[summary.Row],
+    scores: Mapping[str, Tried | None],
+    change: summary.Estimate,
+) -> Table:
+    body: list[tuple[Value, ...]] = []
+    for row in rows:
+        point, score = _points(found, best)[row.label], scores[row.label]
+        to_own = change if row.label == BEST else summary.Estimate(0)
+        body.append(
+            (
+                row.label,
+                *(point.get(word) for word in found.space),
+                *exhibits.estimate_columns("miou", row.over_seeds()).values(),
+                *exhibits.estimate_columns("difference", to_own).values(),
+                row.over_seeds("ancillary_miou").mean,
+                row.over_seeds("teacher_miou").mean,
+                score.score if score is not None else None,
+                row.status,
+            )
+        )
+    empty = summary.Estimate(0)
+    heads = ("point", *found.space, *exhibits.estimate_columns("miou", empty))
+    heads = (*heads, *exhibits.estimate_columns("difference", empty), "ancillary_miou", "teacher_miou")
+    return Table(found.sweep.name, tuple(map(Column, (*heads, "tuning_miou", "status"))), tuple(body))
+
+
+def _matters(found: Tuning, tried: Sequence[Tried]) -> Table:
+    """What each word matters, by two measures: they disagree about the tail."""
+    shares = found.importances()
+    done = [one for one in tried if one.state == "done" and one.score is not None]
+    body: list[tuple[Value, ...]] = []
+    for word, span in found.sweep.space.items():
+        values = [one.point[word] for one in done]
+        rho = None
+        if len(done) > 2 and all(isinstance(value, int | float) for value in values) and len(set(values)) > 1:
+            rho = float(stats.spearmanr(values, [one.score for one in done]).statistic)
+        share = None if word not in shares else 100 * shares[word]
+        body.append((word, _span(span), share, None if rho is None else tables.fixed(rho, 2, sign=True)))
+    columns = (Column("word", right=False), Column("searched", right=False), Column("share (%)", 0), Column("rho"))
+    notes = (
+        "share: importance by Optuna's PED-ANOVA, how much each word sets the best tenth of the trials apart.",
+        f"rho: Spearman's rank correlation with the score. Both over the {len(done)} trials that were not ended early, "
+        "which are the better ones: what is bad for certain shows in the figure and not here.",
+    )
+    return Table("What matters, on the tuning split", columns, tuple(body), notes)
+
+
+def _ranking(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> Table:
+    keys = {trial.number: trial.key for trial in trials}
+    body = tuple(
+        (
+            one.number + 1,
+            *(_value(one.point.get(word)) for word in found.space),
+            one.score,
+            one.epoch,
+            _ENDED[one.state],
+            f"`{keys[one.number][:8]}`",
+        )
+        for one in tried
+    )
+    columns = (
+        *(Column("trial"), *map(Column, found.space), Column("mIoU (%)"), Column("epoch")),
+        *(Column("ended", right=False), Column("key", right=False)),
+    )
+    notes = (
+        "One training each (seed of the sweep file), so a score has the spread of a seed. The score of a trial that "
+        "was ended early is that of its last evaluated epoch and stands below the others.",
+    )
+    return Table("Trials, on the tuning split", columns, body, notes)
+
+
+def _value(value: Scalar | None) -> Value:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value) if value is not None else None
+
+
+def _span(span: Range | tuple[Scalar, ...]) -> str:
+    if not isinstance(span, Range):
+        return ", ".join(map(str, span))
+    return f"{span.low:g} to {span.high:g}" + (", logarithmic" if span.log else "")
+
+
+def _axis(word: str, span: Range | tuple[Scalar, ...]) -> Axis:
+    if isinstance(span, Range):
+        return Axis(word, span.low, span.high, span.log)
+    numbers = all(isinstance(value, int | float) for value in span)
+    ordered = sorted(span, key=lambda value: float(value)) if numbers else list(span)
+    return Axis(word, choices=tuple(ordered))

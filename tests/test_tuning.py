@@ -1,0 +1,435 @@
+"""Searches (method random and bayes): what is tried, kept, ended early, and what reports the winner."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from analysis import exhibits
+from analysis.report import Report
+from seminar import recipes, search, sweep
+from seminar.spec import InputError, Scalar
+from seminar.store import Interrupted, Store
+from seminar.sweep import Halving, Range
+from seminar.tuning import Trial, Tuning
+from tests.conftest import ROOT
+from tests.records import finish
+
+SPACE = {
+    "alpha": {"values": [0.25, 0.5, 0.75]},
+    "lambda_pcons": {"min": 1.0, "max": 1000.0, "distribution": "log_uniform_values"},
+}
+LOSSES = "pce+pcons"
+
+
+def write(folder: Path, run_cap: int = 4, parameters: dict[str, Any] | None = None, **keys: Any) -> Path:
+    fixed = {"profile": "toy", "split": "tuning", "losses": LOSSES, "seed": 0}
+    content = {
+        "name": "find",
+        "description": "a search",
+        "method": "bayes",
+        "run_cap": run_cap,
+        "parameters": {**{word: {"value": value} for word, value in fixed.items()}, **(parameters or SPACE)},
+        **keys,
+    }
+    path = folder / "find.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def command(path: Path, runs: Path, *arguments: str) -> list[str]:
+    options = ["--runs", str(runs), "--wandb", "disabled"]
+    return [sys.executable, "-m", "seminar", "sweep", str(path), *arguments, *options]
+
+
+def call(path: Path, runs: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    asked = command(path, runs, *arguments)
+    result = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=240)
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def tuning(path: Path, runs: Path, **words: tuple[Scalar, ...]) -> Tuning:
+    ((asked, cells),) = recipes.suite([sweep.load(path)], words)
+    return Tuning.asked(asked, cells[0], words, runs)
+
+
+def finished(runs: Path) -> dict[str, int]:
+    """Modification times of records by key."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
+
+
+# -- sweep files ---------------------------------------------------------------------------------------------------
+
+
+def test_a_search_file_is_read(tmp_path: Path) -> None:
+    early = {"type": "hyperband", "max_iter": 27, "s": 2, "eta": 3}
+    found = sweep.load(write(tmp_path, parameters={**SPACE, "crop": {"min": 16, "max": 64}}, early_terminate=early))
+    assert found.is_search
+    assert found.halving == Halving(3, 3)
+    assert found.space == {
+        "alpha": (0.25, 0.5, 0.75),
+        "crop": Range(16, 64, whole=True),
+        "lambda_pcons": Range(1, 1000, log=True),
+    }
+    (point,) = found.points
+    assert [point[word] for word in found.space] == ["default"] * 3
+    assert found.capped(9).run_cap == 9
+    fewer = found.override({"alpha": (0.5,), "crop": (16, 32), "seed": (0, 1)})
+    assert fewer.space == {"crop": (16, 32), "lambda_pcons": Range(1, 1000, log=True)}, "seeds are not searched"
+    (at,) = fewer.at({"crop": 32, "lambda_pcons": 2.5}).points
+    assert (at["crop"], at["lambda_pcons"], at["alpha"], at["seed"]) == (32, 2.5, 0.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"method": "bayesian"}, "method='bayesian': did you mean 'bayes'?"),
+        ({"run_cap": None}, "run_cap=None: a whole number, at least 1"),
+        ({"run_cap": 0}, "run_cap=0"),
+        ({"run_cap": True}, "run_cap=True"),
+        ({"method": "grid"}, "run_cap: only for method random or bayes"),
+        ({"parameters": {"losses": {"value": "pce"}}}, "no parameter has a range or several 'values'"),
+        ({"parameters": {"alpha": {"min": "1e-4", "max": 0.5}}}, "has the bound '1e-4': no number (write 1.0e-4"),
+        ({"parameters": {"alpha": {"min": 0, "max": 0.5}}}, "both whole numbers, or both with a dot"),
+        ({"parameters": {"alpha": {"min": 0.5, "max": 0.5}}}, "min must be below max"),
+        ({"parameters": {"alpha": {"min": 0.5, "max": float("inf")}}}, "min must be below max"),
+        ({"parameters": {"alpha": {"min": 0.0, "max": 0.5, "distribution": "log_uniform_values"}}}, "above 0"),
+        ({"parameters": {"alpha": {"min": 0.1, "max": 0.5, "distribution": "normal"}}}, "choose min, max and dist"),
+        ({"parameters": {"alpha": {"min": 0.1, "max": 0.5, "q": 0.1}}}, "choose min, max and distribution"),
+        ({"parameters": {"alpha": {"min": 0.1, "max": 0.5, "distribution": "int_uniform"}}}, "needs whole numbers"),
+        ({"parameters": {"alpha": {"values": []}}}, "parameter 'alpha' has no 'values'"),
+        ({"early_terminate": {"type": "median"}}, "choose type: hyperband"),
+        ({"early_terminate": {"type": "hyperband"}}, "choose min_iter, or max_iter and s, and eta"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate.min_iter=0"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "early_terminate.eta=1"),
+    ],
+)
+def test_a_bad_search_file_is_named(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({"method": "bayes", "run_cap": 3, "parameters": SPACE, **keys}))
+    with pytest.raises(InputError, match=re.escape(message)) as told:
+        sweep.load(path)
+    assert str(path) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({**SPACE, "split": {"value": "reporting"}}, "find: split='reporting': a search needs split=tuning"),
+        ({**SPACE, "profile": {"values": ["toy", "creatures"]}}, "find: profile: a search has one value of it"),
+        ({"alpha": {"min": 0.5, "max": 1.0}}, "alpha=1.0: Input should be less than 1"),
+        ({"alpha": {"values": [0.5, "x"]}}, "alpha='x'"),
+        ({**SPACE, "seed": {"value": -1}}, "seed=-1"),
+    ],
+)
+def test_what_cannot_be_searched_is_told_before_anything_is_trained(
+    tmp_path: Path, parameters: dict[str, Any], message: str
+) -> None:
+    result = call(write(tmp_path, parameters=parameters), tmp_path / "runs", code=2)
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_tuning_split_has_other_images_and_nothing_else(cell: Any) -> None:
+    reported, chosen = cell(losses=LOSSES), cell(losses=LOSSES, split="tuning")
+    assert reported.stage == cell(losses=LOSSES, split="reporting").stage
+    differing = {
+        name
+        for name in type(reported.stage).model_fields
+        if getattr(reported.stage, name) != getattr(chosen.stage, name)
+    }
+    assert differing == {"data", "data_fingerprint"}
+    with pytest.raises(InputError, match="split='tunning': did you mean 'tuning'"):
+        cell(split="tunning")
+
+
+def test_a_profile_without_tuning_words_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cell: Any) -> None:
+    (tmp_path / "toy.yaml").write_text("data: creatures\nbackbone: small_resnet\n")
+    monkeypatch.setattr(recipes, "_profile_folder", lambda: tmp_path)
+    recipes._profile.cache_clear()
+    with pytest.raises(InputError, match="split='tuning': profile 'toy' has no 'tuning' words"):
+        cell(split="tuning")
+    recipes._profile.cache_clear()
+
+
+def test_every_profile_has_a_tuning_split() -> None:
+    for name in recipes.profiles():
+        assert recipes._profile(name, "tuning") != recipes._profile(name, "reporting"), name
+
+
+# -- running -------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Path) -> None:
+    path, runs = write(tmp_path), tmp_path / "runs"
+    dry = call(path, runs, "--dry-run", "--seeds", "2")
+    assert "bayes over alpha, lambda_pcons: 4 trials of a training each" in dry.stdout
+    assert not list(runs.glob("*/stage.json"))
+    call(path, runs, "--workers", "2", "--seeds", "2")
+    found = tuning(path, runs, seed=(0, 1))
+    trials = found.trials()
+    assert [trial.state for trial in trials] == ["done"] * 4
+    assert trials[0].point == {"alpha": 0.5, "lambda_pcons": 200.0}, "the profile's own values come first"
+    assert len({json.dumps(trial.point) for trial in trials}) == 4
+    assert found.importances().keys() <= set(found.space)
+    store = Store(runs)
+    best = found.best(store.record)
+    assert best is not None
+    scores = {trial.key: store.record(trial.key)["metrics"]["student"]["crop"]["miou"] for trial in trials}  # type: ignore[index]
+    assert scores[best.key] == max(scores.values())
+    reported = {cell.stage.key for cell in (*found.reported(), *found.reported(best.point))}
+    assert finished(runs).keys() == reported | set(scores)
+    assert not reported & set(scores), "nothing is chosen by what is reported"
+    assert {cell.stage.seed for cell in found.reported()} == {0, 1}
+
+    before = finished(runs)
+    again = call(path, runs, "--workers", "2", "--seeds", "2")
+    assert "4 done, 0 to do" in again.stdout
+    assert finished(runs) == before
+
+    # A deleted journal loses nothing: the next trials go on from all that are kept.
+    for journal in runs.glob("studies/*.journal"):
+        journal.unlink()
+    call(path, runs, "--workers", "1", "--seeds", "1", "--trials", "6")
+    assert len(found.trials()) == 6
+    assert {key: finished(runs)[key] for key in before} == before
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(runs / "studies" / f"{found.name}.journal"))
+    )
+    values = {t.user_attrs["key"]: t.value for t in optuna.load_study(study_name=found.name, storage=storage).trials}
+    assert values.keys() == {trial.key for trial in found.trials()}
+    assert all(values[key] == score for key, score in scores.items())
+
+
+def test_bad_trials_are_ended_early_and_good_ones_are_not(tmp_path: Path) -> None:
+    early = {"type": "hyperband", "min_iter": 1, "eta": 2}
+    path, runs = write(tmp_path, 8, early_terminate=early), tmp_path / "runs"
+    call(path, runs, "--workers", "1", "--seeds", "1", "epochs=4")
+    found, store = tuning(path, runs, seed=(0,), epochs=(4,)), Store(runs)
+    ended = {trial.key: trial.state for trial in found.trials()}
+    assert sorted(set(ended.values())) == ["done", "pruned"]
+    for key, state in ended.items():
+        assert (store.record(key) is None) == (state == "pruned")
+        epochs = [line["epoch"] for line in store.curve(key)]
+        assert epochs[-1] == 4 if state == "done" else epochs[-1] in (1, 2), "rungs at 1, 2 and 4 evaluations"
+    best = found.best(store.record)
+    assert best is not None
+    assert best.state == "done"
+
+
+class FakeTrial:
+    def __init__(self, prune_at: int) -> None:
+        self.told: list[tuple[float, int]] = []
+        self.prune_at = prune_at
+
+    def report(self, value: float, step: int) -> None:
+        self.told.append((value, step))
+
+    def should_prune(self) -> bool:
+        return len(self.told) >= self.prune_at
+
+
+def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path, cell: Any) -> None:
+    primary = cell(epochs=6, eval_every=2).stage
+    fake: Any = FakeTrial(prune_at=2)
+    halt = search._Halt(fake, primary.key)
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "student_miou": 20.0}\n')
+    halt.begin(primary, tmp_path, 2)
+    halt.epoch(primary.chain[0], {"epoch": 2, "student_miou": 99.0})
+    halt.epoch(primary, {"epoch": 3})
+    assert fake.told == [(20.0, 1)]
+    with pytest.raises(Interrupted):
+        halt.epoch(primary, {"epoch": 4, "student_miou": 21.0})
+    assert fake.told[-1] == (21.0, 2)
+    halt.epoch(primary, {"epoch": 6, "student_miou": 3.0})  # it is over: nothing to end early
+
+
+def test_a_diverging_trial_is_a_result(tmp_path: Path) -> None:
+    space = {"lambda_pcons": {"min": 1e29, "max": 1e30}}
+    path, runs = write(tmp_path, 2, space), tmp_path / "runs"
+    result = call(path, runs, "--workers", "1", "--seeds", "1")
+    assert "diverged" in result.stderr
+    assert "lie outside what is searched" in result.stdout
+    found = tuning(path, runs, seed=(0,))
+    assert [trial.state for trial in found.trials()] == ["failed", "failed"]
+    assert found.best(Store(runs).record) is None
+    assert finished(runs).keys() == {cell.stage.key for cell in found.reported()}
+    call(path, runs, "--workers", "1", "--seeds", "1")
+    assert len(found.trials()) == 2
+
+
+def test_a_killed_trial_goes_on_at_its_point(tmp_path: Path) -> None:
+    path, runs = write(tmp_path, 1), tmp_path / "runs"
+    process = subprocess.Popen(
+        command(path, runs, "--workers", "1", "--seeds", "1", "epochs=60"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
+    for pid in (process.pid, *map(int, workers.split())):
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    found = tuning(path, runs, seed=(0,), epochs=(60,))
+    assert found.trials() == []
+    call(path, runs, "--workers", "1", "--seeds", "1", "epochs=60")
+    (trial,) = found.trials()
+    record = Store(runs).record(trial.key)
+    assert record is not None
+    assert record["sessions"] == 2, "begun before the kill, and continued"
+
+
+def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
+    found = tuning(write(tmp_path, 3), tmp_path)
+    store = Store(tmp_path)
+    journal, begun = search._prepare_search(found, store)
+    assert begun == 0
+    study = search._open_study(journal, found.name)
+    trial = study.ask()
+    cell = search._Trials(found, 0).cell(trial)
+    assert cell.stage == found.own.stage, "the first one has the profile's own values"
+    search._prepare_search(found, store)
+    trials = search._open_study(journal, found.name).trials
+    assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING", "WAITING"]
+    assert trials[3].system_attrs["fixed_params"] == {"alpha": 0.5, "lambda_pcons": 200.0}
+    search._prepare_search(found, store)
+    assert len(search._open_study(journal, found.name).trials) == 4, "what waits is not handed out twice"
+
+
+def test_another_space_or_profile_is_another_study_but_more_trials_are_not(tmp_path: Path) -> None:
+    found = tuning(write(tmp_path), tmp_path)
+    assert tuning(write(tmp_path, 99), tmp_path).name == found.name
+    assert tuning(write(tmp_path), tmp_path, seed=(0, 1)).name == found.name
+    assert tuning(write(tmp_path), tmp_path, epochs=(3,)).name != found.name
+    assert tuning(write(tmp_path), tmp_path, alpha=(0.5, 0.25)).name != found.name
+
+
+def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
+    found = tuning(write(tmp_path), tmp_path)
+    found.keep(Trial(0, "k", "done", {"alpha": 0.5}))
+    for text in ("{", "[]", '{"number": 0}', '{"number": 0, "key": "k", "state": "odd", "point": {}}'):
+        (found.folder / "0000-k.json").write_text(text)
+        with pytest.raises(InputError, match=re.escape(f"{found.folder / '0000-k.json'}: damaged")):
+            found.trials()
+
+
+# -- the report ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "sweeps").mkdir()
+    shutil.copy(ROOT / "sweeps" / "tune.yaml", tmp_path / "sweeps")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+WORDS: dict[str, tuple[Scalar, ...]] = {"profile": ("toy",), "seed": (0, 1, 2)}
+
+
+def report(name: str = "tune") -> Report:
+    (entry,) = exhibits.find([name])
+    return exhibits.build(entry, WORDS, Path("runs"))
+
+
+def points(count: int) -> list[dict[str, Scalar]]:
+    values = (0.8, 0.9, 0.95, 0.97)
+    return [{"alpha": values[n % 4], "lambda_crf": 1.0 + n, "lambda_pcons": 10.0 * (count - n)} for n in range(count)]
+
+
+def search_records(found: Tuning, count: int, gain: float) -> None:
+    """`count` trials of rising score, the second ended early, and the best point `gain` above the profile's own."""
+    for number, point in enumerate(points(count)):
+        cell = found.trial_cell(point)
+        found.keep(Trial(number, cell.stage.key, "pruned" if number == 1 else "done", point))
+        for stage in cell.stage.chain:
+            finish(stage, 40.0 + number)
+        if number == 1:
+            (Path("runs") / cell.stage.key / "record.json").unlink()
+    best = found.best(Store(Path("runs")).record)
+    assert best is not None
+    for score, cells in ((30.0, found.reported()), (30.0 + gain, found.reported(best.point))):
+        for cell in cells:
+            for stage in cell.stage.chain:
+                finish(stage, score + stage.replicate + (0.1 * stage.replicate if score > 30 else 0))
+
+
+def test_the_report_of_a_search(place: Path) -> None:
+    found = tuning(Path("sweeps/tune.yaml"), Path("runs"), **WORDS)
+    search_records(found, 24, gain=2.0)
+    found.keep_importances({"alpha": 0.25, "lambda_crf": 0.5, "lambda_pcons": 0.25})
+    built = report()
+    assert built.gaps == ()
+    own, best = built.main[0].rows
+    assert own[0] == "the profile's own values"
+    assert own[1:5] == ("0.5", "1", "200", "31.0 ± 1.0 (3)")
+    assert best[1:4] == ("0.97", "24", "10")
+    assert best[4:6] == ("33.1 ± 1.1 (3)", "+2.10 [1.85, 2.35]")
+    assert best[8] == 63.0, "the score that chose it"
+    assert built.claims[0].rows[0][3] == "holds"
+    matters, trials = built.more
+    assert [row[2] for row in matters.rows] == [25, 50, 25]
+    assert matters.rows[1][3] == "+1.00"
+    assert matters.rows[2][3] == "−1.00"
+    assert "over the 23 trials" in matters.notes[1]
+    assert trials.rows[0][0] == 24
+    assert trials.rows[-1][0] == 2, "what was ended early stands last"
+    assert trials.rows[-1][4:7] == (41.0, 2, "ended early")
+    assert built.figures["tune"]["png"][:4] == b"\x89PNG"
+    assert len(built.data["tune_trials"].rows) == 24
+
+
+def test_a_search_that_chose_the_own_values_says_so(place: Path) -> None:
+    path = Path("sweeps/tune.yaml")
+    content = yaml.safe_load(path.read_text())
+    content["parameters"]["alpha"] = {"values": [0.5, 0.9]}  # toy's own is 0.5
+    path.write_text(yaml.safe_dump(content))
+    found = tuning(path, Path("runs"), **WORDS)
+    assert found.own_point is not None
+    cell = found.trial_cell(found.own_point)
+    assert cell.stage == found.own.stage
+    found.keep(Trial(0, cell.stage.key, "done", found.own_point))
+    finish(cell.stage, 44.0)
+    built = report()
+    assert [row[0] for row in built.main[0].rows] == ["the profile's own values"]
+    assert built.main[0].rows[0][8] == 44.0
+    assert any("No trial was better" in note for note in built.main[0].notes)
+    assert built.gaps[0] == "23 of 24 trials have not been run."
+    assert "seeds 0, 1, 2: missing" in built.gaps[1]
+    assert built.claims[0].rows[0][3] == "cannot tell"
+
+
+def test_a_search_of_ones_own_has_the_same_report(place: Path) -> None:
+    one = {"lambda_pcons": {"min": 1, "max": 1000, "distribution": "log_uniform_values"}}
+    path = write(place / "sweeps", 3, one, method="random")
+    found = tuning(path, Path("runs"), **WORDS)
+    for number, point in enumerate(({"lambda_pcons": 5.0}, {"lambda_pcons": 50.0})):
+        cell = found.trial_cell(point)
+        found.keep(Trial(number, cell.stage.key, "done" if number else "failed", point))
+        if number:
+            finish(cell.stage, 20.0)
+    built = report("sweeps/find.yaml")
+    assert built.title == "a search"
+    assert built.name == "find"
+    assert built.figures["find"]["png"][:4] == b"\x89PNG"
+    assert [row[-2] for row in built.more[1].rows] == ["done", "diverged"]
