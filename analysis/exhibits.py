@@ -111,6 +111,9 @@ class Exhibit:
     build: Build
 
 
+BEYOND = "Beyond the paper"
+"""What the titles of exhibits begin with that are none of the paper's, as others do with `Table 3`."""
+
 EXHIBITS: dict[str, Exhibit] = {}
 
 
@@ -208,10 +211,13 @@ def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]
     """What stands above all reports on the page: findings, the plan and its cost, where the numbers come from."""
     findings: list[tuple[Value, ...]] = []
     for report in reports:
-        findings += [(report.title.partition(":")[0], *row) for table in report.claims for row in table.rows]
-    notes = tuple(dict.fromkeys(note for report in reports for table in report.claims for note in table.notes))
-    columns = [Column("exhibit", right=False), *next((r.claims[0].columns for r in reports if r.claims), ())]
-    said = (Table("What the paper says, and whether it holds here", tuple(columns), tuple(findings), notes),)
+        place, _, what = report.title.partition(": ")
+        name = what if place == BEYOND else place
+        findings += [(name, group, *row) for group, table in report.claims.items() for row in table.rows]
+    claims = [table for report in reports for table in report.claims.values()]
+    notes = tuple(dict.fromkeys(note for table in claims for note in table.notes))
+    columns = (Column("exhibit", right=False), Column("group", right=False), *(claims[0].columns if claims else ()))
+    said = (Table("What is claimed, and whether it holds here", columns, tuple(findings), notes),)
     plan: list[tuple[Value, ...]] = []
     every = [cell for one in asked for cell in one.cells]
     asked_for = {**{f"`{one.path.name}`": one.cells for one in asked}, "together": every}
@@ -220,15 +226,17 @@ def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]
         paid = trained[name]
         done = paid[paid["status"] == "done"]
         separate = sum(len(stage.chain) for stage in {cell.stage for cell in cells})
-        plan.append((name, len(cells), len(paid), separate, len(done), float(done["seconds"].sum()) / 60))
-    heads = ("sweep", "cells", "trainings", "without sharing", "done", "minutes of training")
+        costs = (float(done["seconds"].sum()) / 60, _or_none(done["peak_memory_mb"].max()))
+        plan.append((name, len(cells), len(paid), separate, len(done), *costs))
+    heads = ("sweep", "cells", "trainings", "without sharing", "done", "minutes of training", "peak memory (MB)")
     shared = Table(
         "What was asked for and what it cost",
-        tuple(Column(head, right=bool(place)) for place, head in enumerate(heads)),
+        tuple(Column(head, 0 if "MB" in head else 1, right=bool(place)) for place, head in enumerate(heads)),
         tuple(plan),
         (
             "trainings: distinct ones; together: over all files, so that what several ask for counts once. without "
             "sharing: if the chain of every distinct cell were trained by itself.",
+            "peak memory: of the hungriest training, the whole process on a CPU, its tensors on a GPU.",
         ),
     )
     done = trained["together"][trained["together"]["status"] == "done"]

@@ -16,6 +16,7 @@ PROTOCOL = "crop"
 
 MISSING = float("nan")
 
+_COSTS = ("seconds", "steps", "peak_memory_mb")
 _SCORES = ("miou", "background_recall", "foreground_recall", "miou_bias", "background_bias")
 _TEXT = ("key", "status", "error", "losses", "backbone", "commit", "torch", "device", "cpu", "notes")
 
@@ -87,7 +88,7 @@ def _columns(cells: Sequence[Cell]) -> list[str]:
     scores = ["student_miou", "teacher_miou", "ancillary_miou", *_SCORES[1:]]
     scores += [f"best_{network}_{what}" for network in ("student", "teacher") for what in ("miou", "epoch")]
     stage = ["seed", "modules", "has_teacher"]
-    return [*_TEXT[:5], *stage, *scores, "seconds", "steps", *_TEXT[5:], *(f"word_{word}" for word in words)]
+    return [*_TEXT[:5], *stage, *scores, *_COSTS, *_TEXT[5:], *(f"word_{word}" for word in words)]
 
 
 def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
@@ -117,7 +118,7 @@ def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
     for network in ("student", "teacher"):
         for what in ("miou", "epoch"):
             row[f"best_{network}_{what}"] = _number((best.get(network) or {}).get(what))
-    row |= {name: _number(content.get(name)) for name in ("seconds", "steps")}
+    row |= {name: _number(content.get(name)) for name in _COSTS}
     environment = content.get("environment", {})
     row |= {name: str(environment.get(name) or "") for name in _TEXT[5:-1]}
     row["notes"] = "\n".join(content.get("notes", ()))

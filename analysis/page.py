@@ -207,7 +207,7 @@ def _section(section: Section) -> str:
 
 def _report(report: Report) -> str:
     parts = [f"<details>\n<summary>About these runs</summary>\n{_list(report.header)}</details>\n"]
-    parts += map(tables.html, (*report.main, *report.claims))
+    parts += map(tables.html, (*report.main, *report.claims.values()))
     if report.gaps:
         parts.append(f'<div class="gaps">\n<h3>Gaps</h3>\n{_list(report.gaps)}</div>\n')
     parts += [_figure(report.title, stem, kinds) for stem, kinds in report.figures.items()]

@@ -14,8 +14,8 @@ from seminar.store import write_atomic
 
 @dataclass(frozen=True)
 class Report:
-    """`main` and `claims` (what the paper says, and whether it holds here) are what the terminal shows; `more` follows
-    in the file. All three are in the LaTeX file.
+    """`main` and `claims` (by group: what is claimed, and whether it holds here) are what the terminal shows; `more`
+    follows in the file. All three are in the LaTeX file.
 
     `header`: facts about the runs, shown first. `gaps`: what is missing and the command that fills it. `data`: tables
     for machines, one CSV file each. `figures`: file stem -> kind -> content.
@@ -26,7 +26,7 @@ class Report:
     profiles: tuple[str, ...]
     header: tuple[str, ...]
     main: tuple[Table, ...]
-    claims: tuple[Table, ...] = ()
+    claims: Mapping[str, Table] = field(default_factory=dict)
     gaps: tuple[str, ...] = ()
     more: tuple[Table, ...] = ()
     appendix: tuple[Table, ...] = ()
@@ -36,7 +36,10 @@ class Report:
 
 def summary(report: Report) -> str:
     """The title, the main tables and the gaps: what fits a terminal."""
-    parts = [f"# {tables.escape_markdown(report.title)}\n", *map(tables.markdown, (*report.main, *report.claims))]
+    parts = [
+        f"# {tables.escape_markdown(report.title)}\n",
+        *map(tables.markdown, (*report.main, *report.claims.values())),
+    ]
     if report.gaps:
         parts.append("**Gaps**\n\n" + _list(report.gaps))
     return "\n".join(parts)
@@ -45,7 +48,7 @@ def summary(report: Report) -> str:
 def document(report: Report) -> str:
     """The whole report in Markdown."""
     parts = [f"# {tables.escape_markdown(report.title)}\n", _list(report.header)]
-    parts += map(tables.markdown, (*report.main, *report.claims))
+    parts += map(tables.markdown, (*report.main, *report.claims.values()))
     if report.gaps:
         parts.append("**Gaps**\n\n" + _list(report.gaps))
     parts += [f"![{tables.escape_markdown(report.title)}]({stem}.png)\n" for stem in report.figures]
@@ -61,7 +64,9 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Write every file of the report into `folder`, each of them whole or not at all; returns the paths."""
     files: dict[str, bytes] = {
         f"{report.name}.md": document(report).encode(),
-        f"{report.name}.tex": "\n".join(map(tables.latex, (*report.main, *report.claims, *report.more))).encode(),
+        f"{report.name}.tex": "\n".join(
+            map(tables.latex, (*report.main, *report.claims.values(), *report.more))
+        ).encode(),
     }
     files |= {f"{stem}.csv": tables.comma_separated(table).encode() for stem, table in report.data.items()}
     files |= {f"{stem}.{kind}": content for stem, kinds in report.figures.items() for kind, content in kinds.items()}

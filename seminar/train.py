@@ -69,6 +69,7 @@ def train(
 
     Writes metrics.jsonl (a line per epoch), checkpoint.pt, and at the end student.pt, teacher.pt and samples/.
     """
+    _forget_peak_memory(pick_device(host.device))
     trainer = Trainer(stage, host, ancillary_folder)
     trainer.resume(folder)
     for watch in watches:
@@ -341,6 +342,7 @@ class Trainer:
         self.predictions(folder / "samples", "final")
         return {
             "seconds": round(self.seconds, 3),
+            "peak_memory_mb": peak_memory_mb(self.device),
             "steps": self.total_steps,
             "sessions": self.sessions,
             "classes": list(self.dataset.classes),
@@ -441,6 +443,29 @@ def keep_freed_memory() -> None:
         mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
+
+
+def peak_memory_mb(device: torch.device) -> int | None:
+    """The most memory, in MB of 2^20 bytes, since this session of a training began; None where no system tells.
+
+    On a GPU that of the tensors, else (Linux) of the whole process with its libraries, without loader processes.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]  # in kB
+    return int(found[0]) >> 10 if found else None
 
 
 def early_epoch(stage: Stage) -> int:

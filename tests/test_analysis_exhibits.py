@@ -101,7 +101,7 @@ def test_table3_shows_scores_differences_and_paper(place):
 def test_table3_orders_and_judges(place):
     fill()
     report = build()
-    (steps,), (order, _) = report.claims, report.more
+    (steps,), (order, _) = report.claims.values(), report.more
     assert [row[3] for row in steps.rows] == ["holds"] * 4
     assert steps.rows[0][4] == "MobileNet −2.10, R-101 +0.93"
     assert [row[3] for row in order.rows] == ["yes", "yes"]
@@ -110,7 +110,7 @@ def test_table3_orders_and_judges(place):
 def test_one_seed_cannot_tell(place):
     fill()
     report = build(seed=(0,))
-    (steps,), (order, _) = report.claims, report.more
+    (steps,), (order, _) = report.claims.values(), report.more
     assert {row[3] for row in steps.rows} == {row[3] for row in order.rows} == {"cannot tell"}
     assert "1 seed" in steps.rows[0][1]
 
@@ -198,7 +198,7 @@ def test_no_name_builds_everything(place, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tabel3"], "exhibit 'tabel3': choose from crf, fig2, "),
+        (["tabel3"], "exhibit 'tabel3': choose from conventions, crf, "),
         (["no.yaml"], "no such file"),
         (["alpa=0.9"], "did you mean 'alpha'?"),
         (["table3", "seed=1", "--seeds", "2"], "seed= is given as well"),

@@ -84,7 +84,7 @@ def make_report(name="table3", title="Table 3: loss terms", **changes):
         "profiles": ("toy",),
         "header": ("Made by `make ablation-losses PROFILE=toy`.",),
         "main": (main,),
-        "claims": (Table("What the paper says", (Column("claim", right=False),), (("CRF helps",),)),),
+        "claims": {"toy": Table("What the paper says", (Column("claim", right=False),), (("CRF helps",),))},
         "gaps": (f"pce, seed 1: failed: {HOSTILE}", "Fill with `make ablation-losses PROFILE=toy`"),
         "more": (wide_table(),),
         "appendix": (wide_table("Runs behind the table", 4, 60),),

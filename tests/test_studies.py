@@ -15,6 +15,7 @@ from analysis.__main__ import main
 from analysis.entries import gallery
 from analysis.entries.studies import STUDIES
 from analysis.report import Report
+from analysis.tables import Table
 from seminar.recipes import Cell, Host
 from seminar.spec import Scalar, Stage
 from tests.conftest import ROOT
@@ -46,8 +47,14 @@ def build(name: str) -> Report:
     return exhibits.build(entry, {"profile": ("toy",), "seed": SEEDS}, Path("runs"))
 
 
+def claims(report: Report) -> Table:
+    """The claims of a report of one group."""
+    (table,) = report.claims.values()
+    return table
+
+
 def verdicts(report: Report) -> list[str]:
-    return [str(row[3]) for table in report.claims for row in table.rows]
+    return [str(row[3]) for table in report.claims.values() for row in table.rows]
 
 
 def test_every_exhibit_and_sweep_file_is_there_or_explained_before_anything_is_trained(place: Path) -> None:
@@ -73,7 +80,7 @@ def test_modules(place: Path) -> None:
     assert rows["K=1"][4] == 41.0, "mIoU of the ancillary"
     # K=1 gains 3; K=2 0.25, within a point; K=3 2.75, beyond it.
     assert verdicts(report) == ["holds", "holds", "reversed"]
-    assert report.claims[0].rows[0][4] == "MobileNet +2.00, R-101 +2.22"
+    assert claims(report).rows[0][4] == "MobileNet +2.00, R-101 +2.22"
 
 
 def test_self_generation_is_compared_with_the_ancillary_that_all_share(place: Path) -> None:
@@ -83,7 +90,7 @@ def test_self_generation_is_compared_with_the_ancillary_that_all_share(place: Pa
         lambda stage: stage.replicate + (40.0 if stage.ancillary is None else level[stage.self_generation]),
     )
     report = build("fig4")
-    gains = [row[1] for row in report.claims[0].rows]
+    gains = [row[1] for row in claims(report).rows]
     assert gains == ["+5.00 [5.00, 5.00]", "+2.00 [2.00, 2.00]", "+0.50 [0.50, 0.50]"]
     assert verdicts(report) == ["holds"] * 3
 
@@ -95,7 +102,7 @@ def test_with_two_modules_there_is_no_ancillary_that_all_share(place: Path) -> N
             finish(stage, 40.0 + stage.replicate + 2 * stage.modules + (stage.self_generation == "reset"))
     (entry,) = exhibits.find(["fig4"])
     report = exhibits.build(entry, words, Path("runs"))
-    assert [row[1] for row in report.claims[0].rows] == ["−1.00 [−1.00, −1.00]", "–", "–"]
+    assert [row[1] for row in claims(report).rows] == ["−1.00 [−1.00, −1.00]", "–", "–"]
     assert verdicts(report) == ["reversed", "cannot tell", "cannot tell"]
 
 
@@ -170,7 +177,7 @@ def test_click_sizes_and_scribbles(place: Path) -> None:
     train("scribbles", lambda stage: 50 + stage.replicate - 3 * stage.modules)
     report = build("supp_table1")
     assert verdicts(report) == ["reversed"]
-    assert report.claims[0].rows[0][4] == "R-101 +0.99"
+    assert claims(report).rows[0][4] == "R-101 +0.99"
 
 
 def test_levels_of_supervision_and_published_rows(place: Path) -> None:

@@ -20,7 +20,7 @@ from seminar import crf, losses, networks, recipes, train
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
 from seminar.metrics import Confusion
-from seminar.recipes import Cell
+from seminar.recipes import Cell, Host
 from seminar.schedules import poly_lr
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
@@ -454,3 +454,15 @@ def test_record_is_plain_json(tmp_path: Path, cell: MakeCell) -> None:
     text = (tmp_path / plain.stage.key / "record.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["key"] == plain.stage.key
+
+
+def test_peak_memory_is_that_of_this_training(tmp_path: Path, cell: Callable[..., Cell]) -> None:
+    cpu = torch.device("cpu")
+    if train.peak_memory_mb(cpu) is None:
+        pytest.skip("this system does not tell the peak memory of a process")
+    before = torch.ones(100 * 2**20)  # 400 MB, of somebody else
+    peak = train.peak_memory_mb(cpu)
+    del before
+    told = train.train(cell(losses="pce").stage, Host(), tmp_path, None)["peak_memory_mb"]
+    assert peak is not None
+    assert 50 < told < peak - 200

@@ -386,7 +386,7 @@ def test_the_report_of_a_search(place: Path) -> None:
     assert best[1:4] == ("0.97", "24", "10")
     assert best[4:6] == ("33.1 ± 1.1 (3)", "+2.10 [1.85, 2.35]")
     assert best[8] == 63.0, "the score that chose it"
-    assert built.claims[0].rows[0][3] == "holds"
+    assert built.claims["toy, small_resnet"].rows[0][3] == "holds"
     matters, trials = built.more
     assert [row[2] for row in matters.rows] == [25, 50, 25]
     assert matters.rows[1][3] == "+1.00"
@@ -416,7 +416,7 @@ def test_a_search_that_chose_the_own_values_says_so(place: Path) -> None:
     assert any("No trial was better" in note for note in built.main[0].notes)
     assert built.gaps[0] == "23 of 24 trials have not been run."
     assert "seeds 0, 1, 2: missing" in built.gaps[1]
-    assert built.claims[0].rows[0][3] == "cannot tell"
+    assert built.claims["toy, small_resnet"].rows[0][3] == "cannot tell"
 
 
 def test_a_search_of_ones_own_has_the_same_report(place: Path) -> None:

@@ -191,7 +191,7 @@ def build(study: Study, asked: Asked) -> Report:
     printed = paper.table(study.printed) if study.printed else None
     parts: dict[str, list[Row]] = {}
     main: list[Table] = []
-    claims: list[Table] = []
+    claims: dict[str, Table] = {}
     missing: list[str] = []
     drawn: dict[str, Mapping[str, bytes]] = {}
     numbers: list[tuple[Value, ...]] = []
@@ -209,7 +209,7 @@ def build(study: Study, asked: Asked) -> Report:
         reason = exhibits.not_comparable(cells, printed, study.words) if printed else None
         main.append(_table(study, name, rows, own, reference, printed, reason))
         if study.claims:
-            claims.append(_claims(study, name, rows, printed))
+            claims[name] = _claims(study, name, rows, printed)
         missing += exhibits.gaps(name, rows)
         stem = exhibits.stem(study.name, name, by_group)
         title = f"{study.title} ({name})"
@@ -231,7 +231,7 @@ def build(study: Study, asked: Asked) -> Report:
         asked,
         missing,
         main=tuple(main),
-        claims=tuple(claims),
+        claims=claims,
         appendix=(exhibits.runs_table(parts),),
         data={
             study.name: Table(study.name, tuple(map(Column, (*heads, "status"))), tuple(numbers)),

@@ -45,7 +45,7 @@ def table3(asked: Asked) -> Report:
     printed = paper.table("table3")
     parts: dict[str, list[Row]] = {}
     main: list[Table] = []
-    claims: list[Table] = []
+    claims: dict[str, Table] = {}
     more: list[Table] = []
     missing: list[str] = []
     drawn: dict[str, Mapping[str, bytes]] = {}
@@ -57,7 +57,7 @@ def table3(asked: Asked) -> Report:
         reason = not_comparable(cells, printed)
         network = printed.network(cells[0].stage.backbone)
         main.append(_table3_main(name, rows, printed, reason))
-        claims.append(_steps(name, rows, printed))
+        claims[name] = _steps(name, rows, printed)
         more += [_order(name, rows), _calibration(name, rows)]
         missing += gaps(name, rows)
         drawn[stem("table3", name, by_group)] = figures.table3(
@@ -74,7 +74,7 @@ def table3(asked: Asked) -> Report:
         asked,
         missing,
         main=tuple(main),
-        claims=tuple(claims),
+        claims=claims,
         more=tuple(more),
         appendix=(runs_table(parts),),
         data={

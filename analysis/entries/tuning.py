@@ -34,7 +34,8 @@ def tune(asked: Asked) -> Report:
     title = EXHIBITS[name].title if name in EXHIBITS else asked.sweep.description or asked.sweep.name
     tried = _tried(found, trials, asked.source)
     rows = _rows(found, best, asked.source)
-    missing = exhibits.gaps(exhibits.profile(found.own.point), rows)
+    (group,) = exhibits.groups([found.own])
+    missing = exhibits.gaps(group, rows)
     left = asked.sweep.run_cap - len(trials)
     if left > 0:
         missing.insert(0, f"{left} of {asked.sweep.run_cap} trials have not been run.")
@@ -60,9 +61,9 @@ def tune(asked: Asked) -> Report:
         asked,
         missing,
         main=(_reported(found, best, rows, scores, change),),
-        claims=(exhibits.claims_table("Does the search pay?", [claim]),),
+        claims={group: exhibits.claims_table(f"Does the search pay? ({group})", [claim])},
         more=(_matters(found, tried), _ranking(found, ranked, trials)),
-        appendix=(exhibits.runs_table({exhibits.profile(found.own.point): rows}),),
+        appendix=(exhibits.runs_table({group: rows}),),
         data={
             name: _reported_numbers(found, best, rows, scores, change),
             f"{name}_trials": _ranking(found, tried, trials),
