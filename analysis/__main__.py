@@ -50,12 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _page(reports: Sequence[report.Report], asked: Sequence[exhibits.Asked], folder: Path) -> Path:
+def _page(built: exhibits.Built, folder: Path) -> Path:
     """Write the one page of all reports; returns its path."""
     path = folder / "index.html"
-    text = page.page(
-        f"Seminar Learning on {', '.join(reports[0].profiles)}", reports, exhibits.overview(reports, asked)
-    )
+    title = f"Seminar Learning on {', '.join(built.reports[0].profiles)}"
+    text = page.page(title, built.reports, exhibits.overview(built))
     write_atomic(path, lambda file: file.write(text.encode()))
     return path
 
@@ -69,18 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = exhibits.find([item for item in options.what if "=" not in item])
         if not chosen:
             raise InputError(f"{exhibits.SWEEPS}/: no sweep file here; run this in the project's folder")
-        reports, asked = exhibits.build_all(chosen, words, options.runs)
-        lines: list[str] = []
-        for built in reports:
-            written = report.write(built, options.out or exhibits.folder(built, words))
-            lines += [report.summary(built), *(f"wrote {path}" for path in written), ""]
+        built = exhibits.build_all(chosen, words, options.runs)
         if everything:
             for entry in exhibits.registered().values():
                 if absent := exhibits.absent(entry):
-                    lines.append(
-                        f"left out: {entry.title} ({', '.join(f'sweeps/{file} is not there' for file in absent)})"
-                    )
-            lines.append(f"wrote {_page(reports, asked, options.out or exhibits.folder(reports[0], words))}")
+                    files = ", ".join(f"sweeps/{file} is not there" for file in absent)
+                    built.left_out.append(f"{entry.title}: {files}")
+        lines: list[str] = []
+        for one in built.reports:
+            written = report.write(one, options.out or exhibits.folder(one, words))
+            lines += [report.summary(one), *(f"wrote {path}" for path in written), ""]
+        lines += [f"left out: {reason}" for reason in built.left_out]
+        if everything:
+            lines.append(f"wrote {_page(built, options.out or exhibits.folder(built.reports[0], words))}")
     except (InputError, OSError) as error:
         print(f"analysis: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

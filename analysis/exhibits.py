@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -182,11 +182,19 @@ def _plain(path: Path) -> Exhibit:
 
 def build(entry: Exhibit, words: Words, runs: Path) -> Report:
     """Plan the exhibit's cells, look up their records, build the report. Raises `InputError`."""
-    return build_all([entry], words, runs)[0][0]
+    return build_all([entry], words, runs).reports[0]
 
 
-def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> tuple[list[Report], list[Asked]]:
-    """The reports of several exhibits, and what they asked for, each sweep file once."""
+class Built(NamedTuple):
+    """The reports of several exhibits, what they asked for, each sweep file once, and what was left out and why."""
+
+    reports: list[Report]
+    asked: list[Asked]
+    left_out: list[str]
+
+
+def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> Built:
+    """Build several exhibits. What the data have no labels for is left out, unless nothing else was asked for."""
     # Planning imports the parts and with them torch; only what plans pays for that.
     from seminar import recipes, store, tuning
 
@@ -194,7 +202,11 @@ def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> tuple[list
     files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
     planned = recipes.suite(list(files.values()), words)
     asked: dict[str, Asked] = {}
-    for file, (sweep, cells) in zip(files, planned, strict=True):
+    left_out: list[str] = []
+    for file, (sweep, cells, lacking) in zip(files, planned, strict=True):
+        left_out += lacking
+        if not cells:
+            continue
         read = {word: values for word, values in words.items() if word in sweep.parameters}
         found: tuning.Tuning | None = None
         if sweep.is_search:
@@ -203,12 +215,20 @@ def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> tuple[list
             cells = [found.trial_cell(trial.point) for trial in found.trials()]
             cells += [*found.reported(), *(found.reported(best.point) if best else ())]
         asked[file] = Asked(SWEEPS / file, sweep, read, cells, source, runs, found)
-    reports = [entry.build(*(asked[file] for file in entry.sweep_files)) for entry in chosen]
-    return reports, list(asked.values())
+    if not asked:
+        raise InputError(left_out[0])
+    reports: list[Report] = []
+    for entry in chosen:
+        if all(file in asked for file in entry.sweep_files):
+            reports.append(entry.build(*(asked[file] for file in entry.sweep_files)))
+        else:
+            left_out.append(f"{entry.title}: nothing of it can be trained")
+    return Built(reports, list(asked.values()), left_out)
 
 
-def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]:
+def overview(built: Built) -> list[Section]:
     """What stands above all reports on the page: findings, the plan and its cost, where the numbers come from."""
+    reports, asked, left_out = built
     findings: list[tuple[Value, ...]] = []
     for report in reports:
         place, _, what = report.title.partition(": ")
@@ -252,7 +272,7 @@ def overview(reports: Sequence[Report], asked: Sequence[Asked]) -> list[Section]
     )
     return [
         *([Section("Findings", (), said)] if findings else []),
-        Section("Plan and cost", (), (shared,)),
+        Section("Plan and cost", tuple(f"Left out: {reason}." for reason in left_out), (shared,)),
         Section("Provenance", tuple(lines)),
     ]
 

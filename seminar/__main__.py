@@ -184,16 +184,18 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError(f"--trials {options.trials}: at least 1 is needed")
     parts = recipes.suite([sweeps.load(Path(file)).capped(options.trials) for file in files], words)
     store = Store(options.runs)
-    grids = [(sweep, cells) for sweep, cells in parts if not sweep.is_search]
+    for reason in (reason for part in parts for reason in part.left_out):
+        print(f"left out: {reason}")
+    grids = [part for part in parts if not part.sweep.is_search and part.cells]
     plans = []
     if grids:
-        cells = [cell for _, found in grids for cell in found]
-        plans.append(search.make_plan(sweeps.together([sweep for sweep, _ in grids]), cells, store, options.workers))
+        cells = [cell for part in grids for cell in part.cells]
+        plans.append(search.make_plan(sweeps.together([part.sweep for part in grids]), cells, store, options.workers))
         print("\n".join(plans[0].lines()), flush=True)
     searches = []
-    for sweep, cells in parts:
-        if sweep.is_search:
-            tuning = Tuning.asked(sweep, cells[0], words, options.runs)
+    for part in parts:
+        if part.sweep.is_search and part.cells:
+            tuning = Tuning.asked(part.sweep, part.cells[0], words, options.runs)
             searches.append(search.plan_search(tuning, store, options.workers))
             print("\n".join(searches[-1].lines()), flush=True)
     if options.dry_run:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 import yaml
@@ -124,43 +124,71 @@ def cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]] | None = None) -
 
     Raises `InputError` for unknown words, bad values, words that no cell reads, and whatever is wrong with the data.
     """
-    ((_, found),) = suite([sweep], words or {})
-    return found
+    (planned,) = suite([sweep], words or {})
+    return planned.cells
 
 
-def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> list[tuple[Sweep, list[Cell]]]:
-    """Each of several sweeps with those of the `words` put over it that it reads, and its cells.
+class LabelsMissing(InputError):
+    """The data have no labels of the kind that a cell reads."""
 
-    A word need only be read by one of them. Raises `InputError` as `cells` does; with several sweeps it begins with the
-    name of the one that is at fault.
+
+class Planned(NamedTuple):
+    """A sweep with the words put over it that it reads, its cells, and why some were left out (a line each)."""
+
+    sweep: Sweep
+    cells: list[Cell]
+    left_out: tuple[str, ...] = ()
+
+
+def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> list[Planned]:
+    """Several sweeps with `words` put over them.
+
+    A word need only be read by one of them, and cells for whose kind of labels the data have none are left out. Raises
+    `InputError` as `cells` does, where there is only one sweep also for missing labels; where there are several it
+    begins with the name of the one that is at fault.
     """
     known = {"profile", "variant", "split", *known_words()}
-    result: list[tuple[Sweep, list[Cell]]] = []
+    result: list[Planned] = []
     unread = dict(words)
     for sweep in sweeps:
         try:
-            found, read = _sweep_cells(sweep, words, known)
+            planned, read = _plan(sweep, words, known, leave_out=len(sweeps) > 1)
         except InputError as error:
             raise error if len(sweeps) == 1 else InputError(f"{sweep.name}: {error}") from None
         unread = {word: values for word, values in unread.items() if word not in read}
-        result.append((sweep.override({word: values for word, values in words.items() if word in read}), found))
+        result.append(planned)
     _refuse(unread)
     return result
 
 
-def _sweep_cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]], known: set[str]) -> tuple[list[Cell], set[str]]:
-    """The cells of one sweep, and the words that they read."""
+def _plan(
+    sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]], known: set[str], leave_out: bool
+) -> tuple[Planned, set[str]]:
+    """One sweep, and the words that its cells read."""
     asked = sweep.override(words)
     for word in asked.parameters:
         if word not in known:
             raise unknown("word", word, known)
     used: set[str] = {"profile", "variant", "split"}
-    found = [_read(point, used, known) for point in asked.points]
+    found, left_out = _cells(asked, used, known, leave_out)
     _refuse({word: values for word, values in sweep.parameters.items() if word not in {*used, *words}})
-    if words.keys() <= used:
-        return found, used
-    asked = sweep.override({word: values for word, values in words.items() if word in used})
-    return [_read(point, set(), known) for point in asked.points], used
+    read = sweep.override({word: values for word, values in words.items() if word in used})
+    if not words.keys() <= used:
+        found, left_out = _cells(read, set(), known, leave_out)
+    return Planned(read, found, left_out), used
+
+
+def _cells(sweep: Sweep, used: set[str], known: set[str], leave_out: bool) -> tuple[list[Cell], tuple[str, ...]]:
+    found: list[Cell] = []
+    reasons: list[str] = []
+    for point in sweep.points:
+        try:
+            found.append(_read(point, used, known))
+        except LabelsMissing as error:
+            if not leave_out:
+                raise
+            reasons.append(f"{sweep.name}: {error}")
+    return found, tuple(dict.fromkeys(reasons))
 
 
 def _refuse(unread: Mapping[str, tuple[Scalar, ...]]) -> None:
@@ -213,12 +241,9 @@ def _read(point: Point, used: set[str], known: set[str]) -> Cell:
     variant = str(point.get("variant", DEFAULT))
     words = {word: value for word, value in point.items() if word != "variant"}
     read: set[str] = set()
-    if variant == DEFAULT:
-        cell = _cell(_given(words), read, known)
-        used |= read
-        return dataclasses.replace(cell, point=point)
+    changes: Mapping[str, tuple[Scalar, ...]] = {}
     try:
-        changes = parse_words(variant.split())
+        changes = {} if variant == DEFAULT else parse_words(variant.split())
         allowed = known - {"variant", "profile", "split", "seed"}
         for word, values in changes.items():
             if word not in allowed:
@@ -230,8 +255,9 @@ def _read(point: Point, used: set[str], known: set[str]) -> Cell:
             if word not in read:
                 raise InputError(f"nothing in this request reads {word!r}; leave it out")
     except InputError as error:
-        raise InputError(f"variant={variant!r}: {error}") from None
-    used |= read - changes.keys()  # The value that the point gives to a changed word was not read.
+        raise error if variant == DEFAULT else type(error)(f"variant={variant!r}: {error}") from None
+    finally:
+        used |= read - changes.keys()  # The value that the point gives to a changed word was not read.
     return dataclasses.replace(cell, point=point)
 
 
@@ -284,7 +310,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     assert stage is not None
     if annotation in entry.paths and annotation not in paths:
         folder = f"data_{annotation}"
-        raise InputError(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
+        raise LabelsMissing(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
     return Cell(point, stage, host, words.told)
 
 

@@ -189,7 +189,7 @@ def test_no_name_builds_everything(place, capsys):
     assert [entry.name for entry in exhibits.find(["sweeps/losses.yaml", "table3"])] == of_losses
     assert main(["--out", "out"]) == 0
     out = capsys.readouterr().out
-    assert "left out: Table 2: levels of supervision (sweeps/supervision.yaml is not there)" in out
+    assert "left out: Table 2: levels of supervision: sweeps/supervision.yaml is not there" in out
     text = Path("out/index.html").read_text()
     for name in (*of_losses, "mine"):
         assert f'href="{name}.csv"' in text

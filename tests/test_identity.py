@@ -110,7 +110,7 @@ def test_a_bad_variant_is_named(cell: MakeCell, variant: str, message: str) -> N
 def test_a_word_is_put_over_those_of_several_sweeps_that_read_it() -> None:
     teacher = sweep.Sweep("teacher", "", {"profile": ("toy",), "losses": ("pce+pcons",)})
     plain = sweep.Sweep("plain", "", {"profile": ("toy",), "losses": ("pce",)})
-    (sweep_scanned, scanned), (_, alone) = recipes.suite([teacher, plain], {"alpha": (0.5, 0.9)})
+    (sweep_scanned, scanned, _), (_, alone, _) = recipes.suite([teacher, plain], {"alpha": (0.5, 0.9)})
     assert [cell.stage.alpha for cell in scanned] == [0.5, 0.9]
     assert sweep_scanned.parameters["alpha"] == (0.5, 0.9)
     assert [cell.point for cell in alone] == [{"profile": "toy", "losses": "pce"}]

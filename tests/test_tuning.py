@@ -62,8 +62,8 @@ def call(path: Path, runs: Path, *arguments: str, code: int = 0) -> subprocess.C
 
 
 def tuning(path: Path, runs: Path, **words: tuple[Scalar, ...]) -> Tuning:
-    ((asked, cells),) = recipes.suite([sweep.load(path)], words)
-    return Tuning.asked(asked, cells[0], words, runs)
+    (planned,) = recipes.suite([sweep.load(path)], words)
+    return Tuning.asked(planned.sweep, planned.cells[0], words, runs)
 
 
 def finished(runs: Path) -> dict[str, int]:

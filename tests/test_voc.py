@@ -492,3 +492,18 @@ def test_error_scribbles_asked_for_and_no_folder_named(root: Path, scribbles: Pa
         recipes.cells(sweep.Sweep("test", "", {}), words)
     (cell,) = recipes.cells(sweep.Sweep("test", "", {}), {**words, "data_scribbles": (str(scribbles),)})
     assert cell.stage.annotation == "scribbles"
+
+
+def test_what_has_no_labels_is_left_out_of_several_sweeps(root: Path) -> None:
+    words: dict[str, tuple[Any, ...]] = {"profile": ("voc-mini",), "data_root": (str(root),), "seed": (0,)}
+    words |= {"backbone": ("mobilenet_v2",), "pretrained": ("none",), "freeze": ("none",)}
+    variants = ("default", "annotation=scribbles")
+    both = sweep.Sweep("both", "", {"losses": ("pce+pcons",), "variant": variants, "alpha": (0.5,)})
+    drawn = sweep.Sweep("drawn", "", {"losses": ("pce+pcons",), "annotation": ("scribbles",)})
+    some, none = recipes.suite([both, drawn], words)
+    assert [cell.stage.annotation for cell in some.cells] == ["clicks"]
+    assert some.left_out == ("both: variant='annotation=scribbles': " + none.left_out[0].removeprefix("drawn: "),)
+    assert none.cells == []
+    assert none.left_out[0].startswith("drawn: data_scribbles is missing")
+    with pytest.raises(InputError, match="^data_scribbles is missing"):
+        recipes.suite([drawn], words)
