@@ -224,7 +224,7 @@ def test_planning_values_needs_no_torch() -> None:
     [
         ("- 1", "expected a mapping"),
         ("method: grid\nparamters: {}", "did you mean 'parameters'"),
-        ("method: anneal\nparameters: {a: {value: 1}}", "method='anneal': choose from grid"),
+        ("method: anneal\nparameters: {a: {value: 1}}", "method='anneal': choose from bayes, grid, random"),
         ("method: grid", "'parameters' must map"),
         ("method: grid\nparameters: {a: {min: 0, max: 1}}", "either 'value' or 'values'"),
         ("method: grid\nparameters: {a: {values: []}}", "at least one"),

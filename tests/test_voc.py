@@ -505,5 +505,5 @@ def test_what_has_no_labels_is_left_out_of_several_sweeps(root: Path) -> None:
     assert some.left_out == ("both: variant='annotation=scribbles': " + none.left_out[0].removeprefix("drawn: "),)
     assert none.cells == []
     assert none.left_out[0].startswith("drawn: data_scribbles is missing")
-    with pytest.raises(InputError, match="^data_scribbles is missing"):
+    with pytest.raises(InputError, match=r"^data_scribbles is missing"):
         recipes.suite([drawn], words)
