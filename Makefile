@@ -13,14 +13,15 @@ READY := .venv/ready
 PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS WORKERS RUNS OUT WANDB DRY_RUN
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS WORKERS RUNS OUT WANDB DRY_RUN
 WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
+TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(PLAN_ONLY),--dry-run)
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: help setup paper report status test lint types
 
 help: ## Show this list
-	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
 	@echo
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
@@ -42,7 +43,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
 	@status=0; \
-	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(PLAN_ONLY),--dry-run) \
+	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
 	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
 	exit $$status
@@ -52,7 +53,7 @@ sweep-%: ablation-% ## The same, by its other name
 
 paper: $(READY) ## Everything: all sweeps in one plan, then every table and figure (index.html)
 	@status=0; \
-	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(PLAN_ONLY),--dry-run) \
+	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
 	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
 	exit $$status

@@ -100,6 +100,9 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     assert "--workers 3" in text
     assert "-m analysis sweeps/losses.yaml profile=toy alpha=0.9,0.99" in text
     assert "-m analysis" not in dry("ablation-losses", "DRY_RUN=1")
+    search = dry("sweep-tune", "TRIALS=3")
+    assert "seminar sweep sweeps/tune.yaml" in search
+    assert "--trials 3" in search
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("setup", "test", "report", "status", "losses", "creatures", "voc-mini"):
         assert target in listing
