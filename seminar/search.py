@@ -255,6 +255,9 @@ def run_search(plan: SearchPlan, store: Store, tracking: Mode) -> list[str]:
         count = min(report.workers, plan.left)
         each = sum(plan.seconds.values()) / len(plan.seconds)
         failed = _supervise(job, tuning.own.host, count, _Display({}, plan.left * len(plan.seconds), count, each))
+        left = tuning.sweep.run_cap - len(tuning.trials())
+        if left > 0 and not failed:
+            failed.append(f"{left} trials are not done yet, in work by another call or left by one that died just now")
     if failed:
         return failed
     study = _open_study((store.root / "studies" / f"{tuning.name}.journal").resolve(), tuning.name)
