@@ -13,12 +13,12 @@ READY := .venv/ready
 PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS WORKERS RUNS OUT WANDB DRY_RUN
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS RUNS OUT WANDB DRY_RUN
 WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(PLAN_ONLY),--dry-run)
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help setup paper report status test lint types
+.PHONY: help setup paper agent report status test lint types
 
 help: ## Show this list
 	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
@@ -57,6 +57,9 @@ paper: $(READY) ## Everything: all sweeps in one plan, then every table and figu
 	  || status=$$?; \
 	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
 	exit $$status
+
+agent: $(READY) ## Work for a W&B sweep: make agent SWEEP=ENTITY/PROJECT/ID (see `wandb sweep sweeps/losses.yaml`)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/wandb agent --forward-signals $(SWEEP)
 
 report: $(READY) ## Rebuild tables and figures from the records; trains nothing
 	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT))

@@ -212,7 +212,7 @@ def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> Built:
         if sweep.is_search:
             found = tuning.Tuning.asked(sweep, cells[0], words, runs)
             best = found.best(source.record)
-            cells = [found.trial_cell(trial.point) for trial in found.trials()]
+            cells = [found.trial_cell(trial.point) for trial in found.trials() if trial.key]
             cells += [*found.reported(), *(found.reported(best.point) if best else ())]
         asked[file] = Asked(SWEEPS / file, sweep, read, cells, source, runs, found)
     if not asked:

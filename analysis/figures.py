@@ -445,13 +445,14 @@ _LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 @dataclass(frozen=True)
 class Tried:
     """A trial of a search: its place in their order, its point, its score in % (None: it has none) after `epoch`, and
-    how it ended (`done`, `pruned`, `failed`)."""
+    how it ended (`done`, `pruned`, `failed`, and why)."""
 
     number: int
     point: Mapping[str, Scalar]
     score: float | None
     state: str
     epoch: int
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -489,7 +490,8 @@ def search(
     panels = 1 + max(len(pairs), 1)
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(9.6, 3.7 * -(-panels // 2)), layout="constrained")
-        _head(figure, title)
+        unseen = [axis.word for axis in axes[3:]]
+        _head(figure, f"{title}\nNot drawn: {', '.join(unseen)}" if unseen else title)
         grid = figure.subplots(-(-panels // 2), 2, squeeze=False).ravel().tolist()
         _in_order(grid[0], tried, marks)
         if pairs:
@@ -506,7 +508,7 @@ def search(
         return _files(figure)
 
 
-_ENDS = {"done": ("o", "trial"), "pruned": ("x", "ended early"), "failed": ("+", "diverged")}
+_ENDS = {"done": ("o", "trial"), "pruned": ("x", "ended early"), "failed": ("+", "failed")}
 _POINTED = ("s", "*", "D")
 
 
@@ -531,6 +533,8 @@ def _point_out(axes: Axes, marks: Mapping[str, int | None], places: Mapping[int,
 
 def _in_order(axes: Axes, tried: Sequence[Tried], marks: Mapping[str, int | None]) -> None:
     """Scores over the number of the trial, and the best so far."""
+    from matplotlib.ticker import MaxNLocator
+
     for state in _ENDS:
         _marks(axes, state, [(one.number + 1, score) for one, score in _scored(tried, state)])
     done = _scored(tried, "done")
@@ -539,6 +543,7 @@ def _in_order(axes: Axes, tried: Sequence[Tried], marks: Mapping[str, int | None
         ends = [*(one.number + 1 for one, _ in done), max(one.number for one in tried) + 1]
         axes.plot(ends, [*best, best[-1]], drawstyle="steps-post", lw=1.2, color=colour(6), label="best so far")
     _point_out(axes, marks, {one.number: (one.number + 1, one.score) for one in tried if one.score is not None})
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel("mIoU on the tuning split (%)")
     axes.grid(axis="y", color="0.9", lw=0.7)

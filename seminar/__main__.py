@@ -1,8 +1,9 @@
-"""The command line: `seminar train`, `seminar sweep`, `seminar status`."""
+"""The command line: `seminar train`, `seminar sweep`, `seminar cell`, `seminar status`."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seminar import sweep as sweeps
-from seminar.spec import InputError, Stage
+from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store
 
 EPILOG = """\
@@ -77,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
 
     one = command("train", _train, "Train one stage (and the chain it needs).", "seminar train losses=pce+crf seed=1")
     one.add_argument("words", nargs="*", metavar="word=value")
+    cell = command(
+        "cell",
+        _cell,
+        "Train one cell of a sweep as one W&B run: what `wandb agent` starts.",
+        """seminar cell '{"losses": "pce+crf", "seed": 1}'""",
+    )
+    cell.add_argument("json", metavar="JSON", help="the words of the cell, as one JSON object")
     many = command(
         "sweep",
         _sweep,
@@ -90,13 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--trials", type=int, metavar="N", help="trials of a search (default: run_cap of its file)")
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
-    for sub in (one, many):
+    for sub in (one, cell, many):
         sub.add_argument(
             "--wandb",
             choices=("auto", "online", "offline", "disabled"),
             default="auto",
             help="auto: online where you are logged in, else offline",
         )
+    back = command(
+        "pull",
+        _pull,
+        "Bring finished trainings back from W&B, to report them.",
+        "seminar pull ENTITY/PROJECT --runs runs-wandb",
+    )
+    back.add_argument("source", metavar="ENTITY/PROJECT|DIR", help="a W&B project, or a folder of (offline) runs")
     command("status", _status, "Show every training that was ever begun here.", "seminar status --runs runs")
     return parser
 
@@ -109,21 +124,17 @@ def _train(options: argparse.Namespace) -> int:
     for word, values in words.items():
         if len(values) > 1:
             raise InputError(f"{word}={','.join(map(str, values))}: one value each; use a sweep file for several")
-    (cell,) = recipes.cells(sweeps.Sweep("train", "", {}), words)
+    cell = recipes.one({word: values[0] for word, values in words.items()})
     store = Store(options.runs)
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     warnings.simplefilter("default", RuntimeWarning)
-    watches: list[train.Watch] = [
-        train.StopWhen(lambda: bool(stopped)),
-        _Bar(),
-        WandbWatch(options.wandb, options.runs, "train"),
-    ]
+    mirror = WandbWatch(options.wandb, options.runs)
+    watches: list[train.Watch] = [train.StopWhen(lambda: bool(stopped)), _Bar(), mirror]
     told: list[Stage] = []
 
     def wait(stage: Stage) -> None:
-        if stopped:
-            raise Interrupted
+        _stop_if(stopped)
         if stage not in told:
             print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
             told.append(stage)
@@ -132,9 +143,61 @@ def _train(options: argparse.Namespace) -> int:
         cell.stage,
         lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),
         on_wait=wait,
+        on_record=mirror.recorded,
     )
     print(_result(cell.stage, record, store))
     return 0
+
+
+def _cell(options: argparse.Namespace) -> int:
+    from seminar import recipes, train
+    from seminar.tracking import CellRun
+
+    cell = recipes.one(_words(options.json))
+    store, run = Store(options.runs), CellRun(options.wandb, options.runs)
+    stopped: list[int] = []
+    run.start(cell.stage)
+    # The agent stops a run by SIGTERM; the server does through W&B's client, which makes it a Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: stopped.append(number))
+    warnings.simplefilter("default", RuntimeWarning)
+    watches: list[train.Watch] = [train.StopWhen(lambda: bool(stopped)), _Bar(), run]
+    record: Record | None = None
+    try:
+        record = store.ensure(
+            cell.stage,
+            lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),
+            on_wait=lambda _: _stop_if(stopped),
+        )
+    except Interrupted:
+        # Whoever is stopped by a signal must end by it: the agent counts every other end as a failure of the program,
+        # and gives up after three.
+        run.finish(None)
+        signal.signal(stopped[0], signal.SIG_DFL)
+        os.kill(os.getpid(), stopped[0])
+        raise
+    finally:
+        run.finish(record)
+    print(_result(cell.stage, record, store))
+    return 0
+
+
+def _stop_if(stopped: list[int]) -> None:
+    if stopped:
+        raise Interrupted
+
+
+def _words(text: str) -> dict[str, Scalar]:
+    try:
+        words = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{text!r}: not JSON ({error})") from None
+    if not isinstance(words, dict):
+        raise InputError(f'{text!r}: write an object, for example {{"losses": "pce", "seed": 0}}')
+    for word, value in words.items():
+        if not isinstance(value, bool | int | float | str):
+            raise InputError(f"{word}={value!r}: one number, word or truth value")
+    return words
 
 
 def _result(stage: Stage, record: Record, store: Store) -> str:
@@ -205,6 +268,18 @@ def _sweep(options: argparse.Namespace) -> int:
     for line in failed:
         print(f"seminar: {line}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    from seminar.tracking import pull
+
+    found = pull(options.source, Store(options.runs))
+    print(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")
+    if found.unfinished:
+        print(f"{found.unfinished} runs have no finished training and were left out")
+    for key in sorted(set(found.differs)):
+        print(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

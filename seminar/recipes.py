@@ -27,7 +27,7 @@ from seminar.data import Annotation, Dataset, datasets
 from seminar.losses import losses
 from seminar.parts import Entry
 from seminar.spec import InputError, Part, Scalar, Settings, Stage, Term, one_line, unknown
-from seminar.sweep import DEFAULT, Point, Sweep, parse_words
+from seminar.sweep import DEFAULT, LeftOut, Point, Sweep, parse_words
 
 # Every module of seminar.data registers its data sets when it is imported: adding one is adding a file.
 for _module in pkgutil.iter_modules(data_package.__path__):
@@ -128,8 +128,10 @@ def cells(sweep: Sweep, words: Mapping[str, tuple[Scalar, ...]] | None = None) -
     return planned.cells
 
 
-class LabelsMissing(InputError):
-    """The data have no labels of the kind that a cell reads."""
+def one(words: Mapping[str, Scalar]) -> Cell:
+    """The cell of these words alone. Raises `InputError` as `cells` does."""
+    (cell,) = cells(Sweep("one", "", {word: (value,) for word, value in words.items()}))
+    return cell
 
 
 class Planned(NamedTuple):
@@ -143,9 +145,9 @@ class Planned(NamedTuple):
 def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> list[Planned]:
     """Several sweeps with `words` put over them.
 
-    A word need only be read by one of them, and cells for whose kind of labels the data have none are left out. Raises
-    `InputError` as `cells` does, where there is only one sweep also for missing labels; where there are several it
-    begins with the name of the one that is at fault.
+    A word need only be read by one of them, and what cannot be there is left out: cells for whose kind of labels the
+    data have none, a search with nothing to search. Raises `InputError` as `cells` does, where there is only one sweep
+    also for those; where there are several it begins with the name of the one that is at fault.
     """
     known = {"profile", "variant", "split", *known_words()}
     result: list[Planned] = []
@@ -170,6 +172,12 @@ def _plan(
         if word not in known:
             raise unknown("word", word, known)
     used: set[str] = {"profile", "variant", "split"}
+    try:
+        asked.check()
+    except LeftOut as error:
+        if not leave_out:
+            raise
+        return Planned(asked, [], (str(error),)), set(asked.parameters)
     found, left_out = _cells(asked, used, known, leave_out)
     _refuse({word: values for word, values in sweep.parameters.items() if word not in {*used, *words}})
     read = sweep.override({word: values for word, values in words.items() if word in used})
@@ -184,7 +192,7 @@ def _cells(sweep: Sweep, used: set[str], known: set[str], leave_out: bool) -> tu
     for point in sweep.points:
         try:
             found.append(_read(point, used, known))
-        except LabelsMissing as error:
+        except LeftOut as error:
             if not leave_out:
                 raise
             reasons.append(f"{sweep.name}: {error}")
@@ -310,7 +318,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     assert stage is not None
     if annotation in entry.paths and annotation not in paths:
         folder = f"data_{annotation}"
-        raise LabelsMissing(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
+        raise LeftOut(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
     return Cell(point, stage, host, words.told)
 
 

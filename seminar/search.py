@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
@@ -30,6 +30,7 @@ import optuna
 import torch
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -41,7 +42,7 @@ from tqdm import tqdm
 from seminar import train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Scalar, Stage
-from seminar.store import Interrupted, Record, Store, now, read_lines, reason
+from seminar.store import Interrupted, Record, StageFailed, Store, now, read_lines, reason
 from seminar.sweep import DEFAULT, Range, Sweep
 from seminar.tracking import Mode, WandbWatch
 from seminar.tuning import State, Trial, Tuning
@@ -179,8 +180,9 @@ def plan_search(tuning: Tuning, store: Store, workers: int | None) -> SearchPlan
     chain = tuning.own.stage.chain
     speed = _epoch_seconds(chain, {stage.key: tuning.own.host for stage in chain}, store)
     seconds = {stage.key: speed[stage.key] * stage.epochs for stage in chain}
-    left = max(0, tuning.sweep.run_cap - len(tuning.trials()))
-    return SearchPlan(tuning, left, seconds, make_plan(tuning.sweep, tuning.reported(), store, workers))
+    return SearchPlan(
+        tuning, tuning.left(store.record), seconds, make_plan(tuning.sweep, tuning.reported(), store, workers)
+    )
 
 
 def shape(stage: Stage) -> str:
@@ -255,17 +257,16 @@ def run_search(plan: SearchPlan, store: Store, tracking: Mode) -> list[str]:
         count = min(report.workers, plan.left)
         each = sum(plan.seconds.values()) / len(plan.seconds)
         failed = _supervise(job, tuning.own.host, count, _Display({}, plan.left * len(plan.seconds), count, each))
-        left = tuning.sweep.run_cap - len(tuning.trials())
+        left = tuning.left(store.record)
         if left > 0 and not failed:
             failed.append(f"{left} trials are not done yet, in work by another call or left by one that died just now")
     if failed:
         return failed
-    study = _open_study((store.root / "studies" / f"{tuning.name}.journal").resolve(), tuning.name)
-    _sync(tuning, study, store)
-    tuning.keep_importances(_importances(study))
+    with _prepared(tuning, store) as (_, study):
+        tuning.keep_importances(_importances(study))
     best = tuning.best(store.record)
     cells = [*tuning.reported(), *(tuning.reported(best.point) if best is not None else [])]
-    final = make_plan(tuning.sweep, cells, store, report.workers)
+    final = make_plan(tuning.sweep, list({cell.stage.key: cell for cell in cells}.values()), store, report.workers)
     if best is not None:
         told = ", ".join(f"{word}={_short(best.point[word])}" for word in tuning.space)
         print(f"best of {len(tuning.trials())} trials: {told}", flush=True)
@@ -347,7 +348,10 @@ class _Task(Protocol):
 
     def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]: ...
 
-    def ended(self, trial: optuna.Trial, cell: Cell, state: State) -> None:
+    def before(self, cell: Cell) -> State | None:
+        """How an earlier trial of the very training of `cell` ended."""
+
+    def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
         """A trial is over; what must be kept of it is kept before Optuna is told."""
 
 
@@ -398,7 +402,10 @@ class _Grid:
     def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]:
         return ()
 
-    def ended(self, trial: optuna.Trial, cell: Cell, state: State) -> None:
+    def before(self, cell: Cell) -> State | None:
+        return None
+
+    def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
         pass
 
 
@@ -435,14 +442,21 @@ class _Trials:
     def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]:
         return [_Halt(trial, cell.stage.key)]
 
-    def ended(self, trial: optuna.Trial, cell: Cell, state: State) -> None:
-        kept = Trial(trial.number, cell.stage.key, state, {word: cell.point[word] for word in self.tuning.space})
-        self.tuning.keep(kept)
-        trial.set_user_attr("kept", kept.file)
+    def before(self, cell: Cell) -> State | None:
+        return next((trial.state for trial in self.tuning.trials() if trial.key == cell.stage.key), None)
+
+    def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
+        self.tuning.keep(Trial(trial.number, key, state, dict(trial.params), epoch, error))
+        with suppress(UpdateFinishedTrialError):  # another call has taken it for that of a dead worker
+            trial.set_user_attr("kept", True)
 
 
 class _Pruned(Interrupted):
-    """A trial was ended early."""
+    """A trial was ended early, after `epoch`."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
 
 
 @dataclass
@@ -464,7 +478,7 @@ class _Halt:
         # After the last epoch there is nothing left to save by ending it.
         over = line["epoch"] == stage.epochs
         if stage.key == self.key and self._tell(line) and not over and self.trial.should_prune():
-            raise _Pruned
+            raise _Pruned(line["epoch"])
 
     def end(self, stage: Stage, body: Record | None) -> None: ...
 
@@ -499,29 +513,81 @@ def _short(value: Scalar) -> str:
 
 
 def _prepare_search(tuning: Tuning, store: Store) -> tuple[Path, int]:
-    """Open the study of a search, heal it, and enqueue as many trials as are left, the profile's own values first.
+    """Heal the study of a search and enqueue as many trials as are left: the profile's own values, what stopped or dead
+    workers had begun, what lost its record, and free ones.
 
     Returns its journal and the number of its trials so far.
     """
+    with _prepared(tuning, store) as (journal, study):
+        begun = len(study.trials)
+        points: list[dict[str, Any]] = [dict(trial.point) for trial in tuning.lost(store.record)]
+        left = tuning.left(store.record)
+        for lost in tuning.lost(store.record):
+            tuning.drop(lost)
+        if tuning.own_point is not None:
+            points.append(tuning.own_point)
+        open_points: list[dict[str, Any]] = []
+        repeated = {trial.user_attrs.get("repeats") for trial in study.trials}
+        repeats: dict[int, int] = {}
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state == TrialState.WAITING or (trial.state == TrialState.RUNNING and _alive(trial, store)):
+                open_points.append(trial.params or trial.system_attrs.get("fixed_params", {}))
+                continue
+            if trial.state == TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            elif trial.state != TrialState.FAIL:
+                continue
+            if (
+                "kept" not in trial.user_attrs
+                and trial.number not in repeated
+                and set(trial.params) == set(tuning.space)
+            ):
+                repeats[len(points)] = trial.number
+                points.append(dict(trial.params))
+        known = [trial.point for trial in tuning.trials()]
+        chosen = [
+            (point, repeats.get(place))
+            for place, point in enumerate(points)
+            if point not in known and point not in open_points and point not in points[:place]
+        ]
+        chosen += [({}, None)] * left
+        for point, repeated_number in chosen[: max(0, left - len(open_points))]:
+            study.enqueue_trial(point, user_attrs={"queued": True, "repeats": repeated_number})
+    return journal, begun
+
+
+@contextmanager
+def _prepared(tuning: Tuning, store: Store) -> Iterator[tuple[Path, optuna.Study]]:
+    """The journal and study of a search, for one process at a time; the study knows of all trials that are kept."""
+    # An absolute path: Optuna's lock is a link to the journal, and a relative one would dangle and never time out.
     journal = (store.root / "studies" / f"{tuning.name}.journal").resolve()
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(journal.with_suffix(".lock")):  # two calls at once share the trials that are left
+    with FileLock(journal.with_suffix(".lock")):
         study = _open_study(journal, tuning.name)
-        _sync(tuning, study, store)
-        begun, open_trials = len(study.trials), 0
-        again: list[dict[str, Any]] = []
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)):
-            if trial.state == TrialState.WAITING or _alive(trial, store):
-                open_trials += 1
-                continue
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            if "kept" not in trial.user_attrs and trial.params.keys() == set(tuning.space):
-                again.append(dict(trial.params))  # what a stopped or dead worker had begun goes on
-        if not begun and tuning.own_point is not None:
-            again.append(tuning.own_point)
-        for number in range(tuning.sweep.run_cap - len(tuning.trials()) - open_trials):
-            study.enqueue_trial(again[number] if number < len(again) else {}, user_attrs={"queued": True})
-    return journal, begun
+        for trial in tuning.trials():
+            while len(study.trials) < trial.number:  # numbers of trials stay what they were
+                study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"kept": True}))
+            if len(study.trials) == trial.number:
+                _tell_of(trial, tuning, study, store)
+        yield journal, study
+
+
+def _tell_of(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) -> None:
+    """Tell Optuna of a kept trial that its journal lacks."""
+    record = store.record(trial.key) if trial.state == "done" else None
+    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+    lines = [line for line in store.curve(trial.key) if line["epoch"] <= trial.epoch] if trial.key else []
+    scores = [line["student_miou"] for line in lines if line.get("student_miou") is not None]
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=states[trial.state] if trial.state != "done" or record is not None else TrialState.FAIL,
+            params=dict(trial.point),
+            distributions={word: _distribution(span) for word, span in tuning.sweep.space.items()},
+            value=_value(record) if record is not None else None,
+            intermediate_values=dict(enumerate(scores, 1)),
+            user_attrs={"key": trial.key, "kept": True},
+        )
+    )
 
 
 def _alive(trial: FrozenTrial, store: Store) -> bool:
@@ -530,29 +596,6 @@ def _alive(trial: FrozenTrial, store: Store) -> bool:
         return True
     begun = trial.datetime_start
     return "chain" not in trial.user_attrs and begun is not None and time.time() - begun.timestamp() < 60
-
-
-def _sync(tuning: Tuning, study: optuna.Study, store: Store) -> None:
-    """Tell Optuna of the trials that are kept and that its journal lacks."""
-    over = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-    known = {trial.user_attrs.get("kept") for trial in study.get_trials(deepcopy=False, states=over)}
-    spaces = {word: _distribution(span) for word, span in tuning.sweep.space.items()}
-    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-    for trial in tuning.trials():
-        record = store.record(trial.key) if trial.state == "done" else None
-        if trial.file in known or (trial.state == "done" and record is None):
-            continue
-        lines = [line["student_miou"] for line in store.curve(trial.key) if line.get("student_miou") is not None]
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=states[trial.state],
-                params=dict(trial.point),
-                distributions=spaces,
-                value=_value(record) if record is not None else None,
-                intermediate_values=dict(enumerate(lines, 1)),
-                user_attrs={"key": trial.key, "kept": trial.file},
-            )
-        )
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
@@ -651,12 +694,8 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     def asked_to_stop() -> bool:
         return stop.is_set() or os.getppid() != parent
 
-    teller = _Teller(number, events)
-    watches: list[train.Watch] = [
-        train.StopWhen(asked_to_stop),
-        teller,
-        WandbWatch(job.tracking, job.runs, job.group),
-    ]
+    teller, mirror = _Teller(number, events), WandbWatch(job.tracking, job.runs, job.group)
+    watches: list[train.Watch] = [train.StopWhen(asked_to_stop), teller, mirror]
     while not asked_to_stop():
         if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             break
@@ -665,33 +704,50 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
             study.tell(trial, state=TrialState.FAIL)
             break
         trial.set_user_attr("host", socket.gethostname())
-        cell = job.task.cell(trial)
-        teller.titles = job.task.titles(cell)
-        host = cell.host if device is None else cell.host.model_copy(update={"device": device})
-        state, value = None, None  # with a value and no state Optuna decides: a value that is not a number is a failure
+        state, value, key = None, None, ""  # a value that is not a number is a failure for Optuna
         try:
+            cell = job.task.cell(trial)
+            key = cell.stage.key
+            teller.titles = job.task.titles(cell)
+            before = job.task.before(cell)
+            if before == "pruned":
+                raise _Pruned(store.curve(key)[-1]["epoch"])
+            if before == "failed":
+                raise FloatingPointError("as in an earlier trial of this point")
+            host = cell.host if device is None else cell.host.model_copy(update={"device": device})
             record = store.ensure(
                 cell.stage,
                 functools.partial(_train, host, [*watches, *job.task.watches(trial, cell)]),
                 on_wait=functools.partial(_wait, asked_to_stop, teller),
                 since=job.started,
+                on_record=mirror.recorded,
             )
             value = _value(record)
-            job.task.ended(trial, cell, "done")
-        except _Pruned:
+            job.task.ended(trial, "done", key, cell.stage.epochs)
+        except _Pruned as pruned:
             state = TrialState.PRUNED
-            job.task.ended(trial, cell, "pruned")
-            teller.tell("ended", cell.stage.key, "ended early, worse than others")
+            job.task.ended(trial, "pruned", key, pruned.epoch)
+            teller.tell("ended", key, f"ended early after epoch {pruned.epoch}, worse than others")
         except Interrupted:
             break  # its trial stays open, and whoever prepares the study next hands it out again
         except Exception as error:
             state = TrialState.FAIL
-            trial.set_user_attr("error", reason(error))
-            result = job.task.is_search and isinstance(error, FloatingPointError)
+            with suppress(UpdateFinishedTrialError):
+                trial.set_user_attr("error", reason(error))
+            refused = not key and isinstance(error, InputError)
+            result = job.task.is_search and (refused or _diverged(error))
             if result:
-                job.task.ended(trial, cell, "failed")
-            teller.tell("ended" if result else "failed", cell.stage.key, reason(error))
+                epoch = len(store.curve(key)) if key else 0
+                job.task.ended(trial, "failed", key, epoch, reason(error))
+            teller.tell("ended" if result else "failed", key, reason(error))
         study.tell(trial, value, state=state, skip_if_finished=True)
+
+
+def _diverged(error: Exception) -> bool:
+    """Whether a loss of the training, or of one that it needs, was no number any more."""
+    return isinstance(error, FloatingPointError) or (
+        isinstance(error, StageFailed) and "FloatingPointError" in str(error)
+    )
 
 
 def _train(host: Host, watches: Sequence[train.Watch], stage: Stage, folder: Path, ancillary: Path | None) -> Record:

@@ -105,20 +105,22 @@ class Store:
         train: TrainStage,
         on_wait: Callable[[Stage], None] = lambda _: None,
         since: str | None = None,
+        on_record: Callable[[Stage], None] = lambda _: None,
     ) -> Record:
         """The record of `stage`, trained now if it is not there yet; its chain first.
 
         A stage that another process is training is waited for, never trained twice; meanwhile `on_wait` is called twice
-        a second and may raise `Interrupted`. An exception from `train` is kept in `failure.json`, also in that of every
-        stage that needs the failed one, and raised on; `Interrupted` and Ctrl-C leave the stage to be continued. A
-        stage that failed at or after `since` (see `now`) is not tried again but raises `StageFailed`.
+        a second and may raise `Interrupted`. `on_record` is called for each stage that was trained here, once its
+        record is there. An exception from `train` is kept in `failure.json`, also in that of every stage that needs the
+        failed one, and raised on; `Interrupted` and Ctrl-C leave the stage to be continued. A stage that failed at or
+        after `since` (see `now`) is not tried again but raises `StageFailed`.
         """
         record = self.record(stage.key)
         if record is not None:
             return record
         if stage.ancillary is not None:
             try:
-                self.ensure(stage.ancillary, train, on_wait, since)
+                self.ensure(stage.ancillary, train, on_wait, since, on_record)
             except Interrupted:
                 raise
             except StageFailed as error:
@@ -150,7 +152,30 @@ class Store:
             record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": now(), **body}
             write_json(folder / "record.json", record)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
+            on_record(stage)
             return record
+
+    def adopt(self, other: Path) -> bool:
+        """Take over the small files of a training that was finished elsewhere, from its folder `other`; what is here
+        already stays. Returns whether it was taken. Raises `InputError` where it is not what its name says.
+
+        Its weights are not among them, so nothing can be trained on top of it.
+        """
+        elsewhere = Store(other.parent)
+        stage, record = elsewhere.stage(other.name), elsewhere.record(other.name)
+        if stage.key != other.name or record is None:
+            raise InputError(f"{other}: is no finished training {other.name}")
+        folder = self.folder(stage.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._lock(folder, lambda: None):
+            if self.record(stage.key) is not None:
+                return False
+            self._claim(stage)
+            curve = (other / "metrics.jsonl").read_bytes()
+            write_atomic(folder / "metrics.jsonl", lambda file: file.write(curve))
+            write_json(folder / "record.json", record)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        return True
 
     @contextmanager
     def _lock(self, folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,10 @@ PAIRED = "seed"
 """The word over which rows are paired. A search does not choose it: its trials take the first value."""
 
 
+class LeftOut(InputError):
+    """What cannot be part of a request; where several sweeps are asked for, the others go on without it."""
+
+
 @dataclass(frozen=True)
 class Range:
     """All numbers from `low` to `high`, both included: whole ones only, or evenly spread over their logarithm."""
@@ -44,7 +47,9 @@ class Range:
         return (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
 
     def __contains__(self, value: object) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and (isinstance(value, int) or not self.whole)
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,32 @@ class Sweep:
     halving: Halving | None = None
 
     def override(self, words: Mapping[str, tuple[Scalar, ...]]) -> Sweep:
-        """The same sweep with some words replaced or added; several values make the word a dimension."""
+        """The same sweep with some words replaced or added; several values make the word a dimension.
+
+        The seeds of a search stay those of its file: other seeds are for the report of its winner.
+        """
+        given = {word: values for word, values in words.items() if not (self.is_search and word == PAIRED)}
         return dataclasses.replace(
             self,
-            parameters={**self.parameters, **words},
-            ranges={word: span for word, span in self.ranges.items() if word not in words},
+            parameters={**self.parameters, **given},
+            ranges={word: span for word, span in self.ranges.items() if word not in given},
         )
 
     def capped(self, trials: int | None) -> Sweep:
         """A search with another number of trials; a grid has none to change."""
         return dataclasses.replace(self, run_cap=trials) if trials and self.is_search else self
+
+    def check(self) -> None:
+        """Raise `LeftOut` for a search that is none, as it is or with the words put over it."""
+        if not self.is_search:
+            return
+        if not self.space:
+            raise LeftOut(f"{self.name}: nothing is left to search, every word has one value")
+        for word in self.space:
+            if word in ("profile", "variant", "split", "data") or word.startswith("data_"):
+                raise LeftOut(f"{self.name}: {word}: a search has one value of it")
+        if self.parameters.get("split") != ("tuning",):
+            raise LeftOut(f"{self.name}: a search needs split=tuning, to choose by other images than are reported")
 
     @property
     def is_search(self) -> bool:
@@ -167,6 +188,8 @@ def load(path: Path) -> Sweep:
     )
     if search and not found.space:
         raise InputError(f"sweep file {path}: method={method!r}: no parameter has a range or several 'values'")
+    if PAIRED in found.ranges:
+        raise InputError(f"sweep file {path}: parameter {PAIRED!r}: a search does not choose it; give it one 'value'")
     return found
 
 
@@ -198,7 +221,7 @@ def _range(spec: Mapping[str, object]) -> Range:
     assert isinstance(low, int | float) and isinstance(high, int | float)
     if isinstance(low, int) != isinstance(high, int):
         raise InputError(f"has the bounds {low!r} and {high!r}: both whole numbers, or both with a dot")
-    if not low < high or not math.isfinite(high - low):
+    if not low < high or not max(abs(low), abs(high)) < 1e300:
         raise InputError(f"has the bounds {low!r} and {high!r}: min must be below max")
     kind = spec.get("distribution", "int_uniform" if isinstance(low, int) else "uniform")
     if spec.keys() - {"min", "max", "distribution"} or kind not in _DISTRIBUTIONS:

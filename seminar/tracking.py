@@ -1,98 +1,270 @@
-"""Weights & Biases: every stage is a W&B run as well. The only module that knows of it.
+"""Weights & Biases: every stage is a W&B run as well, and a cell is the one run that `wandb agent` starts. The only
+module that knows of it.
 
 The local record is the truth and W&B its mirror, so nothing that goes wrong here stops a training: the first problem is
-told in one line, and the training goes on without W&B.
+told in one line, and the training goes on without W&B. The small files of every training (`FILES`) are kept with its
+run, from where `pull` brings them back.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from seminar.spec import Stage
-from seminar.store import Record
+from tqdm import tqdm
+
+from seminar.spec import InputError, Stage
+from seminar.store import Record, Store, read_lines
 
 Mode = Literal["auto", "online", "offline", "disabled"]
+PROJECT = "seminar-learning"
+FILES = ("stage.json", "metrics.jsonl", "record.json")
+"""What is kept of a training with its run, in the folder `trainings/<key>`. The record comes last, as in the store."""
+_ENVIRONMENT = {
+    # Without this, W&B looks up a host name for its own telemetry even when it is offline.
+    "WANDB_ERROR_REPORTING": "false",
+    # Seconds that the end of a run waits for a server that does not answer; the rest is left for `wandb sync`.
+    "WANDB_FINISH_TIMEOUT": "60",
+}
+"""Set before W&B is imported, unless somebody has set them."""
+
+
+def _prepare() -> None:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 @dataclass
-class WandbWatch:
-    """A `train.Watch` that mirrors stages to W&B.
+class _Mirror:
+    """One W&B run at a time, begun below `folder`; the first problem with it ends the mirroring, never the training."""
+
+    mode: Mode
+    folder: Path
+    _run: Any = field(default=None, repr=False)
+
+    def _begin(self, stage: Stage, resume: bool = False, **names: Any) -> None:
+        if self.mode != "disabled":
+            with self._guarded():
+                self._init(stage, resume, names)
+
+    def _init(self, stage: Stage, resume: bool, names: Mapping[str, Any]) -> None:
+        _prepare()
+        import wandb
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mode: Any = self.mode
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+        self._run = wandb.init(
+            name=stage.title,
+            tags=[stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses)],
+            config={"key": stage.key, "stage": json.loads(stage.canonical())["stage"]},
+            mode=mode,
+            dir=self.folder,
+            resume="allow" if mode == "online" and resume else None,
+            # Offline files are flushed every second: at the default of 15 a killed run would leave nothing.
+            settings=wandb.Settings(silent=True, console="off", x_transaction_log_flush_interval=1),
+            **names,
+        )
+
+    def _keep(self, key: str) -> None:
+        """Put the files of a finished training into the folder of the run: online they are sent, offline they stay."""
+        target = Path(self._run.dir) / "trainings" / key
+        target.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            shutil.copyfile(self.folder / key / name, target / name)
+            self._run.save(str(target / name), base_path=self._run.dir, policy="now")
+
+    def _results(self, stage: Stage, body: Record) -> None:
+        """The sample pictures, and the scores in the run's summary."""
+        import wandb
+
+        pictures = sorted((self.folder / stage.key / "samples").glob("*.png"))
+        caption = "image with clicks | truth | student" + (" | teacher" if stage.has_teacher else "")
+        # One key each: a list under one key wants pictures of equal size.
+        self._run.log({f"samples/{path.stem}": wandb.Image(str(path), caption=caption) for path in pictures})
+        for role, protocols in body["metrics"].items():
+            for protocol, scores in protocols.items():
+                for name, value in scores.items():
+                    if isinstance(value, float):
+                        self._run.summary[f"final/{role}/{protocol}/{name}"] = value
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warnings.warn(f"W&B: {reason}; the training goes on without it", RuntimeWarning, stacklevel=4)
+            self._run, self.mode = None, "disabled"
+
+    def _finish(self, exit_code: int) -> None:
+        if self._run is not None:
+            with self._guarded():
+                self._run.finish(exit_code=exit_code)
+            self._run = None
+
+
+@dataclass
+class WandbWatch(_Mirror):
+    """A `train.Watch` that mirrors every stage to a run of its own.
 
     `mode`: `auto` follows WANDB_MODE, else it is online where somebody is logged in and offline elsewhere (runs then
     lie below `folder`/wandb for `wandb sync`); `disabled` never imports W&B. `group` is the sweep's name.
     """
 
-    mode: Mode
-    folder: Path
-    group: str
-    project: str = "seminar-learning"
-    _run: Any = field(default=None, repr=False)
+    group: str = "train"
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
-        if self.mode != "disabled":
-            self._guard(lambda: self._begin(stage, epoch))
+        self._begin(stage, epoch > 0, project=PROJECT, id=stage.key, group=self.group)
 
-    def step(self, stage: Stage, done: int, total: int) -> None:
-        pass
+    def step(self, stage: Stage, done: int, total: int) -> None: ...
 
     def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
         if self._run is not None:
-            self._guard(lambda: self._run.log(dict(line), step=line["epoch"]))
+            with self._guarded():
+                self._run.log(dict(line), step=line["epoch"])
 
     def end(self, stage: Stage, body: Record | None) -> None:
+        if body is None:
+            self._finish(exit_code=1)
+        elif self._run is not None:
+            with self._guarded():
+                self._results(stage, body)
+
+    def recorded(self, stage: Stage) -> None:
+        """The record of the stage lies in the store: keep its files, end the run."""
         if self._run is not None:
-            self._guard(lambda: self._end(stage, body))
-            self._run = None
+            with self._guarded():
+                self._keep(stage.key)
+            self._finish(exit_code=0)
 
-    def _begin(self, stage: Stage, epoch: int) -> None:
-        # Without this, W&B looks up a host name for its own telemetry even when it is offline.
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
 
-        mode: Any = self.mode
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-        self._run = wandb.init(
-            project=self.project,
-            id=stage.key,
-            name=stage.title,
-            group=self.group,
-            tags=[stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses)],
-            config={"key": stage.key, **stage.model_dump(mode="json")},
-            mode=mode,
-            dir=self.folder,
-            resume="allow" if mode == "online" and epoch else None,
-            # Offline files are flushed every second: at the default of 15 a killed run would leave nothing.
-            settings=wandb.Settings(silent=True, console="off", x_transaction_log_flush_interval=1),
-        )
+@dataclass
+class CellRun(_Mirror):
+    """A `train.Watch` for a whole cell as one run: the one that `wandb agent` has started, or a new one.
 
-    def _end(self, stage: Stage, body: Record | None) -> None:
-        import wandb
+    The metrics of the chain's n-th training are logged as `student<n>/...`, those of the cell's own stage also under
+    their bare names, `student_miou` once for each evaluated epoch: that is what a sweep's metric and `early_terminate`
+    look at. A training that is found finished is logged from its file.
+    """
 
-        if body is not None:
-            pictures = sorted((self._stage_folder(stage) / "samples").glob("*.png"))
-            caption = "image with clicks | truth | student" + (" | teacher" if stage.has_teacher else "")
-            # One key each: a list under one key wants pictures of equal size.
-            self._run.log({f"samples/{path.stem}": wandb.Image(str(path), caption=caption) for path in pictures})
-            for role, protocols in body["metrics"].items():
-                for protocol, scores in protocols.items():
-                    for name, value in scores.items():
-                        if isinstance(value, float):
-                            self._run.summary[f"final/{role}/{protocol}/{name}"] = value
-        self._run.finish(exit_code=0 if body is not None else 1)
+    _logged: set[str] = field(default_factory=set)
 
-    def _stage_folder(self, stage: Stage) -> Path:
-        return self.folder / stage.key
+    def start(self, stage: Stage) -> None:
+        """Begin the run of the cell `stage`."""
+        self._own = stage
+        self._names = {member.key: f"student{place}" for place, member in enumerate(stage.chain, 1)}
+        self._begin(stage, project=os.environ.get("WANDB_PROJECT", PROJECT))
 
-    def _guard(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.warn(f"W&B: {reason}; the training goes on without it", RuntimeWarning, stacklevel=3)
-            self._run, self.mode = None, "disabled"
+    def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
+        self._replay(stage)  # of an earlier session
+
+    def step(self, stage: Stage, done: int, total: int) -> None: ...
+
+    def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
+        if self._run is not None:
+            named = {f"{self._names[stage.key]}/{name}": value for name, value in line.items()}
+            with self._guarded():
+                self._run.log(named | (dict(line) if stage == self._own else {}))
+
+    def end(self, stage: Stage, body: Record | None) -> None: ...
+
+    def finish(self, record: Record | None) -> None:
+        """End the run; None: stopped before its end."""
+        if record is not None and self._run is not None:
+            for stage in self._own.chain:
+                if stage.key not in self._logged:
+                    self._replay(stage)
+            with self._guarded():
+                for stage in self._own.chain:
+                    self._keep(stage.key)
+                self._results(self._own, record)
+        self._finish(exit_code=0 if record is not None else 1)
+
+    def _replay(self, stage: Stage) -> None:
+        self._logged.add(stage.key)
+        for line in read_lines(self.folder / stage.key / "metrics.jsonl"):
+            self.epoch(stage, line)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull brought: keys of trainings that are `new` here, that were `known`, and those of the known ones whose
+    record `differs` from the one that is kept; `unfinished`: runs without any finished training."""
+
+    new: tuple[str, ...]
+    known: tuple[str, ...]
+    differs: tuple[str, ...]
+    unfinished: int
+
+
+def pull(source: str, store: Store) -> Pulled:
+    """Bring the finished trainings of a W&B project (`ENTITY/PROJECT`) or of a folder of runs into a store.
+
+    Of several runs of one training the one that finished first counts, and what the store has stays. Raises
+    `InputError` for a source that is neither.
+    """
+    with TemporaryDirectory() as scratch:
+        folders = _local(Path(source)) if Path(source).is_dir() else _download(source, Path(scratch))
+        found: list[tuple[str, Path]] = []
+        for folder in folders:
+            records = [path.parent for path in sorted(folder.glob("trainings/*/record.json"))]
+            found += [(str(_finished(path)), path) for path in records]
+        new: list[str] = []
+        known: list[str] = []
+        differs: list[str] = []
+        for _, path in sorted(found):
+            if store.adopt(path):
+                new.append(path.name)
+                continue
+            known.append(path.name)
+            kept, other = store.record(path.name), json.loads((path / "record.json").read_text(encoding="utf-8"))
+            if kept is not None and kept["metrics"] != other["metrics"]:
+                differs.append(path.name)
+        unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
+    return Pulled(tuple(new), tuple(known), tuple(differs), unfinished)
+
+
+def _local(folder: Path) -> list[Path]:
+    """The folders of files of the runs below a folder."""
+    found = sorted(path / "files" for path in folder.rglob("*run-*") if (path / "files").is_dir())
+    if not found:
+        raise InputError(f"{folder}: no W&B run below this folder (offline-run-.../files)")
+    return found
+
+
+def _download(source: str, scratch: Path) -> list[Path]:
+    _prepare()
+    import wandb
+
+    if source.count("/") != 1:
+        raise InputError(f"{source!r}: neither a folder nor a W&B project; write ENTITY/PROJECT")
+    folders: list[Path] = []
+    try:
+        for run in tqdm(wandb.Api().runs(source), desc="runs", disable=not sys.stderr.isatty()):
+            folders.append(scratch / run.id)
+            folders[-1].mkdir()
+            for file in run.files():
+                if file.name.startswith("trainings/"):
+                    file.download(root=str(folders[-1]))
+    except (wandb.errors.Error, ValueError, OSError) as error:
+        raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None
+    return folders
+
+
+def _finished(folder: Path) -> Any:
+    """When a training was finished; a damaged record is told by `Store.adopt`."""
+    try:
+        return json.loads((folder / "record.json").read_text(encoding="utf-8"))["finished"]
+    except (ValueError, KeyError, TypeError):
+        return ""

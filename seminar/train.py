@@ -137,22 +137,18 @@ class Trainer:
         """The student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
         assert self.stage.ancillary is not None
         net = networks.build(self.stage.ancillary.backbone, self.classes, self.stage.ancillary.output_stride)
-        net.load_state_dict(torch.load(folder / "student.pt", weights_only=True, map_location="cpu"))
+        net.load_state_dict(_weights(folder / "student.pt", torch.device("cpu")))
         net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return net.eval().requires_grad_(False)
 
     def _continue(self, folder: Path) -> None:
         """Start student and teacher from where the ancillary of `folder` ended; momentum starts anew."""
-
-        def load(name: str) -> dict[str, Tensor]:
-            state: dict[str, Tensor] = torch.load(folder / name, weights_only=True, map_location=self.device)
-            return state
-
-        self.student.load_state_dict(load("student.pt"))
+        self.student.load_state_dict(_weights(folder / "student.pt", self.device))
         if self.teacher is not None:
             # An ancillary without a teacher hands over its student, of which the teacher is then the plain average.
             has_teacher = self.stage.ancillary is not None and self.stage.ancillary.has_teacher
-            self.teacher.net.load_state_dict(load("teacher.pt" if has_teacher else "student.pt"))
+            name = "teacher.pt" if has_teacher else "student.pt"
+            self.teacher.net.load_state_dict(_weights(folder / name, self.device))
             if has_teacher:
                 steps = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
                 self.teacher.t = steps * self.stage.budgets
@@ -443,6 +439,14 @@ def keep_freed_memory() -> None:
         mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _weights(path: Path, device: torch.device) -> dict[str, Tensor]:
+    """Weights of a finished training. Raises `InputError` where there are none, as after `seminar pull`."""
+    if not path.exists():
+        raise InputError(f"{path}: not there; move the folder {path.parent} away to train it again")
+    state: dict[str, Tensor] = torch.load(path, weights_only=True, map_location=device)
+    return state
 
 
 def _forget_peak_memory(device: torch.device) -> None:

@@ -3,14 +3,16 @@ the trainings that report it.
 
 Optuna chooses the points (`seminar.search`), but neither it nor its journal is needed to read this:
 
-runs/studies/<name>/<number>-<key>.json   one trial: its point, the key of its training, and how it ended
-                    importances.json      what each word matters, by Optuna's PED-ANOVA
+runs/studies/<name>/<number>.json      one trial: its point, the key of its training, and how it ended
+                    importances.json   what each word matters, by Optuna's PED-ANOVA
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,20 +28,24 @@ from seminar.sweep import DEFAULT, PAIRED, Point, Sweep
 SEEDS = (0, 1, 2, 3)
 """Seeds of the reported trainings where none are given by hand."""
 State = Literal["done", "pruned", "failed"]
+_KEY = re.compile("([0-9a-f]{16})?")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial that ended. `pruned`: it was worse than others early on; `failed`: its loss diverged."""
+    """One trial that ended. `key`: its training, empty where its point is none that can be trained. `epoch`: where it
+    ended. `pruned`: it was worse than others there; `failed`: its loss diverged, or its point was refused (`error`)."""
 
     number: int
     key: str
     state: State
     point: Point
+    epoch: int = 0
+    error: str = ""
 
     @property
     def file(self) -> str:
-        return f"{self.number:04d}-{self.key}.json"
+        return f"{self.number:04d}.json"
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,19 @@ class Tuning:
 
     @classmethod
     def asked(cls, sweep: Sweep, own: Cell, words: Mapping[str, tuple[Scalar, ...]], runs: Path) -> Tuning:
-        """That of a search as `recipes.suite` answers it; seeds among the `words` are those of the report."""
-        return cls(sweep, own, runs, words.get(PAIRED, SEEDS))
+        """That of a search as `recipes.suite` answers it; seeds among the `words` are those of the report, else several
+        of the file are, else `SEEDS`."""
+        file = sweep.parameters.get(PAIRED, ())
+        return cls(sweep, own, runs, words.get(PAIRED, file if len(file) > 1 else SEEDS))
 
     def __post_init__(self) -> None:
-        for word in ("profile", "variant"):
-            if word in self.sweep.space:
-                raise InputError(f"{self.sweep.name}: {word}: a search has one value of it")
-        if self.own.point.get("split") != "tuning" or "split" in self.sweep.space:
-            raise InputError(f"{self.sweep.name}: split={self.own.point.get('split')!r}: a search needs split=tuning")
+        for cell in self.reported():
+            if cell.stage.data_fingerprint == self.own.stage.data_fingerprint:
+                name = self.own.stage.data.name
+                raise InputError(
+                    f"{self.sweep.name}: split=tuning has the very images that are reported; leave out the words of "
+                    f"data {name!r} that decide it (the profile's `tuning`)"
+                )
 
     @property
     def space(self) -> list[str]:
@@ -91,21 +101,48 @@ class Tuning:
 
     def trials(self) -> list[Trial]:
         """The trials that ended, in the order in which they began. Raises `InputError` for a damaged file."""
-        return [_trial(path) for path in sorted(self.folder.glob("[0-9]*.json"))]
+        return [self._trial(path) for path in sorted(self.folder.glob("[0-9]*.json"))]
+
+    def lost(self, record: Callable[[str], object]) -> list[Trial]:
+        """The trials that were finished and whose training is no longer there: they are to be done again."""
+        return [trial for trial in self.trials() if trial.state == "done" and record(trial.key) is None]
+
+    def left(self, record: Callable[[str], object]) -> int:
+        """How many trials are to do."""
+        return max(0, self.sweep.run_cap - len(self.trials()) + len(self.lost(record)))
 
     def keep(self, trial: Trial) -> None:
         """Write the file of a trial."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {"number": trial.number, "key": trial.key, "state": trial.state, "point": trial.point}
-        write_json(self.folder / trial.file, content)
+        write_json(self.folder / trial.file, dataclasses.asdict(trial))
+
+    def drop(self, trial: Trial) -> None:
+        """Forget a trial."""
+        (self.folder / trial.file).unlink(missing_ok=True)
+
+    def _trial(self, path: Path) -> Trial:
+        content = _json(path)
+        try:
+            trial = Trial(**content)
+            point = {word: trial.point[word] in span for word, span in self.sweep.space.items()}
+            right = isinstance(trial.number, int) and trial.file == path.name and trial.state in get_args(State)
+            if right and all(point.values()) and point.keys() == trial.point.keys() and _KEY.fullmatch(trial.key):
+                return trial
+        except (KeyError, TypeError, ValueError):
+            pass
+        raise _damaged(path)
 
     def keep_importances(self, values: Mapping[str, float]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "importances.json", dict(values))
 
     def importances(self) -> dict[str, float]:
         """Shares of what the words matter, summing to 1; empty while there are none."""
         path = self.folder / "importances.json"
-        return {word: float(share) for word, share in _json(path).items()} if path.exists() else {}
+        shares = _json(path) if path.exists() else {}
+        if not all(isinstance(share, int | float) for share in shares.values()):
+            raise _damaged(path)
+        return shares
 
     def best(self, record: Callable[[str], Mapping[str, Any] | None]) -> Trial | None:
         """The trial with the highest mIoU of the student after the last epoch, on the tuning split; of equal ones the
@@ -129,22 +166,15 @@ class Tuning:
         return recipes.cells(self.sweep.at(chosen, **{"split": ("reporting",), PAIRED: self.seeds}))
 
 
-def _trial(path: Path) -> Trial:
-    content = _json(path)
-    try:
-        state = content["state"]
-        if state not in get_args(State):
-            raise ValueError
-        return Trial(int(content["number"]), str(content["key"]), state, dict(content["point"]))
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: damaged; delete it, and the search makes up for that trial") from None
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
     except (OSError, ValueError):
-        pass
-    raise InputError(f"{path}: damaged; delete it, and the search makes up for that trial")
+        content = None
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}: damaged; delete it, and the next call of the search makes up for it")

@@ -129,11 +129,14 @@ def test_a_bad_search_file_is_named(tmp_path: Path, keys: dict[str, Any], messag
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({**SPACE, "split": {"value": "reporting"}}, "find: split='reporting': a search needs split=tuning"),
+        ({**SPACE, "split": {"value": "reporting"}}, "find: a search needs split=tuning"),
+        ({**SPACE, "data_seed": {"value": 3}}, "find: split=tuning has the very images that are reported"),
+        ({**SPACE, "data_seed": {"values": [3, 4]}}, "find: data_seed: a search has one value of it"),
         ({**SPACE, "profile": {"values": ["toy", "creatures"]}}, "find: profile: a search has one value of it"),
         ({"alpha": {"min": 0.5, "max": 1.0}}, "alpha=1.0: Input should be less than 1"),
         ({"alpha": {"values": [0.5, "x"]}}, "alpha='x'"),
         ({**SPACE, "seed": {"value": -1}}, "seed=-1"),
+        ({**SPACE, "seed": {"min": 0, "max": 9}}, "'seed': a search does not choose it"),
     ],
 )
 def test_what_cannot_be_searched_is_told_before_anything_is_trained(
@@ -226,6 +229,7 @@ def test_bad_trials_are_ended_early_and_good_ones_are_not(tmp_path: Path) -> Non
     for key, state in ended.items():
         assert (store.record(key) is None) == (state == "pruned")
         epochs = [line["epoch"] for line in store.curve(key)]
+        assert next(trial.epoch for trial in found.trials() if trial.key == key) == epochs[-1]
         assert epochs[-1] == 4 if state == "done" else epochs[-1] in (1, 2), "rungs at 1, 2 and 4 evaluations"
     best = found.best(store.record)
     assert best is not None
@@ -267,6 +271,7 @@ def test_a_diverging_trial_is_a_result(tmp_path: Path) -> None:
     assert "lie outside what is searched" in result.stdout
     found = tuning(path, runs, seed=(0,))
     assert [trial.state for trial in found.trials()] == ["failed", "failed"]
+    assert all("FloatingPointError: loss" in trial.error for trial in found.trials())
     assert found.best(Store(runs).record) is None
     assert finished(runs).keys() == {cell.stage.key for cell in found.reported()}
     call(path, runs, "--workers", "1", "--seeds", "1")
@@ -312,6 +317,7 @@ def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
     trials = search._open_study(journal, found.name).trials
     assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING", "WAITING"]
     assert trials[3].system_attrs["fixed_params"] == {"alpha": 0.5, "lambda_pcons": 200.0}
+    assert trials[3].user_attrs["repeats"] is None, "the own values"
     search._prepare_search(found, store)
     assert len(search._open_study(journal, found.name).trials) == 4, "what waits is not handed out twice"
 
@@ -326,10 +332,17 @@ def test_another_space_or_profile_is_another_study_but_more_trials_are_not(tmp_p
 
 def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
     found = tuning(write(tmp_path), tmp_path)
-    found.keep(Trial(0, "k", "done", {"alpha": 0.5}))
-    for text in ("{", "[]", '{"number": 0}', '{"number": 0, "key": "k", "state": "odd", "point": {}}'):
-        (found.folder / "0000-k.json").write_text(text)
-        with pytest.raises(InputError, match=re.escape(f"{found.folder / '0000-k.json'}: damaged")):
+    good = Trial(0, "0123456789abcdef", "done", {"alpha": 0.5, "lambda_pcons": 2.0})
+    found.keep(good)
+    assert found.trials() == [good]
+    content = json.loads((found.folder / good.file).read_text())
+    changes: list[dict[str, Any]] = [
+        *({"state": "odd"}, {"point": {}}, {"point": {"alpha": 0.4, "lambda_pcons": 2.0}}, {"number": 1}),
+        *({"key": "../../x"}, {"point": {"alpha": 0.5, "lambda_pcons": "x"}}, {"more": 1}),
+    ]
+    for text in ("{", "[]", '{"number": 0}', *(json.dumps(content | change) for change in changes)):
+        (found.folder / "0000.json").write_text(text)
+        with pytest.raises(InputError, match=re.escape(f"{found.folder / '0000.json'}: damaged")):
             found.trials()
 
 
@@ -361,7 +374,7 @@ def search_records(found: Tuning, count: int, gain: float) -> None:
     """`count` trials of rising score, the second ended early, and the best point `gain` above the profile's own."""
     for number, point in enumerate(points(count)):
         cell = found.trial_cell(point)
-        found.keep(Trial(number, cell.stage.key, "pruned" if number == 1 else "done", point))
+        found.keep(Trial(number, cell.stage.key, "pruned" if number == 1 else "done", point, 1 if number == 1 else 2))
         for stage in cell.stage.chain:
             finish(stage, 40.0 + number)
         if number == 1:
@@ -394,7 +407,7 @@ def test_the_report_of_a_search(place: Path) -> None:
     assert "over the 23 trials" in matters.notes[1]
     assert trials.rows[0][0] == 24
     assert trials.rows[-1][0] == 2, "what was ended early stands last"
-    assert trials.rows[-1][4:7] == (41.0, 2, "ended early")
+    assert trials.rows[-1][4:7] == (32.0, 1, "ended early"), "the score at which it was ended"
     assert built.figures["tune"]["png"][:4] == b"\x89PNG"
     assert len(built.data["tune_trials"].rows) == 24
 
@@ -414,7 +427,7 @@ def test_a_search_that_chose_the_own_values_says_so(place: Path) -> None:
     assert [row[0] for row in built.main[0].rows] == ["the profile's own values"]
     assert built.main[0].rows[0][8] == 44.0
     assert any("No trial was better" in note for note in built.main[0].notes)
-    assert built.gaps[0] == "23 of 24 trials have not been run."
+    assert built.gaps[0] == "23 of 24 trials are to do."
     assert "seeds 0, 1, 2: missing" in built.gaps[1]
     assert built.claims["toy, small_resnet"].rows[0][3] == "cannot tell"
 
@@ -425,11 +438,13 @@ def test_a_search_of_ones_own_has_the_same_report(place: Path) -> None:
     found = tuning(path, Path("runs"), **WORDS)
     for number, point in enumerate(({"lambda_pcons": 5.0}, {"lambda_pcons": 50.0})):
         cell = found.trial_cell(point)
-        found.keep(Trial(number, cell.stage.key, "done" if number else "failed", point))
+        found.keep(
+            Trial(number, cell.stage.key, "done" if number else "failed", point, 0, "" if number else "odd | `x`")
+        )
         if number:
             finish(cell.stage, 20.0)
     built = report("sweeps/find.yaml")
     assert built.title == "a search"
     assert built.name == "find"
     assert built.figures["find"]["png"][:4] == b"\x89PNG"
-    assert [row[-2] for row in built.more[1].rows] == ["done", "diverged"]
+    assert [row[-2] for row in built.more[1].rows] == ["done", "failed: odd | 'x'"]

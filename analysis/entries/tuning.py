@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OWN = "the profile's own values"
 BEST = "the best trial's"
-_ENDED = {"done": "done", "pruned": "ended early", "failed": "diverged"}
+_ENDED = {"done": "done", "pruned": "ended early", "failed": "failed"}
 
 
 @exhibit("tune", "Beyond the paper: a search for alpha, lambda_pCons and lambda_CRF", "tune.yaml")
@@ -31,18 +31,21 @@ def tune(asked: Asked) -> Report:
     trials = found.trials()
     best = found.best(asked.source.record)
     name = exhibits.slug(asked.path.stem)
-    title = EXHIBITS[name].title if name in EXHIBITS else asked.sweep.description or asked.sweep.name
+    known = asked.path == exhibits.SWEEPS / "tune.yaml"
+    title = EXHIBITS["tune"].title if known else asked.sweep.description or asked.sweep.name
     tried = _tried(found, trials, asked.source)
     rows = _rows(found, best, asked.source)
     (group,) = exhibits.groups([found.own])
     missing = exhibits.gaps(group, rows)
-    left = asked.sweep.run_cap - len(trials)
+    left = found.left(asked.source.record)
+    lost = found.lost(asked.source.record)
     if left > 0:
-        missing.insert(0, f"{left} of {asked.sweep.run_cap} trials have not been run.")
+        why = f", {len(lost)} of them because their record is gone" if lost else ""
+        missing.insert(0, f"{left} of {asked.sweep.run_cap} trials are to do{why}.")
     elif best is None:
         missing.insert(0, "No trial has a score.")
     by_number = {one.number: one for one in tried}
-    own_trial = next((trial for trial in trials if trial.key == found.own.stage.key), None)
+    own_trial = next((trial for trial in trials if trial.key == found.own.stage.key and trial.state == "done"), None)
     scores = {
         OWN: by_number[own_trial.number] if own_trial else None,
         BEST: by_number[best.number] if best else None,
@@ -77,15 +80,15 @@ def _tried(found: Tuning, trials: Sequence[Trial], source: frame.Source) -> list
     """The trials with their scores on the tuning split: after the last epoch, or where one was ended."""
     result: list[Tried] = []
     for trial in trials:
-        curve = frame.curves(source, [found.trial_cell(trial.point)]).dropna(subset=["student_miou"])
         score = None
         if trial.state == "done":
             record = source.record(trial.key)
             score = record["metrics"]["student"][frame.PROTOCOL]["miou"] if record is not None else None
-        elif len(curve):
-            score = float(curve["student_miou"].iloc[-1])
-        epoch = int(curve["epoch"].max()) if len(curve) else 0
-        result.append(Tried(trial.number, trial.point, score, trial.state, epoch))
+        elif trial.key:
+            lines = [line for line in source.curve(trial.key) if line["epoch"] <= trial.epoch]
+            scores = [line["student_miou"] for line in lines if line.get("student_miou") is not None]
+            score = scores[-1] if scores else None
+        result.append(Tried(trial.number, trial.point, score, trial.state, trial.epoch, trial.error))
     return result
 
 
@@ -199,8 +202,8 @@ def _ranking(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> 
             *(_value(one.point.get(word)) for word in found.space),
             one.score,
             one.epoch,
-            _ENDED[one.state],
-            f"`{keys[one.number][:8]}`",
+            f"{_ENDED[one.state]}: {tables.quoted(one.error)}" if one.error else _ENDED[one.state],
+            f"`{keys[one.number][:8]}`" if keys[one.number] else None,
         )
         for one in tried
     )

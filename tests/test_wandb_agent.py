@@ -1,0 +1,237 @@
+"""The real W&B client against a stand-in for its server: agents, and tables back from W&B."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from seminar import recipes, sweep
+from seminar.spec import InputError
+from seminar.store import Store
+from seminar.tracking import pull
+from tests import wandb_server
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+# The agent asks for work every 5 seconds; the tests need not wait for that.
+AGENT = "import wandb.wandb_agent as agent; agent.Agent.POLL_INTERVAL = 0.3; from wandb.cli.cli import cli; cli()"
+
+
+class Site:
+    """A server, and a folder to call programs in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server, self.state = wandb_server.start(data=folder / "server")
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("WANDB_")},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "WANDB_BASE_URL": f"http://127.0.0.1:{self.server.server_address[1]}",
+            "WANDB_API_KEY": "a" * 40,
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB_FINISH_TIMEOUT": "60",
+            "WANDB_CONFIG_DIR": str(folder / "config"),
+            "WANDB_CACHE_DIR": str(folder / "cache"),
+            "WANDB_DATA_DIR": str(folder / "data"),
+        }
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def call(self, *command: str, code: int = 0) -> str:
+        process = self.start(*command)
+        out, _ = process.communicate(timeout=240)
+        assert process.returncode == code, out
+        return out
+
+    def sweep(self, name: str, words: dict[str, list[Any]], **keys: Any) -> str:
+        """Register a sweep file of the repository with other words, as `wandb sweep` does; returns its id."""
+        content = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text(encoding="utf-8"))
+        content["parameters"] |= {word: {"values": values} for word, values in words.items()}
+        (self.folder / "sweep.yaml").write_text(yaml.safe_dump({**content, **keys}))
+        self.call("-m", "wandb", "sweep", "sweep.yaml", "--project", "paper")
+        return str(list(self.state.sweeps)[-1])
+
+    def agent(self, sweep_id: str) -> subprocess.Popen[str]:
+        return self.start("-c", AGENT, "agent", f"local/paper/{sweep_id}")
+
+    def runs(self) -> list[dict[str, Any]]:
+        return [run for run in self.state.runs.values() if run["project"] == "paper"]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    here = Site(tmp_path)
+    yield here
+    here.close()
+
+
+def history(run: dict[str, Any]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run["history"]]
+
+
+def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> None:
+    words: dict[str, list[Any]] = {
+        "profile": ["toy"],
+        "losses": ["pce", "pce+pcons", "pce+pcons+pseudo"],
+        "seed": [0, 1],
+    }
+    sweep_id = site.sweep("losses", words)
+    agents = [site.agent(sweep_id), site.agent(sweep_id)]
+    for agent in agents:
+        out, _ = agent.communicate(timeout=240)
+        assert agent.returncode == 0, out
+    cells = recipes.cells(sweep.load(site.folder / "sweep.yaml"))
+    store = Store(site.folder / "runs")
+    stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
+    assert set(store.keys()) == set(stages)
+    records = {key: store.record(key) for key in stages}
+    assert all(record is not None and record["sessions"] == 1 for record in records.values()), "trained twice"
+
+    runs = {run["config"]["key"]["value"]: run for run in site.runs()}
+    assert len(site.runs()) == len(runs) == 6
+    for cell in cells:
+        run, record = runs[cell.stage.key], records[cell.stage.key]
+        assert record is not None
+        assert run["state"] == "finished"
+        assert run["config"]["stage"]["value"] == cell.stage.model_dump(mode="json"), "what the words became here"
+        assert {word: run["config"][word]["value"] for word in cell.point} == cell.point
+        assert run["summary"]["student_miou"] == record["metrics"]["student"]["crop"]["miou"]
+        told = [row["student_miou"] for row in history(run) if "student_miou" in row]
+        assert told == [line["student_miou"] for line in store.curve(cell.stage.key)], "once for each evaluation"
+        for place, stage in enumerate(cell.stage.chain, 1):
+            name = f"student{place}/student_miou"
+            assert [row[name] for row in history(run) if name in row] == [
+                line["student_miou"] for line in store.curve(stage.key)
+            ]
+    assert "unknown" not in (site.folder / "server" / "requests.jsonl").read_text(), "an operation of a newer client"
+
+    # The same tables from the records, from the project, and from the folders of offline runs.
+    given = ["profile=toy", "losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2"]
+    (site.folder / "sweeps").mkdir()
+    (site.folder / "sweeps" / "losses.yaml").write_text((ROOT / "sweeps" / "losses.yaml").read_text())
+    pulled = site.call("-m", "seminar", "pull", "local/paper", "--runs", "back")
+    assert "6 trainings are new in back, 2 were there already" in pulled, "an ancillary is in two runs"
+    offline = ["--runs", "alone", "--wandb", "offline"]
+    site.call("-m", "seminar", "sweep", "sweeps/losses.yaml", *given, "--workers", "1", *offline)
+    assert "6 trainings are new in again" in site.call("-m", "seminar", "pull", "alone/wandb", "--runs", "again")
+    tables = []
+    for folder in ("runs", "back", "again"):
+        site.call("-m", "analysis", "sweeps/losses.yaml", *given, "--runs", folder, "--out", f"out-{folder}")
+        tables.append((site.folder / f"out-{folder}" / "table3.csv").read_text())
+        assert tables[-1].count("2 done") == 3
+    assert tables[0] == tables[1] == tables[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # the agent's, and what the server leads to
+def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number: signal.Signals) -> None:
+    words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 60, "seed": 0})
+    process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper")
+    deadline = time.monotonic() + 120
+    while not list(site.folder.glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == -number, "the agent counts anything else as a failure"
+    assert "Traceback" not in out
+    (run,) = site.runs()
+    assert run["state"] != "finished"
+    assert len(history(run)) >= 1
+    (key,) = Store(site.folder / "runs").keys()
+    assert Store(site.folder / "runs").status(key) == "stopped"
+    site.call("-m", "seminar", "cell", words)
+    record = Store(site.folder / "runs").record(key)
+    assert record is not None
+    assert record["sessions"] == 2
+
+
+def test_a_bad_cell_fails_fast_with_one_line(site: Site) -> None:
+    for words in ('{"losses": "pce+crff"}', "{", "[]", '{"alpha": null}', '{"losses": "pce", "alpha": 0.5}'):
+        out = site.call("-m", "seminar", "cell", words, code=2)
+        assert out.startswith("seminar: ")
+        assert out.count("\n") == 1
+    assert not (site.folder / "runs").exists()
+    assert site.runs() == []
+
+
+def test_training_goes_on_without_the_server(site: Site) -> None:
+    words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 30, "seed": 0})
+    process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper", WANDB_FINISH_TIMEOUT="3")
+    deadline = time.monotonic() + 120
+    while not list(site.folder.glob("runs/*/checkpoint.pt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    site.close()
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    (key,) = Store(site.folder / "runs").keys()
+    assert Store(site.folder / "runs").record(key) is not None
+    # All of it lies in the run's own file, for `wandb sync`.
+    (folder,) = (site.folder / "runs" / "wandb").glob("run-*")
+    second = Site(site.folder / "second")
+    second.call("-m", "wandb", "sync", "--no-skip-online", "--project", "paper", "--entity", "local", str(folder))
+    (run,) = second.runs()
+    told = [row["student_miou"] for row in history(run) if "student_miou" in row]
+    assert told == [line["student_miou"] for line in Store(site.folder / "runs").curve(key)]
+    second.close()
+
+
+def test_what_cannot_be_pulled_is_named(tmp_path: Path, cell: Any) -> None:
+    store = Store(tmp_path / "runs")
+    with pytest.raises(InputError, match="no W&B run below this folder"):
+        pull(str(tmp_path), store)
+    with pytest.raises(InputError, match="neither a folder nor a W&B project"):
+        pull("nowhere", store)
+
+
+def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None:
+    stage = cell(losses="pce").stage
+    for place, (finished, miou) in enumerate([("2026-01-02", 50.0), ("2026-01-01", 40.0), ("2026-01-03", 40.0)]):
+        folder = tmp_path / "wandb" / f"offline-run-{place}-x" / "files" / "trainings" / stage.key
+        folder.mkdir(parents=True)
+        (folder / "stage.json").write_text(stage.canonical())
+        (folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
+        record = {"key": stage.key, "finished": finished, "metrics": {"student": {"crop": {"miou": miou}}}}
+        (folder / "record.json").write_text(json.dumps(record))
+    (tmp_path / "wandb" / "offline-run-9-x" / "files").mkdir(parents=True)
+    store = Store(tmp_path / "runs")
+    found = pull(str(tmp_path / "wandb"), store)
+    assert (found.new, found.known, found.differs, found.unfinished) == (
+        (stage.key,),
+        (stage.key,) * 2,
+        (stage.key,),
+        1,
+    )
+    kept = store.record(stage.key)
+    assert kept is not None
+    assert kept["metrics"]["student"]["crop"]["miou"] == 40.0
+    assert store.status(stage.key) == "done"
+    moved = tmp_path / "wandb" / "offline-run-0-x" / "files" / "trainings"
+    (moved / stage.key).rename(moved / "0123456789abcdef")
+    with pytest.raises(InputError, match=r"is the record of|is no finished training"):
+        pull(str(tmp_path / "wandb"), Store(tmp_path / "other"))
