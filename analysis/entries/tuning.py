@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scipy import stats
@@ -44,31 +45,30 @@ def tune(asked: Asked) -> Report:
         missing.insert(0, f"{left} of {asked.sweep.run_cap} trials are to do{why}.")
     elif best is None:
         missing.insert(0, "No trial has a score.")
-    by_number = {one.number: one for one in tried}
-    own_trial = next((trial for trial in trials if trial.key == found.own.stage.key and trial.state == "done"), None)
-    scores = {
-        OWN: by_number[own_trial.number] if own_trial else None,
-        BEST: by_number[best.number] if best else None,
-    }
-    change = summary.Estimate(0)
-    if len(rows) == 2:
-        change = summary.minus(rows[1], rows[0])
+    own = next((trial for trial in trials if trial.key == found.own.stage.key and trial.state == "done"), None)
+    marks = {OWN: own.number if own else None, BEST: best.number if best else None}
+    tuned = {label: one.score for one in tried for label, number in marks.items() if one.number == number}
+    points = {OWN: found.own.words, BEST: best.point if best else {}}
+    change = summary.minus(rows[1], rows[0]) if len(rows) == 2 else summary.Estimate(0)
+    lines = [
+        _Line(row, points[row.label], change if row.label == BEST else summary.Estimate(0), tuned.get(row.label))
+        for row in rows
+    ]
     claim = exhibits.Claimed(f"{BEST} point gains on {OWN}", change, summary.verdict(change))
     ranked = sorted(tried, key=lambda one: (one.state != "done", -(one.score or 0.0), one.number))
     axes = [_axis(word, span) for word, span in asked.sweep.space.items()]
-    marks = {text: one.number if one is not None else None for text, one in scores.items()}
     data = frame.frame(asked.source, asked.cells)
     return exhibits.report(
         name,
         title,
         asked,
         missing,
-        main=(_reported(found, best, rows, scores, change),),
+        main=(_reported(found, lines, best),),
         claims={group: exhibits.claims_table(f"Does the search pay? ({group})", [claim])},
         more=(_matters(found, tried), _ranking(found, ranked, trials)),
         appendix=(exhibits.runs_table({group: rows}),),
         data={
-            name: _reported_numbers(found, best, rows, scores, change),
+            name: _reported_numbers(found, lines),
             f"{name}_trials": _ranking(found, tried, trials),
             f"{name}_runs": exhibits.runs_data(data),
         },
@@ -102,32 +102,32 @@ def _rows(found: Tuning, best: Trial | None, source: frame.Source) -> list[summa
     return summary.rows(data, by="row")
 
 
-def _points(found: Tuning, best: Trial | None) -> dict[str, Mapping[str, Scalar]]:
-    return {OWN: found.own.words, BEST: best.point if best is not None else {}}
+@dataclass(frozen=True)
+class _Line:
+    """A row on the reporting split: its point, its difference to the own values, its one score on the tuning split."""
+
+    row: summary.Row
+    point: Mapping[str, Scalar]
+    change: summary.Estimate
+    tuned: float | None
+
+    @property
+    def rest(self) -> tuple[Value, ...]:
+        networks = (self.row.over_seeds(f"{network}_miou").mean for network in ("ancillary", "teacher"))
+        return (*networks, self.tuned, self.row.status)
 
 
-def _reported(
-    found: Tuning,
-    best: Trial | None,
-    rows: Sequence[summary.Row],
-    scores: Mapping[str, Tried | None],
-    change: summary.Estimate,
-) -> Table:
-    body: list[tuple[Value, ...]] = []
-    for row in rows:
-        point, score = _points(found, best)[row.label], scores[row.label]
-        body.append(
-            (
-                row.label,
-                *(_value(point.get(word)) for word in found.space),
-                tables.mean_and_std(row.over_seeds()),
-                tables.difference(change if row.label == BEST else summary.Estimate(0), 2),
-                row.over_seeds("ancillary_miou").mean,
-                row.over_seeds("teacher_miou").mean,
-                score.score if score is not None else None,
-                row.status,
-            )
+def _reported(found: Tuning, lines: Sequence[_Line], best: Trial | None) -> Table:
+    body: list[tuple[Value, ...]] = [
+        (
+            line.row.label,
+            *(_value(line.point.get(word)) for word in found.space),
+            tables.mean_and_std(line.row.over_seeds()),
+            tables.difference(line.change, 2),
+            *line.rest,
         )
+        for line in lines
+    ]
     words = [Column(word) for word in found.space]
     columns = (
         *(Column("point", right=False), *words, Column("mIoU (n)"), Column("to the own")),
@@ -144,29 +144,17 @@ def _reported(
     return Table("On the reporting split", columns, tuple(body), tuple(notes))
 
 
-def _reported_numbers(
-    found: Tuning,
-    best: Trial | None,
-    rows: Sequence[summary.Row],
-    scores: Mapping[str, Tried | None],
-    change: summary.Estimate,
-) -> Table:
-    body: list[tuple[Value, ...]] = []
-    for row in rows:
-        point, score = _points(found, best)[row.label], scores[row.label]
-        to_own = change if row.label == BEST else summary.Estimate(0)
-        body.append(
-            (
-                row.label,
-                *(point.get(word) for word in found.space),
-                *exhibits.estimate_columns("miou", row.over_seeds()).values(),
-                *exhibits.estimate_columns("difference", to_own).values(),
-                row.over_seeds("ancillary_miou").mean,
-                row.over_seeds("teacher_miou").mean,
-                score.score if score is not None else None,
-                row.status,
-            )
+def _reported_numbers(found: Tuning, lines: Sequence[_Line]) -> Table:
+    body: list[tuple[Value, ...]] = [
+        (
+            line.row.label,
+            *(line.point.get(word) for word in found.space),
+            *exhibits.estimate_columns("miou", line.row.over_seeds()).values(),
+            *exhibits.estimate_columns("difference", line.change).values(),
+            *line.rest,
         )
+        for line in lines
+    ]
     empty = summary.Estimate(0)
     heads = ("point", *found.space, *exhibits.estimate_columns("miou", empty))
     heads = (*heads, *exhibits.estimate_columns("difference", empty), "ancillary_miou", "teacher_miou")
