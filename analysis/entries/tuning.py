@@ -178,6 +178,7 @@ def _matters(found: Tuning, tried: Sequence[Tried]) -> Table:
         "share: importance by Optuna's PED-ANOVA, how much each word sets the best tenth of the trials apart.",
         f"rho: Spearman's rank correlation with the score. Both over the {len(done)} trials that were not ended early, "
         "which are the better ones: what is bad for certain shows in the figure and not here.",
+        "figure: contours are interpolated between these trials, each as if the other words did not matter.",
     )
     return Table("What matters, on the tuning split", columns, tuple(body), notes)
 
