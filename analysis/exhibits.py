@@ -234,9 +234,13 @@ def overview(built: Built) -> list[Section]:
         place, _, what = report.title.partition(": ")
         name = what if place == BEYOND else place
         findings += [(name, group, *row) for group, table in report.claims.items() for row in table.rows]
+    one_group = len({row[1] for row in findings}) == 1
+    if one_group:
+        findings = [(name, *row) for name, _, *row in findings]
     claims = [table for report in reports for table in report.claims.values()]
     notes = tuple(dict.fromkeys(note for table in claims for note in table.notes))
-    columns = (Column("exhibit", right=False), Column("group", right=False), *(claims[0].columns if claims else ()))
+    columns = (Column("exhibit", right=False), *(() if one_group else (Column("group", right=False),)))
+    columns += claims[0].columns if claims else ()
     said = (Table("What is claimed, and whether it holds here", columns, tuple(findings), notes),)
     plan: list[tuple[Value, ...]] = []
     every = [cell for one in asked for cell in one.cells]

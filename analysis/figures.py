@@ -202,7 +202,7 @@ def _nothing(axes: Axes) -> None:
 
 
 def _scores(axes: Axes, rows: Sequence[Row], names: Mapping[str, str], paper: Mapping[str, float]) -> None:
-    axes.set_title(f"Seeds, mean and 95 % interval of the mean ({_counted(rows)})")
+    axes.set_title(f"Mean, its 95 % interval, and {_counted(rows)}")
     for index, row in enumerate(rows):
         value = row.over_seeds()
         if value.mean is None:
