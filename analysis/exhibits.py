@@ -259,8 +259,8 @@ def overview(built: Built) -> list[Section]:
         tuple(plan),
         (
             "trainings: distinct ones; together: over all files, so that what several ask for counts once. without "
-            "sharing: if the chain of every distinct cell were trained by itself. Trainings that a search has ended early "
-            "are not done, and their minutes are not counted.",
+            "sharing: if the chain of every distinct cell were trained by itself. Trainings that a search has ended "
+            "early are not done, and their minutes are not counted.",
             "peak memory: of the hungriest training, the whole process on a CPU, its tensors on a GPU.",
         ),
     )
