@@ -1,4 +1,4 @@
-"""The command line: `seminar train`, `seminar sweep`, `seminar cell`, `seminar status`."""
+"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `status`."""
 
 from __future__ import annotations
 
@@ -277,6 +277,8 @@ def _pull(options: argparse.Namespace) -> int:
     print(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")
     if found.unfinished:
         print(f"{found.unfinished} runs have no finished training and were left out")
+    for reason in found.refused:
+        print(f"left out: {reason}")
     for key in sorted(set(found.differs)):
         print(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
     return 0

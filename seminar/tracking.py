@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -29,6 +30,7 @@ Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "seminar-learning"
 FILES = ("stage.json", "metrics.jsonl", "record.json")
 """What is kept of a training with its run, in the folder `trainings/<key>`. The record comes last, as in the store."""
+_KEPT = re.compile(rf"trainings/[0-9a-f]{{16}}/({'|'.join(map(re.escape, FILES))})")
 _ENVIRONMENT = {
     # Without this, W&B looks up a host name for its own telemetry even when it is offline.
     "WANDB_ERROR_REPORTING": "false",
@@ -200,11 +202,13 @@ class CellRun(_Mirror):
 @dataclass(frozen=True)
 class Pulled:
     """What a pull brought: keys of trainings that are `new` here, that were `known`, and those of the known ones whose
-    record `differs` from the one that is kept; `unfinished`: runs without any finished training."""
+    record `differs` from the one that is kept; `refused`: why others could not be used, a line each; `unfinished`: runs
+    without any finished training."""
 
     new: tuple[str, ...]
     known: tuple[str, ...]
     differs: tuple[str, ...]
+    refused: tuple[str, ...]
     unfinished: int
 
 
@@ -223,16 +227,21 @@ def pull(source: str, store: Store) -> Pulled:
         new: list[str] = []
         known: list[str] = []
         differs: list[str] = []
+        refused: list[str] = []
         for _, path in sorted(found):
-            if store.adopt(path):
-                new.append(path.name)
+            try:
+                if store.adopt(path):
+                    new.append(path.name)
+                    continue
+            except InputError as error:
+                refused.append(str(error))
                 continue
             known.append(path.name)
             kept, other = store.record(path.name), json.loads((path / "record.json").read_text(encoding="utf-8"))
             if kept is not None and kept["metrics"] != other["metrics"]:
                 differs.append(path.name)
         unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
-    return Pulled(tuple(new), tuple(known), tuple(differs), unfinished)
+    return Pulled(tuple(new), tuple(known), tuple(differs), tuple(refused), unfinished)
 
 
 def _local(folder: Path) -> list[Path]:
@@ -255,7 +264,7 @@ def _download(source: str, scratch: Path) -> list[Path]:
             folders.append(scratch / run.id)
             folders[-1].mkdir()
             for file in run.files():
-                if file.name.startswith("trainings/"):
+                if _KEPT.fullmatch(file.name):  # a name from a server leads nowhere else
                     file.download(root=str(folders[-1]))
     except (wandb.errors.Error, ValueError, OSError) as error:
         raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None

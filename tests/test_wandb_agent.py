@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from seminar import recipes, sweep
-from seminar.spec import InputError
+from seminar import recipes, sweep, tracking
+from seminar.spec import RECIPE, InputError
 from seminar.store import Store
 from seminar.tracking import pull
 from tests import wandb_server
@@ -207,6 +207,8 @@ def test_what_cannot_be_pulled_is_named(tmp_path: Path, cell: Any) -> None:
         pull(str(tmp_path), store)
     with pytest.raises(InputError, match="neither a folder nor a W&B project"):
         pull("nowhere", store)
+    for name in ("trainings/../../record.json", "trainings/0123456789abcdef/../stage.json", "record.json"):
+        assert tracking._KEPT.fullmatch(name) is None, "a server cannot write elsewhere"
 
 
 def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None:
@@ -221,6 +223,7 @@ def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None
     (tmp_path / "wandb" / "offline-run-9-x" / "files").mkdir(parents=True)
     store = Store(tmp_path / "runs")
     found = pull(str(tmp_path / "wandb"), store)
+    assert found.refused == ()
     assert (found.new, found.known, found.differs, found.unfinished) == (
         (stage.key,),
         (stage.key,) * 2,
@@ -233,5 +236,13 @@ def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None
     assert store.status(stage.key) == "done"
     moved = tmp_path / "wandb" / "offline-run-0-x" / "files" / "trainings"
     (moved / stage.key).rename(moved / "0123456789abcdef")
-    with pytest.raises(InputError, match=r"is the record of|is no finished training"):
-        pull(str(tmp_path / "wandb"), Store(tmp_path / "other"))
+    old = moved / "fedcba9876543210"
+    old.mkdir()
+    (old / "stage.json").write_text(
+        stage.canonical().replace(f'"recipe": {RECIPE}', '"recipe": 1').replace("crop", "size")
+    )
+    (old / "record.json").write_text("{}")
+    again = pull(str(tmp_path / "wandb"), Store(tmp_path / "other"))
+    assert again.new == (stage.key,), "what cannot be used stops nothing"
+    assert len(again.refused) == 2
+    assert any(f"is of recipe 1, this is recipe {RECIPE}" in line for line in again.refused)
