@@ -346,6 +346,93 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
             found.trials()
 
 
+def test_a_point_that_was_tried_is_not_trained_again(tmp_path: Path) -> None:
+    path, runs = write(tmp_path, 6, {"alpha": {"values": [0.25, 0.5]}}, method="random"), tmp_path / "runs"
+    call(path, runs, "--workers", "1", "--seeds", "1")
+    found = tuning(path, runs, seed=(0,))
+    assert [trial.state for trial in found.trials()] == ["done"] * 6
+    keys = {trial.key for trial in found.trials()}
+    assert len(keys) == 2
+    best = found.best(Store(runs).record)
+    assert best is not None
+    assert best.number == min(trial.number for trial in found.trials() if trial.key == best.key), "of equals the first"
+
+
+def test_a_trial_that_lost_its_record_is_done_again(tmp_path: Path) -> None:
+    path, runs = write(tmp_path, 2), tmp_path / "runs"
+    call(path, runs, "--workers", "1", "--seeds", "1")
+    found = tuning(path, runs, seed=(0,))
+    lost = found.trials()[1]
+    shutil.rmtree(runs / lost.key)
+    assert found.left(Store(runs).record) == 1
+    again = call(path, runs, "--workers", "1", "--seeds", "1")
+    assert "1 done, 1 to do" in again.stdout
+    assert {trial.key for trial in found.trials()} >= {lost.key}
+    assert len(found.trials()) == 2
+    assert found.left(Store(runs).record) == 0
+
+
+def test_a_fault_is_a_failure_and_its_point_is_tried_again(tmp_path: Path) -> None:
+    path, runs = write(tmp_path, 1), tmp_path / "runs"
+    found = tuning(path, runs, seed=(0,))
+    runs.mkdir()
+    (runs / found.own.stage.key).write_text("in the way")
+    failed = call(path, runs, "--workers", "1", "--seeds", "1", code=1)
+    assert "NotADirectoryError" in failed.stderr
+    assert found.trials() == []
+    (runs / found.own.stage.key).unlink()
+    call(path, runs, "--workers", "1", "--seeds", "1")
+    assert [trial.point for trial in found.trials()] == [found.own_point]
+
+
+def test_nothing_is_reported_while_another_call_is_at_it(tmp_path: Path) -> None:
+    path, runs = write(tmp_path, 1), tmp_path / "runs"
+    found = tuning(path, runs, seed=(0,))
+    journal, _ = search._prepare_search(found, Store(runs))
+    search._open_study(journal, found.name).ask()
+    told = call(path, runs, "--workers", "1", "--seeds", "1", code=1)
+    assert "1 trials are not done yet" in told.stderr
+    assert finished(runs) == {}
+
+
+def test_numbers_of_trials_stay_what_they_were_without_the_journal(tmp_path: Path) -> None:
+    found, store = tuning(write(tmp_path, 4), tmp_path), Store(tmp_path)
+    for number, alpha in ((0, 0.25), (2, 0.75)):
+        point: dict[str, Scalar] = {"alpha": alpha, "lambda_pcons": 2.0}
+        cell = found.trial_cell(point)
+        found.keep(Trial(number, cell.stage.key, "done", point, 2))
+        finish(cell.stage, 40.0 + number, runs=tmp_path)
+    journal, begun = search._prepare_search(found, store)
+    trials = search._open_study(journal, found.name).trials
+    assert begun == 3
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "WAITING", "WAITING"]
+    assert [trial.value for trial in trials[:3]] == [40.0, None, 42.0]
+    assert trials[0].intermediate_values == {1: 31.0, 2: 40.0}
+
+
+def test_samplers(tmp_path: Path) -> None:
+    found = tuning(write(tmp_path), tmp_path)
+    assert isinstance(search._Trials(found, 0).sampler(0), optuna.samplers.TPESampler)
+    plain = tuning(write(tmp_path, method="random"), tmp_path)
+    drawn = []
+    for number, begun in ((0, 0), (0, 0), (1, 0), (0, 1)):
+        sampler = search._Trials(plain, begun).sampler(number)
+        assert isinstance(sampler, optuna.samplers.RandomSampler)
+        study = optuna.create_study(sampler=sampler)
+        drawn.append(study.ask().suggest_float("x", 0, 1))
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 3, "workers differ, and so do later calls"
+
+
+def test_seeds_by_hand_are_those_of_the_report(tmp_path: Path) -> None:
+    found = tuning(write(tmp_path), tmp_path, seed=(5, 6))
+    assert found.own.stage.replicate == 0
+    assert [cell.stage.replicate for cell in found.reported()] == [5, 6]
+    several = tuning(write(tmp_path, parameters={**SPACE, "seed": {"values": [7, 8]}}), tmp_path)
+    assert several.own.stage.replicate == 7
+    assert [cell.stage.replicate for cell in several.reported()] == [7, 8]
+
+
 # -- the report ----------------------------------------------------------------------------------------------------
 
 
