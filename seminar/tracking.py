@@ -51,7 +51,7 @@ class _Mirror:
 
     mode: Mode
     folder: Path
-    _run: Any = field(default=None, repr=False)
+    _run: Any = field(default=None, init=False, repr=False)
 
     def _begin(self, stage: Stage, resume: bool = False, **names: Any) -> None:
         if self.mode != "disabled":
@@ -160,7 +160,7 @@ class CellRun(_Mirror):
     look at. A training that is found finished is logged from its file.
     """
 
-    _logged: set[str] = field(default_factory=set)
+    _logged: set[str] = field(default_factory=set, init=False)
 
     def start(self, stage: Stage) -> None:
         """Begin the run of the cell `stage`."""

@@ -58,6 +58,7 @@ def test_offline_run_equals_the_record(tmp_path: Path, cell: MakeCell) -> None:
     curve = Store(tmp_path).curve(tracked.stage.key)
     for expected in (
         tracked.stage.key,
+        '"losses"',  # the group
         '"losses"',
         str(curve[-1]["loss_pcons"]),
         str(curve[-1]["student_miou"]),
@@ -86,4 +87,15 @@ def test_disabled_never_imports_wandb(tmp_path: Path) -> None:
         "sys.exit(code or 'wandb' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    assert not (tmp_path / "wandb").exists()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_disabled_is_silent_and_never_asks_wandb(tmp_path: Path, cell: MakeCell) -> None:
+    tracked = cell(losses="pce")
+    mirror = WandbWatch("disabled", tmp_path, "losses")
+    assert mirror.group == "losses"
+    Store(tmp_path).ensure(
+        tracked.stage, lambda s, f, a: train.train(s, tracked.host, f, a, [mirror]), on_record=mirror.recorded
+    )
     assert not (tmp_path / "wandb").exists()
