@@ -460,7 +460,7 @@ def _forget_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> int | None:
-    """The most memory, in MB of 2^20 bytes, since this session of a training began; None where no system tells.
+    """The most memory, in MB of 2^20 bytes, since a training was begun or continued; None where no system tells.
 
     On a GPU that of the tensors, else (Linux) of the whole process with its libraries, without loader processes.
     """
