@@ -340,6 +340,10 @@ class _Task(Protocol):
 
     def pruner(self) -> BasePruner: ...
 
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What a trial is given when it is handed out."""
+
     def cell(self, trial: optuna.Trial) -> Cell:
         """The cell of a trial that was handed out."""
 
@@ -381,6 +385,10 @@ class _Grid:
 
     def pruner(self) -> BasePruner:
         return NopPruner()
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return {}  # they depend on the cell
 
     @functools.cached_property
     def _by_key(self) -> dict[str, Cell]:
@@ -428,9 +436,12 @@ class _Trials:
             return NopPruner()
         return SuccessiveHalvingPruner(min_resource=halving.min_iter, reduction_factor=halving.eta)
 
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return _distributions(self.tuning.sweep)
+
     def cell(self, trial: optuna.Trial) -> Cell:
-        point = {word: _suggest(trial, word, span) for word, span in self.tuning.sweep.space.items()}
-        cell = self.tuning.trial_cell(point)
+        cell = self.tuning.trial_cell(trial.params)
         trial.set_user_attr("key", cell.stage.key)
         trial.set_user_attr("chain", [stage.key for stage in cell.stage.chain])
         return cell
@@ -490,14 +501,9 @@ class _Halt:
         return True
 
 
-def _suggest(trial: optuna.Trial, word: str, span: Range | tuple[Scalar, ...]) -> Scalar:
-    if not isinstance(span, Range):
-        value = trial.suggest_categorical(word, span)
-        assert value is not None
-        return value
-    if span.whole:
-        return trial.suggest_int(word, int(span.low), int(span.high))
-    return trial.suggest_float(word, span.low, span.high, log=span.log)
+def _distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
+    """What a search chooses from, for Optuna."""
+    return {word: _distribution(span) for word, span in sweep.space.items()}
 
 
 def _distribution(span: Range | tuple[Scalar, ...]) -> BaseDistribution:
@@ -519,41 +525,36 @@ def _prepare_search(tuning: Tuning, store: Store) -> tuple[Path, int]:
     Returns its journal and the number of its trials so far.
     """
     with _prepared(tuning, store) as (journal, study):
-        begun = len(study.trials)
-        points: list[dict[str, Any]] = [dict(trial.point) for trial in tuning.lost(store.record)]
-        left = tuning.left(store.record)
-        for lost in tuning.lost(store.record):
-            tuning.drop(lost)
+        trials = study.get_trials(deepcopy=False)
+        lost, left = tuning.lost(store.record), tuning.left(store.record)
+        for gone in lost:
+            tuning.drop(gone)
+        again: list[tuple[dict[str, Any], int | None]] = [(dict(gone.point), None) for gone in lost]
         if tuning.own_point is not None:
-            points.append(tuning.own_point)
-        open_points: list[dict[str, Any]] = []
-        repeated = {trial.user_attrs.get("repeats") for trial in study.trials}
-        repeats: dict[int, int] = {}
-        for trial in study.get_trials(deepcopy=False):
+            again.append((tuning.own_point, None))
+        in_work: list[dict[str, Any]] = []
+        repeated = {trial.user_attrs.get("repeats") for trial in trials}
+        for trial in trials:
             if trial.state == TrialState.WAITING or (trial.state == TrialState.RUNNING and _alive(trial, store)):
-                open_points.append(trial.params or trial.system_attrs.get("fixed_params", {}))
+                in_work.append(trial.params or trial.system_attrs.get("fixed_params", {}))
                 continue
             if trial.state == TrialState.RUNNING:
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             elif trial.state != TrialState.FAIL:
                 continue
-            if (
-                "kept" not in trial.user_attrs
-                and trial.number not in repeated
-                and set(trial.params) == set(tuning.space)
-            ):
-                repeats[len(points)] = trial.number
-                points.append(dict(trial.params))
-        known = [trial.point for trial in tuning.trials()]
-        chosen = [
-            (point, repeats.get(place))
-            for place, point in enumerate(points)
-            if point not in known and point not in open_points and point not in points[:place]
-        ]
+            whole = set(trial.params) == set(tuning.space)
+            if whole and "kept" not in trial.user_attrs and trial.number not in repeated:
+                again.append((dict(trial.params), trial.number))
+        known = [*in_work, *(trial.point for trial in tuning.trials())]
+        chosen: list[tuple[dict[str, Any], int | None]] = []
+        for point, number in again:
+            if point not in known:
+                known.append(point)
+                chosen.append((point, number))
         chosen += [({}, None)] * left
-        for point, repeated_number in chosen[: max(0, left - len(open_points))]:
-            study.enqueue_trial(point, user_attrs={"queued": True, "repeats": repeated_number})
-    return journal, begun
+        for point, number in chosen[: max(0, left - len(in_work))]:
+            study.enqueue_trial(point, user_attrs={"queued": True, "repeats": number})
+    return journal, len(trials)
 
 
 @contextmanager
@@ -564,11 +565,14 @@ def _prepared(tuning: Tuning, store: Store) -> Iterator[tuple[Path, optuna.Study
     journal.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(journal.with_suffix(".lock")):
         study = _open_study(journal, tuning.name)
+        count = len(study.get_trials(deepcopy=False))
         for trial in tuning.trials():
-            while len(study.trials) < trial.number:  # numbers of trials stay what they were
+            if trial.number < count:
+                continue
+            for _ in range(count, trial.number):  # numbers of trials stay what they were
                 study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"kept": True}))
-            if len(study.trials) == trial.number:
-                _tell_of(trial, tuning, study, store)
+            _tell_of(trial, tuning, study, store)
+            count = trial.number + 1
         yield journal, study
 
 
@@ -582,7 +586,7 @@ def _tell_of(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) ->
         optuna.trial.create_trial(
             state=states[trial.state] if trial.state != "done" or record is not None else TrialState.FAIL,
             params=dict(trial.point),
-            distributions={word: _distribution(span) for word, span in tuning.sweep.space.items()},
+            distributions=_distributions(tuning.sweep),
             value=_value(record) if record is not None else None,
             intermediate_values=dict(enumerate(scores, 1)),
             user_attrs={"key": trial.key, "kept": True},
@@ -699,7 +703,7 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     while not asked_to_stop():
         if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             break
-        trial = study.ask()
+        trial = study.ask(job.task.distributions)
         if not trial.user_attrs.get("queued"):  # Another worker took the last one in between.
             study.tell(trial, state=TrialState.FAIL)
             break

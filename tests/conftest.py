@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +23,18 @@ def cell() -> Callable[..., Cell]:
     """`cell(losses="pce", seed=1)`: the one cell of these words on the toy profile."""
 
     def make(**words: Scalar) -> Cell:
-        request = sweep.Sweep("test", "", {"profile": ("toy",)})
-        (only,) = recipes.cells(request, {word: (value,) for word, value in words.items()})
-        return only
+        return recipes.one({"profile": "toy", **words})
 
     return make
+
+
+def until_checkpoint(process: subprocess.Popen[str], runs: Path) -> None:
+    """Wait until a program has finished and saved an epoch; it must not end before."""
+    deadline = time.monotonic() + 120
+    while not list(runs.glob("*/checkpoint.pt")):  # written after the epoch's line, by rename
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 from seminar import recipes, search, sweep, train
 from seminar.recipes import Cell
 from seminar.store import Store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, until_checkpoint
 
 MakeCell = Callable[..., Cell]
 TOY = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy"]
@@ -89,11 +88,7 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("*/checkpoint.pt")):  # written after the epoch's line, by rename
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_checkpoint(process, tmp_path)
     yield process
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
 from seminar.tuning import Trial, Tuning
-from tests.conftest import ROOT
+from tests.conftest import ROOT, until_checkpoint
 from tests.records import finish
 
 SPACE = {
@@ -286,11 +285,7 @@ def test_a_killed_trial_goes_on_at_its_point(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list(runs.glob("*/checkpoint.pt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_checkpoint(process, runs)
     workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
     for pid in (process.pid, *map(int, workers.split())):
         os.kill(pid, signal.SIGKILL)
@@ -310,8 +305,8 @@ def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
     journal, begun = search._prepare_search(found, store)
     assert begun == 0
     study = search._open_study(journal, found.name)
-    trial = study.ask()
-    cell = search._Trials(found, 0).cell(trial)
+    task = search._Trials(found, 0)
+    cell = task.cell(study.ask(task.distributions))
     assert cell.stage == found.own.stage, "the first one has the profile's own values"
     search._prepare_search(found, store)
     trials = search._open_study(journal, found.name).trials

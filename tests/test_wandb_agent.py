@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from seminar.spec import RECIPE, InputError
 from seminar.store import Store
 from seminar.tracking import pull
 from tests import wandb_server
-from tests.conftest import ROOT
+from tests.conftest import ROOT, until_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 # The agent asks for work every 5 seconds; the tests need not wait for that.
@@ -149,11 +148,7 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
 def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number: signal.Signals) -> None:
     words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 60, "seed": 0})
     process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper")
-    deadline = time.monotonic() + 120
-    while not list(site.folder.glob("runs/*/checkpoint.pt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_checkpoint(process, site.folder / "runs")
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == -number, "the agent counts anything else as a failure"
@@ -181,11 +176,7 @@ def test_a_bad_cell_fails_fast_with_one_line(site: Site) -> None:
 def test_training_goes_on_without_the_server(site: Site) -> None:
     words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 30, "seed": 0})
     process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper", WANDB_FINISH_TIMEOUT="3")
-    deadline = time.monotonic() + 120
-    while not list(site.folder.glob("runs/*/checkpoint.pt")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until_checkpoint(process, site.folder / "runs")
     site.close()
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 0, out
