@@ -97,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         "--workers", type=int, metavar="N", help="processes at once (default: one per core on CPU, one per GPU)"
     )
     many.add_argument("--trials", type=int, metavar="N", help="trials of a search (default: run_cap of its file)")
+    many.add_argument(
+        "--storage",
+        metavar="URL",
+        help="a database for Optuna's study, shared by many machines: postgresql://USER@HOST/DATABASE or mysql://... "
+        "(default: a journal file in the folder of runs)",
+    )
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     for sub in (one, cell, many):
         sub.add_argument(
@@ -232,7 +238,7 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import recipes, search
+    from seminar import recipes, search, studies
     from seminar.tuning import Tuning
 
     files = [item for item in options.words if item.endswith((".yaml", ".yml"))]
@@ -245,6 +251,12 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials {options.trials}: at least 1 is needed")
+    storage = None
+    if options.storage is not None:
+        # Records and W&B keep the command line, also that of worker processes.
+        shown = studies.without_password(options.storage)
+        sys.argv[1:] = [item.replace(options.storage, shown) for item in sys.argv[1:]]
+        storage = studies.storage_url(options.storage)
     parts = recipes.suite([sweeps.load(Path(file)).capped(options.trials) for file in files], words)
     store = Store(options.runs)
     for reason in (reason for part in parts for reason in part.left_out):
@@ -263,8 +275,8 @@ def _sweep(options: argparse.Namespace) -> int:
             print("\n".join(searches[-1].lines()), flush=True)
     if options.dry_run:
         return 0
-    failed = [line for plan in plans for line in search.run(plan, store, options.wandb)]
-    failed += [line for plan in searches for line in search.run_search(plan, store, options.wandb)]
+    failed = [line for plan in plans for line in search.run(plan, store, options.wandb, storage)]
+    failed += [line for plan in searches for line in search.run_search(plan, store, options.wandb, storage)]
     for line in failed:
         print(f"seminar: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,26 +1,23 @@
 """Running a sweep: Optuna hands out the cells, worker processes train them, the store keeps every training once.
 
 Of a grid the cells are known and Optuna is a queue; in a search (`method: random` or `bayes`) it also chooses the
-points. Its journal file tells who does what next and is what `optuna-dashboard` shows. What is done is decided by the
-store and the files of the trials alone, so a deleted journal loses nothing and a killed worker leaves nothing to clean
-up.
+points. Its study (`seminar.studies`) tells who does what next and is what `optuna-dashboard` shows. What is done is
+decided by the store and the files of the trials alone, so a deleted study loses nothing and a killed worker leaves
+nothing to clean up.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
@@ -28,18 +25,14 @@ from typing import Any, ClassVar, Protocol
 
 import optuna
 import torch
-from filelock import FileLock
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from tqdm import tqdm
 
-from seminar import train
+from seminar import studies, train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store, now, read_lines, reason
@@ -227,14 +220,18 @@ def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) 
     return order, max(free)
 
 
-def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
+def run(plan: Plan, store: Store, tracking: Mode, storage: str | None = None) -> list[str]:
     """Train everything in the plan; returns one line for each cell that failed. Raises `KeyboardInterrupt` on Ctrl-C
-    after the workers have saved and stopped."""
+    after the workers have saved and stopped.
+
+    `storage`: the URL of a database for Optuna's study, None: a journal file in the store.
+    """
     if not plan.todo:
         return []
-    journal, name = _prepare_study(plan, store)
+    todo = {stage.key for stage in plan.todo}
+    queue = studies.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, storage)
     task = _Grid(tuple(plan.cells), _titles(plan))
-    job = _Job(journal, name, task, store.root, tracking, plan.sweep.name, now())
+    job = _Job(queue, task, store.root, tracking, plan.sweep.name, now())
     count = min(plan.workers, len(plan.todo))
     failed = _supervise(job, plan.cells[0].host, count, _Display(plan.seconds, len(plan.todo), count))
     open_cells = [cell.stage for cell in plan.cells if store.status(cell.stage.key) not in ("done", "failed")]
@@ -244,7 +241,7 @@ def run(plan: Plan, store: Store, tracking: Mode) -> list[str]:
     return failed
 
 
-def run_search(plan: SearchPlan, store: Store, tracking: Mode) -> list[str]:
+def run_search(plan: SearchPlan, store: Store, tracking: Mode, storage: str | None = None) -> list[str]:
     """Run the trials that are left, then train the best point and the profile's own values on the reporting split.
 
     Returns one line for each failure and raises, as `run` does. A trial whose loss diverges is a result, no failure.
@@ -252,8 +249,8 @@ def run_search(plan: SearchPlan, store: Store, tracking: Mode) -> list[str]:
     tuning, report = plan.tuning, plan.report
     failed: list[str] = []
     if plan.left:
-        journal, begun = _prepare_search(tuning, store)
-        job = _Job(journal, tuning.name, _Trials(tuning, begun), store.root, tracking, tuning.sweep.name, now())
+        queue, begun = studies.prepare_search(tuning, store, storage)
+        job = _Job(queue, _Trials(tuning, begun), store.root, tracking, tuning.sweep.name, now())
         count = min(report.workers, plan.left)
         each = sum(plan.seconds.values()) / len(plan.seconds)
         failed = _supervise(job, tuning.own.host, count, _Display({}, plan.left * len(plan.seconds), count, each))
@@ -262,15 +259,15 @@ def run_search(plan: SearchPlan, store: Store, tracking: Mode) -> list[str]:
             failed.append(f"{left} trials are not done yet, in work by another call or left by one that died just now")
     if failed:
         return failed
-    with _prepared(tuning, store) as (_, study):
-        tuning.keep_importances(_importances(study))
+    with studies.search_study(tuning, store, storage) as (_, study):
+        tuning.keep_importances(studies.importances(study))
     best = tuning.best(store.record)
     cells = [*tuning.reported(), *(tuning.reported(best.point) if best is not None else [])]
     final = make_plan(tuning.sweep, list({cell.stage.key: cell for cell in cells}.values()), store, report.workers)
     if best is not None:
         told = ", ".join(f"{word}={_short(best.point[word])}" for word in tuning.space)
         print(f"best of {len(tuning.trials())} trials: {told}", flush=True)
-    return run(final, store, tracking)
+    return run(final, store, tracking, storage)
 
 
 def _supervise(job: _Job, host: Host, count: int, display: _Display) -> list[str]:
@@ -363,8 +360,7 @@ class _Task(Protocol):
 class _Job:
     """What a worker process needs to know."""
 
-    journal: Path
-    study: str
+    queue: studies.Queue
     task: _Task
     runs: Path
     tracking: Mode
@@ -396,7 +392,7 @@ class _Grid:
 
     @functools.cached_property
     def _spaces(self) -> dict[str, list[Any]]:
-        return _spaces(self.cells)
+        return studies.spaces(self.cells)
 
     def cell(self, trial: optuna.Trial) -> Cell:
         cell = self._by_key[trial.user_attrs["key"]]
@@ -438,7 +434,7 @@ class _Trials:
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
-        return _distributions(self.tuning.sweep)
+        return studies.distributions(self.tuning.sweep)
 
     def cell(self, trial: optuna.Trial) -> Cell:
         cell = self.tuning.trial_cell(trial.params)
@@ -497,190 +493,13 @@ class _Halt:
         if line.get("student_miou") is None:
             return False
         self.told += 1
-        self.trial.report(line["student_miou"], self.told)
+        with suppress(StorageInternalError):  # a database that is away for a while ends no training
+            self.trial.report(line["student_miou"], self.told)
         return True
-
-
-def _distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
-    """What a search chooses from, for Optuna."""
-    return {word: _distribution(span) for word, span in sweep.space.items()}
-
-
-def _distribution(span: Range | tuple[Scalar, ...]) -> BaseDistribution:
-    if not isinstance(span, Range):
-        return CategoricalDistribution(span)
-    if span.whole:
-        return IntDistribution(int(span.low), int(span.high))
-    return FloatDistribution(span.low, span.high, log=span.log)
 
 
 def _short(value: Scalar) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _prepare_search(tuning: Tuning, store: Store) -> tuple[Path, int]:
-    """Heal the study of a search and enqueue as many trials as are left: the profile's own values, what stopped or dead
-    workers had begun, what lost its record, and free ones.
-
-    Returns its journal and the number of its trials so far.
-    """
-    with _prepared(tuning, store) as (journal, study):
-        trials = study.get_trials(deepcopy=False)
-        lost, left = tuning.lost(store.record), tuning.left(store.record)
-        for gone in lost:
-            tuning.drop(gone)
-        again: list[tuple[dict[str, Any], int | None]] = [(dict(gone.point), None) for gone in lost]
-        if tuning.own_point is not None:
-            again.append((tuning.own_point, None))
-        in_work: list[dict[str, Any]] = []
-        repeated = {trial.user_attrs.get("repeats") for trial in trials}
-        for trial in trials:
-            if trial.state == TrialState.WAITING or (trial.state == TrialState.RUNNING and _alive(trial, store)):
-                in_work.append(trial.params or trial.system_attrs.get("fixed_params", {}))
-                continue
-            if trial.state == TrialState.RUNNING:
-                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-            elif trial.state != TrialState.FAIL:
-                continue
-            whole = set(trial.params) == set(tuning.space)
-            if whole and "kept" not in trial.user_attrs and trial.number not in repeated:
-                again.append((dict(trial.params), trial.number))
-        known = [*in_work, *(trial.point for trial in tuning.trials())]
-        chosen: list[tuple[dict[str, Any], int | None]] = []
-        for point, number in again:
-            if point not in known:
-                known.append(point)
-                chosen.append((point, number))
-        chosen += [({}, None)] * left
-        for point, number in chosen[: max(0, left - len(in_work))]:
-            study.enqueue_trial(point, user_attrs={"queued": True, "repeats": number})
-    return journal, len(trials)
-
-
-@contextmanager
-def _prepared(tuning: Tuning, store: Store) -> Iterator[tuple[Path, optuna.Study]]:
-    """The journal and study of a search, for one process at a time; the study knows of all trials that are kept."""
-    # An absolute path: Optuna's lock is a link to the journal, and a relative one would dangle and never time out.
-    journal = (store.root / "studies" / f"{tuning.name}.journal").resolve()
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(journal.with_suffix(".lock")):
-        study = _open_study(journal, tuning.name)
-        count = len(study.get_trials(deepcopy=False))
-        for trial in tuning.trials():
-            if trial.number < count:
-                continue
-            for _ in range(count, trial.number):  # numbers of trials stay what they were
-                study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"kept": True}))
-            _tell_of(trial, tuning, study, store)
-            count = trial.number + 1
-        yield journal, study
-
-
-def _tell_of(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) -> None:
-    """Tell Optuna of a kept trial that its journal lacks."""
-    record = store.record(trial.key) if trial.state == "done" else None
-    states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-    lines = [line for line in store.curve(trial.key) if line["epoch"] <= trial.epoch] if trial.key else []
-    scores = [line["student_miou"] for line in lines if line.get("student_miou") is not None]
-    study.add_trial(
-        optuna.trial.create_trial(
-            state=states[trial.state] if trial.state != "done" or record is not None else TrialState.FAIL,
-            params=dict(trial.point),
-            distributions=_distributions(tuning.sweep),
-            value=_value(record) if record is not None else None,
-            intermediate_values=dict(enumerate(scores, 1)),
-            user_attrs={"key": trial.key, "kept": True},
-        )
-    )
-
-
-def _alive(trial: FrozenTrial, store: Store) -> bool:
-    """Whether somebody is at a trial: a stage of its chain is locked, or it began so lately that none is yet."""
-    if any(store.status(key) == "running" for key in trial.user_attrs.get("chain", ())):
-        return True
-    begun = trial.datetime_start
-    return "chain" not in trial.user_attrs and begun is not None and time.time() - begun.timestamp() < 60
-
-
-def _importances(study: optuna.Study) -> dict[str, float]:
-    """Shares by PED-ANOVA, over the trials that were not ended early; empty where these are too few or all alike."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in done}) < 2:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-
-
-def _prepare_study(plan: Plan, store: Store) -> tuple[Path, str]:
-    """Open the study of these very trainings, heal what dead workers left, and enqueue what the store lacks."""
-    spaces = _spaces(plan.cells)
-    cells = {cell.stage.key: cell for cell in plan.cells}
-    identity = json.dumps([sorted(cells), spaces], sort_keys=True)
-    name = f"{plan.sweep.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    # An absolute path: Optuna's lock is a link to the journal, and a relative one would dangle and never time out.
-    journal = (store.root / "studies" / f"{name}.journal").resolve()
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    study = _open_study(journal, name)
-    taken: dict[str, TrialState] = {}
-    for trial in study.get_trials(deepcopy=False):
-        key = trial.user_attrs.get("key", "")
-        if trial.state == TrialState.RUNNING and key in cells and not _in_work(cells[key].stage, store):
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        elif trial.state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING):
-            taken[key] = trial.state
-    todo = {stage.key for stage in plan.todo}
-    for cell in plan.cells:
-        key = cell.stage.key
-        record = None if key in todo else store.record(key)
-        if record is not None and taken.get(key) != TrialState.COMPLETE:
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=dict(cell.point),
-                    distributions={word: CategoricalDistribution(spaces[word]) for word in cell.point},
-                    value=_value(record),
-                    user_attrs={"key": key},
-                )
-            )
-    for cell in plan.order:
-        # A trial that was completed although the store has no record: the record was deleted, train it again.
-        if taken.get(cell.stage.key) in (None, TrialState.COMPLETE):
-            study.enqueue_trial(dict(cell.point), user_attrs={"key": cell.stage.key, "queued": True})
-    return journal, name
-
-
-def _open_study(
-    journal: Path, name: str, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
-) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        study_name=name,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=sampler or RandomSampler(seed=0),
-        pruner=pruner or NopPruner(),
-    )
-
-
-def _spaces(cells: Sequence[Cell]) -> dict[str, list[Any]]:
-    spaces: dict[str, list[Any]] = {}
-    for cell in cells:
-        for word, value in cell.point.items():
-            if value not in spaces.setdefault(word, []):
-                spaces[word].append(value)
-    return spaces
-
-
-def _in_work(stage: Stage, store: Store) -> bool:
-    """Whether somebody holds the lock of a stage of this chain: locks end with their process, on every host."""
-    return any(store.status(member.key) == "running" for member in stage.chain)
-
-
-def _value(record: Record) -> float:
-    """The reported number: mIoU of the student, last epoch, protocol `crop`."""
-    value = record["metrics"]["student"]["crop"]["miou"]
-    return float("nan") if value is None else float(value)
 
 
 def _work(number: int, job: _Job, device: str | None, parent: int, events: connection.Connection) -> None:
@@ -692,59 +511,78 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     warnings.simplefilter("default", RuntimeWarning)
-    store = Store(job.runs)
-    study = _open_study(job.journal, job.study, job.task.sampler(number), job.task.pruner())
+    study = job.queue.open(job.task.sampler(number), job.task.pruner())
 
     def asked_to_stop() -> bool:
         return stop.is_set() or os.getppid() != parent
 
-    teller, mirror = _Teller(number, events), WandbWatch(job.tracking, job.runs, job.group)
-    watches: list[train.Watch] = [train.StopWhen(asked_to_stop), teller, mirror]
+    worker = _Worker(job, device, asked_to_stop, _Teller(number, events), WandbWatch(job.tracking, job.runs, job.group))
     while not asked_to_stop():
-        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        trial = studies.ask(study, job.task.distributions)
+        if trial is None:
             break
-        trial = study.ask(job.task.distributions)
-        if not trial.user_attrs.get("queued"):  # Another worker took the last one in between.
-            study.tell(trial, state=TrialState.FAIL)
-            break
-        trial.set_user_attr("host", socket.gethostname())
-        state, value, key = None, None, ""  # a value that is not a number is a failure for Optuna
+        with job.queue.heartbeat(study, trial.number):
+            try:
+                state, value = worker.attempt(trial)
+            except Interrupted:
+                studies.hand_out_again(study, trial)
+                break
+        study.tell(trial, value, state=state, skip_if_finished=True)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What tries the trials of a worker process; `device`: the one that was given to it, if any."""
+
+    job: _Job
+    device: str | None
+    asked_to_stop: Callable[[], bool]
+    teller: _Teller
+    mirror: WandbWatch
+
+    def attempt(self, trial: optuna.Trial) -> tuple[TrialState | None, float | None]:
+        """Train what a trial asks for; returns its state (None: by its value) and its value. Raises `Interrupted`."""
+        task, store, key = self.job.task, Store(self.job.runs), ""
         try:
-            cell = job.task.cell(trial)
+            cell = task.cell(trial)
             key = cell.stage.key
-            teller.titles = job.task.titles(cell)
-            before = job.task.before(cell)
+            self.teller.titles = task.titles(cell)
+            before = task.before(cell)
             if before == "pruned":
                 raise _Pruned(store.curve(key)[-1]["epoch"])
             if before == "failed":
                 raise FloatingPointError("as in an earlier trial of this point")
-            host = cell.host if device is None else cell.host.model_copy(update={"device": device})
+            host = cell.host if self.device is None else cell.host.model_copy(update={"device": self.device})
+            watches: list[train.Watch] = [train.StopWhen(self.asked_to_stop), self.teller, self.mirror]
             record = store.ensure(
                 cell.stage,
-                functools.partial(_train, host, [*watches, *job.task.watches(trial, cell)]),
-                on_wait=functools.partial(_wait, asked_to_stop, teller),
-                since=job.started,
-                on_record=mirror.recorded,
+                functools.partial(_train, host, [*watches, *task.watches(trial, cell)]),
+                on_wait=self._wait,
+                since=self.job.started,
+                on_record=self.mirror.recorded,
             )
-            value = _value(record)
-            job.task.ended(trial, "done", key, cell.stage.epochs)
+            task.ended(trial, "done", key, cell.stage.epochs)
+            return None, studies.reported(record)  # a value that is not a number is a failure for Optuna
         except _Pruned as pruned:
-            state = TrialState.PRUNED
-            job.task.ended(trial, "pruned", key, pruned.epoch)
-            teller.tell("ended", key, f"ended early after epoch {pruned.epoch}, worse than others")
+            task.ended(trial, "pruned", key, pruned.epoch)
+            self.teller.tell("ended", key, f"ended early after epoch {pruned.epoch}, worse than others")
+            return TrialState.PRUNED, None
         except Interrupted:
-            break  # its trial stays open, and whoever prepares the study next hands it out again
+            raise
         except Exception as error:
-            state = TrialState.FAIL
             with suppress(UpdateFinishedTrialError):
                 trial.set_user_attr("error", reason(error))
             refused = not key and isinstance(error, InputError)
-            result = job.task.is_search and (refused or _diverged(error))
+            result = task.is_search and (refused or _diverged(error))
             if result:
-                epoch = len(store.curve(key)) if key else 0
-                job.task.ended(trial, "failed", key, epoch, reason(error))
-            teller.tell("ended" if result else "failed", key, reason(error))
-        study.tell(trial, value, state=state, skip_if_finished=True)
+                task.ended(trial, "failed", key, len(store.curve(key)) if key else 0, reason(error))
+            self.teller.tell("ended" if result else "failed", key, reason(error))
+            return TrialState.FAIL, None
+
+    def _wait(self, stage: Stage) -> None:
+        if self.asked_to_stop():
+            raise Interrupted
+        self.teller.tell("wait", stage.key)
 
 
 def _diverged(error: Exception) -> bool:
@@ -756,12 +594,6 @@ def _diverged(error: Exception) -> bool:
 
 def _train(host: Host, watches: Sequence[train.Watch], stage: Stage, folder: Path, ancillary: Path | None) -> Record:
     return train.train(stage, host, folder, ancillary, watches)
-
-
-def _wait(asked_to_stop: Callable[[], bool], teller: _Teller, stage: Stage) -> None:
-    if asked_to_stop():
-        raise Interrupted
-    teller.tell("wait", stage.key)
 
 
 @dataclass
@@ -883,7 +715,9 @@ def _titles(plan: Plan) -> dict[str, str]:
     """What to call the stages of a plan: the title, and the words by which cells that share it differ."""
     titles = {stage.key: stage.title for stage in plan.todo}
     shown = {"losses", "seed", "backbone", "modules", "profile"}
-    varied = [word for word, values in sorted(_spaces(plan.cells).items()) if len(values) > 1 and word not in shown]
+    varied = [
+        word for word, values in sorted(studies.spaces(plan.cells).items()) if len(values) > 1 and word not in shown
+    ]
     for cell in plan.cells:
         words = "".join(f" {word}={_short(cell.point[word])}" for word in varied if word in cell.point)
         titles[cell.stage.key] = cell.stage.title + words

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pytest
 
-from seminar import recipes, search, sweep, train
+from seminar import recipes, search, studies, sweep, train
 from seminar.recipes import Cell
 from seminar.store import Store
 from tests.conftest import ROOT, until_checkpoint
@@ -142,16 +142,21 @@ def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     assert "1 done, 2 failed" in status.stdout
 
 
+def prepare(plan: search.Plan, store: Store) -> studies.Queue:
+    todo = {stage.key for stage in plan.todo}
+    return studies.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, None)
+
+
 def test_trials_of_dead_workers_are_handed_out_again(tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells, store = recipes.cells(request), Store(tmp_path)
     plan = search.make_plan(request, cells, store, 1)
-    journal, name = search._prepare_study(plan, store)
-    assert journal.is_absolute(), "Optuna's lock is a link to this path"
-    dead = search._open_study(journal, name).ask()
+    queue = prepare(plan, store)
+    assert queue.journal.is_absolute(), "Optuna's lock is a link to this path"
+    dead = queue.open().ask()
     dead.set_user_attr("host", "elsewhere")
-    search._prepare_study(plan, store)
-    trials = search._open_study(journal, name).trials
+    prepare(plan, store)
+    trials = queue.open().trials
     assert [trial.state.name for trial in trials] == ["FAIL", "WAITING", "WAITING"]
     assert {trial.user_attrs["key"] for trial in trials[1:]} == {cell.stage.key for cell in cells}
 
@@ -162,7 +167,7 @@ def test_other_trainings_are_another_study(tmp_path: Path, losses_sweep: sweep.S
     (cell,) = recipes.cells(request)
     store = Store(tmp_path)
     other = dataclasses.replace(cell, stage=cell.stage.model_copy(update={"epochs": 3}))
-    names = {search._prepare_study(search.make_plan(request, [c], store, 1), store)[1] for c in (cell, other)}
+    names = {prepare(search.make_plan(request, [c], store, 1), store).name for c in (cell, other)}
     assert len(names) == 2
 
 

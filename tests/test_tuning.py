@@ -18,7 +18,7 @@ import yaml
 
 from analysis import exhibits
 from analysis.report import Report
-from seminar import recipes, search, sweep
+from seminar import recipes, search, studies, sweep
 from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
@@ -302,19 +302,19 @@ def test_a_killed_trial_goes_on_at_its_point(tmp_path: Path) -> None:
 def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
     found = tuning(write(tmp_path, 3), tmp_path)
     store = Store(tmp_path)
-    journal, begun = search._prepare_search(found, store)
+    queue, begun = studies.prepare_search(found, store, None)
     assert begun == 0
-    study = search._open_study(journal, found.name)
+    study = queue.open()
     task = search._Trials(found, 0)
     cell = task.cell(study.ask(task.distributions))
     assert cell.stage == found.own.stage, "the first one has the profile's own values"
-    search._prepare_search(found, store)
-    trials = search._open_study(journal, found.name).trials
+    studies.prepare_search(found, store, None)
+    trials = queue.open().trials
     assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING", "WAITING"]
     assert trials[3].system_attrs["fixed_params"] == {"alpha": 0.5, "lambda_pcons": 200.0}
     assert trials[3].user_attrs["repeats"] is None, "the own values"
-    search._prepare_search(found, store)
-    assert len(search._open_study(journal, found.name).trials) == 4, "what waits is not handed out twice"
+    studies.prepare_search(found, store, None)
+    assert len(queue.open().trials) == 4, "what waits is not handed out twice"
 
 
 def test_another_space_or_profile_is_another_study_but_more_trials_are_not(tmp_path: Path) -> None:
@@ -383,8 +383,8 @@ def test_a_fault_is_a_failure_and_its_point_is_tried_again(tmp_path: Path) -> No
 def test_nothing_is_reported_while_another_call_is_at_it(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     found = tuning(path, runs, seed=(0,))
-    journal, _ = search._prepare_search(found, Store(runs))
-    search._open_study(journal, found.name).ask()
+    queue, _ = studies.prepare_search(found, Store(runs), None)
+    queue.open().ask()
     told = call(path, runs, "--workers", "1", "--seeds", "1", code=1)
     assert "1 trials are not done yet" in told.stderr
     assert finished(runs) == {}
@@ -397,8 +397,8 @@ def test_numbers_of_trials_stay_what_they_were_without_the_journal(tmp_path: Pat
         cell = found.trial_cell(point)
         found.keep(Trial(number, cell.stage.key, "done", point, 2))
         finish(cell.stage, 40.0 + number, runs=tmp_path)
-    journal, begun = search._prepare_search(found, store)
-    trials = search._open_study(journal, found.name).trials
+    queue, begun = studies.prepare_search(found, store, None)
+    trials = queue.open().trials
     assert begun == 3
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "WAITING", "WAITING"]
     assert [trial.value for trial in trials[:3]] == [40.0, None, 42.0]

@@ -1,0 +1,265 @@
+"""Studies in a database that many machines share: a real PostgreSQL, started here where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+
+from seminar import recipes, search, studies, sweep
+from seminar.recipes import Cell
+from seminar.spec import InputError
+from seminar.store import Store
+from seminar.studies import Queue
+from seminar.tuning import Tuning
+from tests.conftest import ROOT, until_checkpoint
+
+LOSSES = ROOT / "sweeps" / "losses.yaml"
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+def binaries() -> Path | None:
+    """The folder of PostgreSQL's programs; Debian keeps them out of the PATH."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders and (folders[-1] / "initdb").exists() else None
+
+
+class Database:
+    """A PostgreSQL of its own, on a socket in its folder."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.folder, self.programs = folder, programs
+        # It refuses to run as root.
+        self.user: dict[str, Any] = {}
+        if os.getuid() == 0:
+            self.user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(folder, "nobody", "nogroup")
+        self.run("initdb", "--auth=trust", "--username=seminar", "--no-sync", "-D", str(folder / "data"))
+        self.start()
+        self.url = f"postgresql://seminar:secret@/postgres?host={folder}"
+
+    def run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [self.programs / program, *arguments], cwd=self.folder, capture_output=True, text=True, **self.user
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self) -> None:
+        options = f"-c listen_addresses='' -c fsync=off -k {self.folder}"
+        log = str(self.folder / "log")
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-l", log, "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
+
+    def execute(self, text: str) -> None:
+        engine = sqlalchemy.create_engine(studies.storage_url(self.url))
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text(text))
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Database]:
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp") as folder:  # a socket's path must be short
+        found = Database(Path(folder), programs)
+        yield found
+        found.stop()
+
+
+@pytest.fixture
+def database(server: Database) -> Database:
+    server.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    return server
+
+
+def start(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> subprocess.Popen[str]:
+    rest = ["--runs", str(runs), "--storage", storage, "--wandb", "disabled"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "seminar", "sweep", str(file), "profile=toy", *words, *rest],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def states(queue: Queue) -> list[str]:
+    return [trial.state.name for trial in queue.open().trials]
+
+
+def test_urls() -> None:
+    assert studies.storage_url("postgresql://me@host/db") == "postgresql+psycopg://me@host/db"
+    assert studies.storage_url("postgresql+psycopg2://me@host/db") == "postgresql+psycopg2://me@host/db"
+    assert studies.storage_url("mysql://me:secret@host/db") == "mysql+pymysql://me:secret@host/db"
+    for text, why in {
+        "sqlite:///a.db": "hands one trial to two workers",
+        "runs/studies": "no URL; write postgresql://",
+        "oracle://me:secret@host/db": "'oracle' is none of postgresql, mysql, mariadb",
+    }.items():
+        with pytest.raises(InputError, match=why) as told:
+            studies.storage_url(text)
+        assert "secret" not in str(told.value)
+
+
+def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
+    process = start("losses=pce", runs=tmp_path, storage="postgresql://me:secret@localhost:1/db")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.startswith("seminar: --storage postgresql+psycopg://me:***@localhost:1/db: ")
+    assert errors.count("\n") == 1
+    assert not list(tmp_path.glob("*/stage.json"))
+
+
+def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, database: Database) -> None:
+    words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2", "--workers", "2"]
+    calls = [start(*words, runs=tmp_path, storage=database.url) for _ in range(2)]
+    for call in calls:
+        _, errors = call.communicate(timeout=240)
+        # Whoever finds the queue empty ends; what is in work elsewhere is told.
+        assert call.returncode in (0, 1), errors
+        assert call.returncode == 0 or "in work by another call" in errors, errors
+    assert any(call.returncode == 0 for call in calls)
+    store = Store(tmp_path)
+    records = [store.record(key) for key in store.keys()]  # noqa: SIM118
+    assert [record and record["sessions"] for record in records] == [1] * 6
+    assert not list((tmp_path / "studies").glob("*.journal"))
+    assert "secret" not in json.dumps(records), "no password in a record"
+    assert "postgresql://seminar:***@" in json.dumps(records)
+    (name,) = optuna.get_all_study_names(studies.storage_url(database.url))
+    found = Queue(name, tmp_path / "studies", studies.storage_url(database.url)).open().trials
+    assert {trial.state.name for trial in found} == {"COMPLETE"}
+    assert {trial.user_attrs["key"] for trial in found} == set(store.keys())
+
+
+def test_killed_workers_leave_nothing_to_clean_up(tmp_path: Path, database: Database) -> None:
+    words = ["losses=pce", "seed=0", "epochs=40", "--workers", "1"]
+    process = start(*words, runs=tmp_path, storage=database.url)
+    until_checkpoint(process, tmp_path)
+    os.killpg(process.pid, signal.SIGKILL)
+    children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
+    for pid in children.split():
+        os.kill(int(pid), signal.SIGKILL)
+    process.communicate()
+    again = start(*words, runs=tmp_path, storage=database.url)
+    _, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    (key,) = Store(tmp_path).keys()
+    record = Store(tmp_path).record(key)
+    assert record is not None
+    assert record["sessions"] == 2
+
+
+def test_training_goes_on_while_the_database_is_away(tmp_path: Path, database: Database) -> None:
+    words = ["losses=pce", "seed=0", "epochs=40", "--workers", "1"]
+    process = start(*words, runs=tmp_path, storage=database.url)
+    until_checkpoint(process, tmp_path)
+    database.stop()
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        database.start()
+    (key,) = Store(tmp_path).keys()
+    assert Store(tmp_path).status(key) == "done", errors
+    assert process.returncode == 1, "it could not be told"
+    again = start(*words, runs=tmp_path, storage=database.url)
+    out, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert "1 done, 0 to do" in out
+
+
+Prepare = Callable[[], Queue]
+
+
+def begin(queue: Queue) -> None:
+    """What another host does before it falls silent."""
+    study = queue.open()
+    trial = studies.ask(study, {})
+    assert trial is not None
+    trial.set_user_attr("host", "elsewhere")
+    with queue.heartbeat(study, trial.number):
+        pass
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, database: Database, cell: Callable[..., Cell]) -> Prepare:
+    """Prepares a grid of one cell."""
+    cells = [cell(losses="pce")]
+    storage = studies.storage_url(database.url)
+    todo = [cells[0].stage.key]
+    return lambda: studies.prepare_grid("losses", cells, cells, todo, Store(tmp_path), storage)
+
+
+def test_what_another_host_is_at_is_left_to_it(prepare: Prepare) -> None:
+    begin(prepare())
+    assert states(prepare()) == ["RUNNING"]
+
+
+def test_what_dead_hosts_had_begun_is_handed_out_again(prepare: Prepare, database: Database) -> None:
+    queue = prepare()
+    for count in range(studies.RETRIES + 1):
+        assert states(queue) == ["FAIL"] * count + ["WAITING"]
+        begin(queue)
+        studies.heal(queue.open())
+        assert states(queue) == ["FAIL"] * count + ["RUNNING"], "it has just given a sign of life"
+        database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
+        studies.heal(queue.open())
+    assert states(queue) == ["FAIL"] * (studies.RETRIES + 1), "what kills its worker every time is left"
+    assert states(prepare())[-1] == "WAITING", "until the next call"
+    assert {trial.user_attrs["key"] for trial in queue.open().trials} == {prepare().open().trials[0].user_attrs["key"]}
+
+
+def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Database) -> None:
+    content = {
+        "method": "random",
+        "metric": {"name": "student_miou", "goal": "maximize"},
+        "run_cap": 2,
+        "parameters": {
+            "losses": {"value": "pce+pcons"},
+            "profile": {"value": "toy"},
+            "split": {"value": "tuning"},
+            "seed": {"value": 0},
+            "alpha": {"min": 0.1, "max": 0.9},
+        },
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(content))
+    storage = studies.storage_url(database.url)
+    request = sweep.load(path)
+    (part,) = recipes.suite([request], {})
+    found, store = Tuning.asked(part.sweep, part.cells[0], {}, tmp_path / "runs"), Store(tmp_path / "runs")
+    queue, _ = studies.prepare_search(found, store, storage)
+    study, task = queue.open(), search._Trials(found, 0)
+    trial = studies.ask(study, task.distributions)
+    assert trial is not None
+    task.cell(trial)
+    trial.set_user_attr("host", "elsewhere")
+    with queue.heartbeat(study, trial.number):
+        pass
+    studies.prepare_search(found, store, storage)
+    assert states(queue) == ["RUNNING", "WAITING"], "another host is at it"
+    database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
+    studies.prepare_search(found, store, storage)
+    trials = queue.open().trials
+    assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING"]
+    assert trials[2].params == trial.params
+    process = start("--workers", "1", "--seeds", "1", runs=tmp_path / "runs", storage=database.url, file=path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert [t.number for t in found.trials()] == [1, 2]
+    assert found.trials()[1].point == trial.params
