@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+from uuid import uuid4
 
 import optuna
 import torch
@@ -35,7 +36,7 @@ from tqdm import tqdm
 from seminar import studies, train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Scalar, Stage
-from seminar.store import Interrupted, Record, StageFailed, Store, now, read_lines, reason
+from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason
 from seminar.sweep import DEFAULT, Range, Sweep
 from seminar.tracking import Mode, WandbWatch
 from seminar.tuning import State, Trial, Tuning
@@ -231,7 +232,7 @@ def run(plan: Plan, store: Store, tracking: Mode, storage: str | None = None) ->
     todo = {stage.key for stage in plan.todo}
     queue = studies.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, storage)
     task = _Grid(tuple(plan.cells), _titles(plan))
-    job = _Job(queue, task, store.root, tracking, plan.sweep.name, now())
+    job = _Job(queue, task, store.root, tracking, plan.sweep.name, uuid4().hex)
     count = min(plan.workers, len(plan.todo))
     failed = _supervise(job, plan.cells[0].host, count, _Display(plan.seconds, len(plan.todo), count))
     open_cells = [cell.stage for cell in plan.cells if store.status(cell.stage.key) not in ("done", "failed")]
@@ -250,7 +251,7 @@ def run_search(plan: SearchPlan, store: Store, tracking: Mode, storage: str | No
     failed: list[str] = []
     if plan.left:
         queue, begun = studies.prepare_search(tuning, store, storage)
-        job = _Job(queue, _Trials(tuning, begun), store.root, tracking, tuning.sweep.name, now())
+        job = _Job(queue, _Trials(tuning, begun), store.root, tracking, tuning.sweep.name, uuid4().hex)
         count = min(report.workers, plan.left)
         each = sum(plan.seconds.values()) / len(plan.seconds)
         failed = _supervise(job, tuning.own.host, count, _Display({}, plan.left * len(plan.seconds), count, each))
@@ -365,7 +366,7 @@ class _Job:
     runs: Path
     tracking: Mode
     group: str
-    started: str
+    call: str
 
 
 @dataclass(frozen=True)
@@ -558,7 +559,7 @@ class _Worker:
                 cell.stage,
                 functools.partial(_train, host, [*watches, *task.watches(trial, cell)]),
                 on_wait=self._wait,
-                since=self.job.started,
+                call=self.job.call,
                 on_record=self.mirror.recorded,
             )
             task.ended(trial, "done", key, cell.stage.epochs)

@@ -179,12 +179,21 @@ class Stage(_Value):
 
     def canonical(self) -> str:
         """The whole value as JSON with sorted keys: the text that is hashed and that `stage.json` holds."""
-        return json.dumps({"recipe": RECIPE, "stage": self.model_dump(mode="json")}, sort_keys=True, indent=1)
+        return _canonical(RECIPE, self.model_dump(mode="json"))
 
     @property
     def key(self) -> str:
         """16 hexadecimal digits of SHA-256 of `canonical()`: the name of the training and of its folder."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+        return key_of(RECIPE, self.model_dump(mode="json"))
+
+
+def key_of(recipe: object, stage: object) -> str:
+    """The key of a stage as it is kept in JSON, of this recipe or another."""
+    return hashlib.sha256(_canonical(recipe, stage).encode()).hexdigest()[:16]
+
+
+def _canonical(recipe: object, stage: object) -> str:
+    return json.dumps({"recipe": recipe, "stage": stage}, sort_keys=True, indent=1)
 
 
 def _paper_order(term: str) -> tuple[int, str]:

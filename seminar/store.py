@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock, Timeout
 
-from seminar.spec import RECIPE, InputError, Stage
+from seminar.spec import RECIPE, InputError, Stage, key_of
 
 Status = Literal["done", "running", "failed", "stopped", "missing"]
 Record = dict[str, Any]
@@ -59,11 +59,14 @@ class Store:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             recipe = content["recipe"]
-            return Stage.model_validate(content["stage"])
+            stage = Stage.model_validate(content["stage"])
         except (OSError, ValueError, KeyError, TypeError):
             if recipe not in (None, RECIPE):
                 raise InputError(f"{path}: is of recipe {recipe}, this is recipe {RECIPE}") from None
             raise InputError(f"{path}: missing or damaged; move the folder away to train this stage again") from None
+        if recipe == RECIPE and stage.key != key:
+            raise InputError(f"{path}: does not describe the training {key}; move the folder away to train it")
+        return stage
 
     def record(self, key: str) -> Record | None:
         """The record of a finished training, None if it is not finished.
@@ -72,12 +75,12 @@ class Store:
         """
         path = self.folder(key) / "record.json"
         record = _read(path)
-        if record is not None and record.get("key") != key:
-            raise InputError(f"{path}: is the record of {record.get('key')!r}; move the folder away to train it again")
+        if record is not None and not record.get("key") == key == key_of(record.get("recipe"), record.get("stage")):
+            raise InputError(f"{path}: is not the record of {key}; move the folder away to train it again")
         return record
 
     def failure(self, key: str) -> dict[str, Any] | None:
-        """`{"error": one line, "traceback", "time"}` of the last attempt if it failed."""
+        """`{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""
         return _read(self.folder(key) / "failure.json")
 
     def curve(self, key: str) -> list[dict[str, Any]]:
@@ -104,7 +107,7 @@ class Store:
         stage: Stage,
         train: TrainStage,
         on_wait: Callable[[Stage], None] = lambda _: None,
-        since: str | None = None,
+        call: str | None = None,
         on_record: Callable[[Stage], None] = lambda _: None,
     ) -> Record:
         """The record of `stage`, trained now if it is not there yet; its chain first.
@@ -112,22 +115,22 @@ class Store:
         A stage that another process is training is waited for, never trained twice; meanwhile `on_wait` is called twice
         a second and may raise `Interrupted`. `on_record` is called for each stage that was trained here, once its
         record is there. An exception from `train` is kept in `failure.json`, also in that of every stage that needs the
-        failed one, and raised on; `Interrupted` and Ctrl-C leave the stage to be continued. A stage that failed at or
-        after `since` (see `now`) is not tried again but raises `StageFailed`.
+        failed one, and raised on; `Interrupted` and Ctrl-C leave the stage to be continued. A stage that failed in the
+        same `call`, whoever it was, is not tried again but raises `StageFailed`.
         """
         record = self.record(stage.key)
         if record is not None:
             return record
         if stage.ancillary is not None:
             try:
-                self.ensure(stage.ancillary, train, on_wait, since, on_record)
+                self.ensure(stage.ancillary, train, on_wait, call, on_record)
             except Interrupted:
                 raise
             except StageFailed as error:
-                self._blame(stage, reason(error))
+                self._blame(stage, reason(error), call)
                 raise
             except Exception as error:
-                self._blame(stage, f"ancillary {stage.ancillary.key} failed: {reason(error)}")
+                self._blame(stage, f"ancillary {stage.ancillary.key} failed: {reason(error)}", call)
                 raise
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +139,7 @@ class Store:
             if record is not None:
                 return record
             failure = self.failure(stage.key)
-            if failure is not None and since is not None and failure["time"] >= since:
+            if failure is not None and call is not None and failure.get("call") == call:
                 raise StageFailed(f"{stage.key} failed: {failure['error']}")
             for part in folder.glob(".*"):  # what a killed process was writing
                 part.unlink()
@@ -147,7 +150,7 @@ class Store:
             except Interrupted:
                 raise
             except Exception as error:
-                self._keep_failure(folder, reason(error))
+                self._keep_failure(folder, reason(error), call)
                 raise
             record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": now(), **body}
             write_json(folder / "record.json", record)
@@ -190,15 +193,17 @@ class Store:
         finally:
             lock.release()
 
-    def _keep_failure(self, folder: Path, why: str) -> None:
-        write_json(folder / "failure.json", {"error": why, "time": now(), "traceback": traceback.format_exc()})
+    def _keep_failure(self, folder: Path, why: str, call: str | None) -> None:
+        failure = {"error": why, "time": now(), "call": call, "traceback": traceback.format_exc()}
+        with suppress(OSError):  # the failure itself is what must be told
+            write_json(folder / "failure.json", failure)
 
-    def _blame(self, stage: Stage, why: str) -> None:
+    def _blame(self, stage: Stage, why: str, call: str | None) -> None:
         """Keep with `stage` that it cannot be trained because of its ancillary."""
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
         self._claim(stage)
-        self._keep_failure(folder, why)
+        self._keep_failure(folder, why, call)
 
     def _claim(self, stage: Stage) -> None:
         path = self.folder(stage.key) / "stage.json"
@@ -210,7 +215,10 @@ class Store:
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that it appears whole or not at all, also when the machine stops."""
+    """Write a file so that it appears whole or not at all, also when the machine stops.
+
+    Raises `OSError` with the name of the file, for example when the disk is full.
+    """
     # Not tempfile.mkstemp: its files are private to the user, and a store may be shared by a group.
     part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -219,8 +227,13 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        cause: BaseException | None = error if isinstance(error, Exception) else None
+        while cause is not None:  # torch tells of a full disk in a riddle, with the reason behind it
+            if isinstance(cause, OSError) and cause.errno is not None:
+                raise OSError(cause.errno, cause.strerror, str(path)) from error
+            cause = cause.__context__
         raise
 
 

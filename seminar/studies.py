@@ -28,7 +28,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from seminar.recipes import Cell
@@ -106,6 +106,7 @@ class Queue:
         self.folder.mkdir(parents=True, exist_ok=True)
         # One lock for all studies: two that make the tables of a new database at once would be in each other's way.
         with FileLock(self.folder / "lock"):
+            self._set_damaged_journal_aside()
             study = self.open()
             heal(study)
             yield study
@@ -146,6 +147,27 @@ class Queue:
         finally:
             ended.set()
             thread.join()
+
+    def _set_damaged_journal_aside(self) -> None:
+        """A full disk tears a line of the journal, and Optuna cannot read on behind it."""
+        if self.storage is not None or not self.journal.exists():
+            return
+        lock = JournalFileSymlinkLock(str(self.journal))  # a line that is being written is not torn
+        lock.acquire()
+        try:
+            text = self.journal.read_bytes()
+            try:
+                whole = not text or (text.endswith(b"\n") and all(map(json.loads, text.splitlines())))
+            except ValueError:
+                whole = False
+            if not whole:
+                aside = self.journal.with_suffix(".damaged")
+                self.journal.replace(aside)
+                warnings.warn(
+                    f"{self.journal}: damaged, now {aside.name}; no result is lost", RuntimeWarning, stacklevel=2
+                )
+        finally:
+            lock.release()
 
     def _storage(self) -> BaseStorage:
         if self.storage is None:

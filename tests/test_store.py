@@ -13,7 +13,7 @@ import pytest
 
 from seminar.recipes import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, StageFailed, Store, now, write_atomic, write_json
+from seminar.store import Interrupted, StageFailed, Store, write_atomic, write_json
 
 MakeCell = Callable[..., Cell]
 
@@ -76,7 +76,7 @@ def test_a_stop_is_no_failure(tmp_path: Path, cell: MakeCell, signal: type[BaseE
     assert store.status("0" * 16) == "missing"
 
 
-def test_a_failed_ancillary_is_not_tried_twice_and_is_named(tmp_path: Path, cell: MakeCell) -> None:
+def test_a_failed_ancillary_is_not_tried_twice_by_a_call_and_is_named(tmp_path: Path, cell: MakeCell) -> None:
     store, stage = Store(tmp_path), cell(modules=2).stage
     tried: list[str] = []
 
@@ -84,17 +84,16 @@ def test_a_failed_ancillary_is_not_tried_twice_and_is_named(tmp_path: Path, cell
         tried.append(stage.key)
         raise RuntimeError("out of luck")
 
-    began = now()
     with pytest.raises(RuntimeError):
-        store.ensure(stage, fail, since=began)
+        store.ensure(stage, fail, call="one")
     with pytest.raises(StageFailed, match=f"{stage.chain[0].key} failed: RuntimeError: out of luck"):
-        store.ensure(stage, fail, since=began)
+        store.ensure(stage, fail, call="one")
     assert tried == [stage.chain[0].key]
     assert [store.status(member.key) for member in stage.chain] == ["failed"] * 3
     failure = store.failure(stage.key)
     assert failure is not None
     assert stage.chain[0].key in failure["error"]
-    store.ensure(stage, Counting(), since="9999")
+    store.ensure(stage, Counting(), call="another")
     assert store.status(stage.key) == "done"
 
 

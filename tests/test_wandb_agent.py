@@ -209,7 +209,8 @@ def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None
         folder.mkdir(parents=True)
         (folder / "stage.json").write_text(stage.canonical())
         (folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
-        record = {"key": stage.key, "finished": finished, "metrics": {"student": {"crop": {"miou": miou}}}}
+        metrics = {"student": {"crop": {"miou": miou}}}
+        record = {"key": stage.key, **json.loads(stage.canonical()), "finished": finished, "metrics": metrics}
         (folder / "record.json").write_text(json.dumps(record))
     (tmp_path / "wandb" / "offline-run-9-x" / "files").mkdir(parents=True)
     store = Store(tmp_path / "runs")

@@ -1,0 +1,161 @@
+"""What a bad disk, a bad clock or a curious hand can do to a folder of runs: named clearly, nothing reused or lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seminar import studies, train
+from seminar.recipes import Cell
+from seminar.spec import InputError, Stage
+from seminar.store import Record, StageFailed, Store
+from tests.conftest import ROOT
+
+LOSSES = ROOT / "sweeps" / "losses.yaml"
+MakeCell = Callable[..., Cell]
+SWEEP = f"{sys.executable} -m seminar sweep {LOSSES} profile=toy losses=pce,pce+pcons --workers 1"
+REST = "--wandb disabled --runs disk/runs"
+
+
+def mounted(folder: Path, script: str) -> str:
+    """What a shell script prints that may mount file systems, seen by nobody else."""
+    (folder / "disk").mkdir(exist_ok=True)
+    try:
+        allowed = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("unshare is not installed (Debian: util-linux)")
+    if allowed.returncode:
+        pytest.skip(f"this system does not allow mounts: {allowed.stderr.decode().strip()}")
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    return done.stdout
+
+
+def trained(asked: Cell, runs: Path) -> Record:
+    def make(stage: Stage, folder: Path, ancillary: Path | None) -> Record:
+        return train.train(stage, asked.host, folder, ancillary)
+
+    return Store(runs).ensure(asked.stage, make)
+
+
+@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("4k", "stage.json")])
+def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
+    out = mounted(
+        tmp_path,
+        f"""
+        mount -t tmpfs -o size={size} none disk
+        {SWEEP} seed=0 {REST}; echo exit $?
+        mount -o remount,size=200m disk
+        {SWEEP} seed=0 {REST}; echo exit $?
+        find disk -name '.*'
+        cp -r disk/runs kept
+        """,
+    )
+    first, second, rest = out.split("exit ")
+    assert "Traceback" not in out
+    told = [line for line in first.splitlines() if line.startswith("seminar: ")]
+    assert len(told) == 2
+    for line in told:
+        assert "failed: OSError: [Errno 28] No space left on device: 'disk/runs/" in line
+        assert line.endswith(f"/{file}'")
+    assert second.startswith("1\n")
+    assert "0 done, 2 to do" in second
+    assert rest == "0\n", "nothing half-written is left"
+    for losses in ("pce", "pce+pcons"):
+        asked = cell(losses=losses)
+        record = Store(tmp_path / "kept").record(asked.stage.key)
+        undisturbed = trained(asked, tmp_path / "undisturbed")
+        assert record is not None
+        assert record["metrics"] == undisturbed["metrics"], "as on a good disk"
+        assert len(Store(tmp_path / "kept").curve(asked.stage.key)) == asked.stage.epochs
+
+
+def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path, cell: MakeCell) -> None:
+    trained(cell(losses="pce"), tmp_path / "disk" / "runs")
+    seminar = f"{sys.executable} -m seminar"
+    commands = {
+        f"{seminar} status --runs disk/runs": 0,
+        f"{seminar} train profile=toy losses=pce {REST}": 0,
+        f"{seminar} train profile=toy losses=pce+pcons {REST}": 2,
+        f"{SWEEP} seed=0 {REST}": 2,
+        f"{sys.executable} -m analysis {LOSSES} profile=toy losses=pce seed=0 --runs disk/runs --out out": 0,
+    }
+    script = "\n".join(f"echo '# '; {command}; echo exit $?" for command in commands)
+    out = mounted(tmp_path, f"mount --bind disk disk; mount -o remount,ro,bind disk\n{script}")
+    for (command, code), told in zip(commands.items(), out.split("# \n")[1:], strict=True):
+        assert told.endswith(f"exit {code}\n"), (command, told)
+        assert "Traceback" not in told
+        assert ("seminar: [Errno 30] Read-only file system: 'disk/runs/" in told) == (code == 2)
+
+
+def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:
+    cells, store = [cell(losses="pce")], Store(tmp_path)
+
+    def prepare() -> studies.Queue:
+        return studies.prepare_grid("losses", cells, cells, [cells[0].stage.key], store, None)
+
+    queue = prepare()
+    whole = queue.journal.read_bytes()
+    prepare()
+    assert queue.journal.read_bytes().startswith(whole), "a whole one is kept"
+    for torn in (whole[:-20], whole + b'{"op_code": 5, "wor', whole + b"{\n" + whole):
+        queue.journal.write_bytes(torn)
+        with pytest.warns(RuntimeWarning, match=rf"{queue.name}\.journal: damaged, now {queue.name}\.damaged"):
+            prepare()
+        assert queue.journal.with_suffix(".damaged").read_bytes() == torn
+        assert [trial.state.name for trial in queue.open().trials] == ["WAITING"]
+
+
+def test_a_stage_that_is_not_what_its_key_says_is_never_reused(tmp_path: Path, cell: MakeCell) -> None:
+    """Neither an edited file nor another stage that came to lie under the key."""
+    asked, other = cell(losses="pce"), cell(losses="pce", seed=1)
+    folder = tmp_path / asked.stage.key
+    for found in (asked.stage.canonical().replace('"epochs": 2', '"epochs": 1'), other.stage.canonical()):
+        assert found != asked.stage.canonical()
+        folder.mkdir()
+        (folder / "stage.json").write_text(found)
+        (folder / "checkpoint.pt").write_text("of that one")
+        with pytest.raises(InputError, match=r"stage\.json: does not describe the training"):
+            trained(asked, tmp_path)
+        assert (folder / "stage.json").read_text() == found
+        assert (folder / "checkpoint.pt").read_text() == "of that one"
+        shutil.rmtree(folder)
+    trained(asked, tmp_path)
+    store = Store(tmp_path)
+    (folder / "stage.json").write_text(other.stage.canonical())
+    with pytest.raises(InputError, match=r"stage\.json: does not describe the training"):
+        store.stage(asked.stage.key)
+    record = json.loads((folder / "record.json").read_text())
+    for change in ({"key": other.stage.key}, {"stage": json.loads(other.stage.canonical())["stage"]}, {"recipe": 0}):
+        (folder / "record.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(InputError, match=r"record\.json: is not the record of"):
+            trained(asked, tmp_path)
+
+
+def test_a_clock_that_was_set_back_changes_nothing(tmp_path: Path, cell: MakeCell) -> None:
+    asked, store = cell(losses="pce"), Store(tmp_path)
+
+    def fail(*_: object) -> Record:
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError):
+        store.ensure(asked.stage, fail, call="one")
+    path = store.folder(asked.stage.key) / "failure.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "time": "2999-01-01T00:00:00+00:00"}))
+    with pytest.raises(StageFailed):
+        store.ensure(asked.stage, fail, call="one")
+    assert store.ensure(asked.stage, lambda *_: {"metrics": {}}, call="two")["metrics"] == {}
