@@ -73,8 +73,8 @@ class Site:
         self.call("-m", "wandb", "sweep", "sweep.yaml", "--project", "paper")
         return str(list(self.state.sweeps)[-1])
 
-    def agent(self, sweep_id: str) -> subprocess.Popen[str]:
-        return self.start("-c", AGENT, "agent", f"local/paper/{sweep_id}")
+    def agent(self, sweep_id: str, **environment: str) -> subprocess.Popen[str]:
+        return self.start("-c", AGENT, "agent", f"local/paper/{sweep_id}", **environment)
 
     def runs(self) -> list[dict[str, Any]]:
         return [run for run in self.state.runs.values() if run["project"] == "paper"]
@@ -162,6 +162,23 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     record = Store(site.folder / "runs").record(key)
     assert record is not None
     assert record["sessions"] == 2
+
+
+def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> None:
+    """By W&B's hyperband: at its 60th evaluation a trial must be among the best third."""
+    words: dict[str, list[Any]] = {"profile": ["toy"], "losses": ["pce"], "epochs": [240], "lr": [0.05, 1e-9]}
+    rule = {"type": "hyperband", "min_iter": 60, "eta": 3}
+    sweep_id = site.sweep("losses", words | {"seed": [0]}, early_terminate=rule)
+    agent = site.agent(sweep_id, WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="1")
+    out, _ = agent.communicate(timeout=240)
+    assert agent.returncode == 0, out
+    store = Store(site.folder / "runs")
+    ended = {store.stage(key).lr: (store.status(key), len(store.curve(key))) for key in store.keys()}  # noqa: SIM118
+    assert ended[0.05] == ("done", 240)
+    status, epochs = ended[1e-9]
+    assert status == "stopped", "to be continued by whoever wants it, and no failure"
+    assert 60 <= epochs < 240
+    assert {run["config"]["lr"]["value"]: run["state"] for run in site.runs()} == {0.05: "finished", 1e-9: "killed"}
 
 
 def test_a_bad_cell_fails_fast_with_one_line(site: Site) -> None:
