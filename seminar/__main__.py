@@ -9,15 +9,19 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store
+
+if TYPE_CHECKING:  # both bring torch, which most commands can do without
+    from seminar.recipes import Cell
+    from seminar.train import Watch
 
 EPILOG = """\
 words:
@@ -40,22 +44,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except InputError as error:
-        print(f"seminar: {error}", file=sys.stderr)
+        _say(error)
         return 2
     except (KeyboardInterrupt, Interrupted):
-        print("seminar: stopped; the same command goes on from the last finished epoch", file=sys.stderr)
+        _say("stopped; the same command goes on from the last finished epoch")
         return 130
     except (FloatingPointError, StageFailed) as error:
-        # Its cause and traceback are kept with the run.
-        print(f"seminar: {error}", file=sys.stderr)
+        _say(error)  # its cause and traceback are kept with the run
         return 1
     except BrokenPipeError:
         # The reader went away (`seminar status | head`): nothing to tell, nobody to tell it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"seminar: {error}", file=sys.stderr)
+        _say(error)
         return 2
+
+
+def _say(text: object) -> None:
+    if os.environ.get("RANK", "0") == "0":  # of several processes of one training the first tells
+        print(f"seminar: {text}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from seminar import recipes, train
+    from seminar import recipes
     from seminar.tracking import WandbWatch
 
     words = sweeps.parse_words(options.words)
@@ -131,50 +139,21 @@ def _train(options: argparse.Namespace) -> int:
         if len(values) > 1:
             raise InputError(f"{word}={','.join(map(str, values))}: one value each; use a sweep file for several")
     cell = recipes.one({word: values[0] for word, values in words.items()})
-    store = Store(options.runs)
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    warnings.simplefilter("default", RuntimeWarning)
-    mirror = WandbWatch(options.wandb, options.runs)
-    watches: list[train.Watch] = [train.StopWhen(lambda: bool(stopped)), _Bar(), mirror]
-    told: list[Stage] = []
-
-    def wait(stage: Stage) -> None:
-        _stop_if(stopped)
-        if stage not in told:
-            print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
-            told.append(stage)
-
-    record = store.ensure(
-        cell.stage,
-        lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),
-        on_wait=wait,
-        on_record=mirror.recorded,
-    )
-    print(_result(cell.stage, record, store))
-    return 0
+    mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
+    return _ensure(cell, Store(options.runs), [_Bar(), mirror], stopped, mirror.recorded)
 
 
 def _cell(options: argparse.Namespace) -> int:
-    from seminar import recipes, train
+    from seminar import parallel, recipes
     from seminar.tracking import CellRun
 
-    cell = recipes.one(_words(options.json))
-    store, run = Store(options.runs), CellRun(options.wandb, options.runs)
-    stopped: list[int] = []
+    cell, store = recipes.one(_words(options.json)), Store(options.runs)
+    leads = parallel.asked()[0] == 0
+    run = CellRun(options.wandb if leads else "disabled", options.runs)
     run.start(cell.stage)
-    # The agent stops a run by SIGTERM; the server does through W&B's client, which makes it a Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopped.append(number))
-    warnings.simplefilter("default", RuntimeWarning)
-    watches: list[train.Watch] = [train.StopWhen(lambda: bool(stopped)), _Bar(), run]
-    record: Record | None = None
+    stopped = _signals()  # after W&B, whose server stops a run by what looks like Ctrl-C
     try:
-        record = store.ensure(
-            cell.stage,
-            lambda stage, folder, ancillary: train.train(stage, cell.host, folder, ancillary, watches),
-            on_wait=lambda _: _stop_if(stopped),
-        )
+        return _ensure(cell, store, [_Bar(), run], stopped, on_end=run.finish)
     except Interrupted:
         # Whoever is stopped by a signal must end by it: the agent counts every other end as a failure of the program,
         # and gives up after three.
@@ -183,14 +162,58 @@ def _cell(options: argparse.Namespace) -> int:
         os.kill(os.getpid(), stopped[0])
         raise
     finally:
-        run.finish(record)
+        run.finish(None)
+
+
+def _ensure(
+    cell: Cell,
+    store: Store,
+    watches: Sequence[Watch],
+    stopped: list[int],
+    on_record: Callable[[Stage], None] = lambda _: None,
+    on_end: Callable[[Record], None] = lambda _: None,
+) -> int:
+    """Train a cell and its chain, with whatever other processes `torchrun` has started for it."""
+    from seminar import parallel, train
+    from seminar.recipes import pick_device
+
+    warnings.simplefilter("default", RuntimeWarning)
+    stop = train.StopWhen(lambda: bool(stopped))
+    told: list[Stage] = []
+
+    def wait(stage: Stage) -> None:
+        if stopped:
+            raise Interrupted
+        if stage not in told:
+            print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
+            told.append(stage)
+
+    def make(stage: Stage, folder: Path, ancillary: Path | None) -> Record:
+        parallel.tell(stage.key)
+        return train.train(stage, cell.host, folder, ancillary, [stop, *watches])
+
+    with parallel.joined(pick_device(cell.host.device)):
+        if not parallel.leads():
+            train.follow(cell.stage, cell.host, store.root, [stop])
+            return 0
+        record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record)
+        parallel.tell(None)
+    on_end(record)
     print(_result(cell.stage, record, store))
     return 0
 
 
-def _stop_if(stopped: list[int]) -> None:
-    if stopped:
-        raise Interrupted
+def _signals() -> list[int]:
+    """The signals that ask this process to stop, once they come; a second one ends it at once."""
+    stopped: list[int] = []
+
+    def take(number: int, _: object) -> None:
+        stopped.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, take)
+    return stopped
 
 
 def _words(text: str) -> dict[str, Scalar]:
@@ -238,8 +261,11 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import recipes, search, studies
+    from seminar import parallel, recipes, search, studies
     from seminar.tuning import Tuning
+
+    if parallel.asked()[1] > 1:
+        raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
 
     files = [item for item in options.words if item.endswith((".yaml", ".yml"))]
     if not files:

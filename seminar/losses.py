@@ -13,7 +13,8 @@ A loss names the inputs it needs as positional parameters, out of
 and its settings as keyword-only parameters with defaults. Everything else (the words `lambda_NAME`, `NAME_SETTING`,
 `NAME_ramp`, the key, the log columns) follows from the signature: adding a loss is adding a function here. It returns
 a scalar, or a scalar and facts {name: scalar} that are logged beside it as `NAME_fact`.
-All losses are means, so none depends on the batch or the crop, and all are computed in float32.
+All losses are means, so none depends on the batch or the crop, and all are computed in float32. Means over the
+batch are those of `seminar.parallel`, for a batch may be spread over several processes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from seminar import crf as dense_crf
 from seminar.data import PADDING, UNLABELLED
+from seminar.parallel import batch_mean, image_mean, images
 from seminar.parts import Entry, Registry
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
@@ -80,15 +82,15 @@ def partial_cross_entropy(
     labelled = labels < PADDING
     # Clicks are few: taking their pixels out first is several times faster than a masked loss over the whole map.
     pixels = student.movedim(1, -1)[labelled].float()
-    mean = F.cross_entropy(pixels, labels[labelled], reduction="sum") / max(1, len(pixels))
-    return mean / len(student) if normalizer == "rloss" else mean
+    mean = batch_mean(F.cross_entropy(pixels, labels[labelled], reduction="sum"), len(pixels))
+    return mean / images(len(student)) if normalizer == "rloss" else mean
 
 
 @term("ce")
 def cross_entropy(student: Tensor, masks: Tensor) -> Tensor:
     """Full supervision: mean cross-entropy over all pixels of the dense masks, void and padding left out."""
     known = masks < PADDING
-    return _cross_entropy_sum(student, masks, known) / known.sum().clamp(min=1)
+    return batch_mean(_cross_entropy_sum(student, masks, known), known.sum())
 
 
 @term("pcons", weight=200.0, ramp=2 / 3)
@@ -112,7 +114,7 @@ def pixel_consistency(
     q = F.softmax(teacher.detach().float(), dim=1)
     squared = (p - q).square().sum(dim=1)
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
-    mean = (squared * pixels).sum() / pixels.sum().clamp(min=1)
+    mean = batch_mean((squared * pixels).sum(), pixels.sum())
     return mean / student.shape[1] if classes == "mean" else mean
 
 
@@ -140,14 +142,15 @@ def crf(
     small, keep, xy = dense_crf.at_scale(image, pixels, scale, sigma_xy)
     p = F.interpolate(F.softmax(student.float(), dim=1), size=small.shape[-2:], mode="bilinear", align_corners=False)
     loss, facts = dense_crf.dense_crf(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator)
-    return loss, {name: values.mean() for name, values in vars(facts).items()}
+    here = len(student)
+    return image_mean(loss, here), {name: image_mean(values.mean(), here) for name, values in vars(facts).items()}
 
 
 @term("pseudo")
 def pseudo_cross_entropy(student: Tensor, pseudo: Tensor) -> Tensor:
     """L_pseudo, Eq. 6: mean cross-entropy over all pixels with the arg-max of the frozen ancillary student."""
     inside = pseudo < PADDING
-    return _cross_entropy_sum(student, pseudo, inside) / inside.sum().clamp(min=1)
+    return batch_mean(_cross_entropy_sum(student, pseudo, inside), inside.sum())
 
 
 def _cross_entropy_sum(logits: Tensor, target: Tensor, where: Tensor) -> Tensor:

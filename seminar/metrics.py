@@ -23,7 +23,7 @@ class Confusion:
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
-        self._counts = torch.zeros(classes, classes, len(_BIASES) + 1, dtype=torch.int64)
+        self.counts = torch.zeros(classes, classes, len(_BIASES) + 1, dtype=torch.int64)
 
     def add(self, logits: Tensor, mask: Tensor) -> None:
         """Count `logits` (B, C, H, W) against `mask` (B, H, W); values of the mask >= C are left out."""
@@ -34,7 +34,7 @@ class Confusion:
         gap = torch.bucketize(best - pixels[:, 0], _BIASES.to(best.device))
         foreground = foreground + 1
         flat = (truth * self.classes + foreground) * (len(_BIASES) + 1) + gap
-        self._counts += torch.bincount(flat, minlength=self._counts.numel()).view_as(self._counts).cpu()
+        self.counts += torch.bincount(flat, minlength=self.counts.numel()).view_as(self.counts).cpu()
 
     def scores(self) -> Scores:
         """`miou`, `iou` per class, `background_recall`, `foreground_recall` (mean over the foreground classes), and
@@ -54,8 +54,8 @@ class Confusion:
 
     def _at(self, index: int) -> Tensor:
         """(C, C) counts, truth by prediction, under the bias `_BIASES[index]`."""
-        result = self._counts[:, :, index + 1 :].sum(2)
-        result[:, 0] = self._counts[:, :, : index + 1].sum((1, 2))
+        result = self.counts[:, :, index + 1 :].sum(2)
+        result[:, 0] = self.counts[:, :, : index + 1].sum((1, 2))
         return result
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import (
     MobileNet_V2_Weights,
     ResNet101_Weights,
@@ -264,7 +265,7 @@ class DeepLabV3Plus(nn.Module):
         super().train(mode)
         if self.freeze != "none":
             for part in self.encoder.modules():
-                if isinstance(part, nn.BatchNorm2d):
+                if isinstance(part, _BatchNorm):  # also where several processes share it
                     part.eval()
         return self
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seminar import data as data_package
 from seminar import losses as loss_terms
-from seminar import networks
+from seminar import networks, parallel
 from seminar.data import Annotation, Dataset, datasets
 from seminar.losses import losses
 from seminar.parts import Entry
@@ -85,9 +85,13 @@ class Host(BaseModel):
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises `InputError` for a device that is not here."""
+    """`auto` is the GPU if there is one, and that of this process where several train together. Raises `InputError` for
+    a device that is not here."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    _, together, local = parallel.asked()
+    if name == "cuda" and together > 1:
+        name = f"cuda:{local}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
-from seminar import networks, recipes
+from seminar import networks, parallel, recipes
 from seminar.data import PADDING, Dataset, Example
 from seminar.data.augment import TrainView, eval_view
 from seminar.data.pictures import strip
@@ -90,6 +90,14 @@ def train(
     return body
 
 
+def follow(asked: Stage, host: Host, runs: Path, watches: Sequence[Watch]) -> None:
+    """Train along with the leading process (`seminar.parallel`), whichever stages of the chain of `asked` it begins."""
+    stages = {stage.key: stage for stage in asked.chain}
+    while (key := parallel.tell()) is not None:
+        stage = stages[key]
+        train(stage, host, runs / key, runs / stage.ancillary.key if stage.ancillary is not None else None, watches)
+
+
 class Trainer:
     """Networks, optimiser and data of one stage."""
 
@@ -107,7 +115,8 @@ class Trainer:
         student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze)
         if stage.pretrained != "none":
             networks.load_pretrained(student, host.weights)
-        self.student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.student = parallel.shared(student)
         self.teacher: Teacher | None = None
         if stage.alpha is not None and stage.teacher_bn is not None:
             self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
@@ -121,12 +130,18 @@ class Trainer:
             momentum=stage.momentum,
             weight_decay=stage.weight_decay,
         )
+        self.learner = parallel.replicated(self.student, self.device)
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.train_examples, self.val_examples = self.dataset.split("train"), self.dataset.split("val")
         self.steps_per_epoch = len(batches(len(self.train_examples), stage.batch_size, stage.seed, 0))
         if self.steps_per_epoch == 0:
             raise InputError(
                 f"data {stage.data.name!r}: {len(self.train_examples)} training image(s), at least 2 needed"
+            )
+        if (left := (len(self.train_examples) - 1) % stage.batch_size + 1) < parallel.size():
+            raise InputError(
+                f"{parallel.size()} processes: the last batch of an epoch has {left} image(s); take at most so many "
+                "processes, or another batch_size"
             )
         self.total_steps = self.steps_per_epoch * stage.epochs
         self.epochs_done, self.sessions, self.seconds = 0, 1, 0.0
@@ -165,10 +180,10 @@ class Trainer:
             for name, value in self.step(views, epoch, step).items():
                 sums[name] = sums[name] + value if name in sums else value
             step += 1
-            for watch in watches:
-                watch.step(self.stage, step, self.total_steps)
+            self._tell_of_step(watches, step)
         line: dict[str, Any] = {"epoch": epoch + 1, "step": step, "lr": self.optimizer.param_groups[0]["lr"]}
-        line |= {name: float(value) / self.steps_per_epoch for name, value in sums.items()}
+        parts = self.steps_per_epoch * parallel.size()
+        line |= {name: float(parallel.total(value)) / parts for name, value in sums.items()}
         for name, value in line.items():
             if not math.isfinite(value):
                 raise FloatingPointError(f"{name} is {value} in epoch {epoch + 1}: the training diverged")
@@ -180,6 +195,16 @@ class Trainer:
         self.seconds += time.monotonic() - started
         line["seconds"] = round(self.seconds, 3)
         return line
+
+    def _tell_of_step(self, watches: Sequence[Watch], step: int) -> None:
+        stopped: Interrupted | None = None
+        try:
+            for watch in watches:
+                watch.step(self.stage, step, self.total_steps)
+        except Interrupted as interrupted:
+            stopped = interrupted
+        if parallel.any_of(stopped is not None):  # all at the same step, for none can go on alone
+            raise stopped or Interrupted
 
     def step(self, views: Mapping[str, Tensor], epoch: int, step: int) -> dict[str, Tensor]:
         """One optimiser step (0-based `step` over the whole training), then Eq. 1; returns the losses, detached."""
@@ -228,7 +253,7 @@ class Trainer:
         network_input = normalise(inputs["image"])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
             features = self._frozen_features(network_input)
-            inputs["student"] = self.student(network_input, features)
+            inputs["student"] = self.learner(network_input, features)
             with torch.no_grad():
                 if self.teacher is not None:
                     inputs["teacher"] = self.teacher.net(network_input, features)
@@ -247,10 +272,14 @@ class Trainer:
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
         """Batches of training views of `epoch`, in the order that (seed, epoch) gives."""
-        views = _Views(self.stage, self.train_examples, epoch)
+        examples = _Views(self.stage, self.train_examples, epoch)
         order = batches(len(self.train_examples), self.stage.batch_size, self.stage.seed, epoch)
+        own = [list(parallel.own_share(batch)) for batch in order]
         pinned = self.device.type == "cuda"
-        return iter(DataLoader(views, batch_sampler=order, num_workers=self.host.loader_workers, pin_memory=pinned))
+        loader = DataLoader(examples, batch_sampler=own, num_workers=self.host.loader_workers, pin_memory=pinned)
+        for batch, views_here in zip(order, loader):
+            parallel.begin_batch(len(batch))
+            yield views_here
 
     @contextmanager
     def _evaluating(self) -> Iterator[dict[str, nn.Module]]:
@@ -274,19 +303,24 @@ class Trainer:
         """
         size = self.stage.batch_size if protocol == "crop" else 1
         views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
+        own = Subset(views, parallel.own_share(range(len(views))))
         with self._evaluating() as nets:
             counts = {role: Confusion(self.classes) for role in nets}
-            for images, masks in DataLoader(views, batch_size=size, num_workers=self.host.loader_workers):
+            for images, masks in DataLoader(own, batch_size=size, num_workers=self.host.loader_workers):
                 network_input = normalise(images.to(self.device).float())
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
                     features = self._frozen_features(network_input)
                     logits = {role: net(network_input, features) for role, net in nets.items()}
                 for role in nets:
                     counts[role].add(logits[role], masks.to(self.device))
+        for confusion in counts.values():
+            parallel.total(confusion.counts)
         return {role: confusion.scores() for role, confusion in counts.items()}
 
     def save(self, folder: Path, line: Mapping[str, Any]) -> None:
         """Append the epoch's line, then replace the checkpoint: a kill between the two repeats that epoch."""
+        if not parallel.leads():
+            return
         with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
             file.flush()
@@ -320,8 +354,9 @@ class Trainer:
             self.epochs_done, self.seconds = state["epochs_done"], state["seconds"]
             self.sessions = state["sessions"] + 1
             lines = [line for line in read_lines(folder / "metrics.jsonl") if line["epoch"] <= self.epochs_done]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))
+        if parallel.leads():
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+            write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))
 
     def finish(self, folder: Path) -> Record:
         """Evaluate both protocols, write weights and sample pictures, and return the body of the record."""
@@ -331,10 +366,11 @@ class Trainer:
         )
         full = crop if same else self.evaluate("full")
         curve = read_lines(folder / "metrics.jsonl")
-        write_atomic(folder / "student.pt", lambda file: torch.save(self.student.state_dict(), file))
-        if self.teacher is not None:
-            teacher_state = self.teacher.net.state_dict()
-            write_atomic(folder / "teacher.pt", lambda file: torch.save(teacher_state, file))
+        if parallel.leads():
+            write_atomic(folder / "student.pt", lambda file: torch.save(self.student.state_dict(), file))
+            if self.teacher is not None:
+                teacher_state = self.teacher.net.state_dict()
+                write_atomic(folder / "teacher.pt", lambda file: torch.save(teacher_state, file))
         self.predictions(folder / "samples", "final")
         return {
             "seconds": round(self.seconds, 3),
@@ -366,6 +402,8 @@ class Trainer:
         Arrays by number of the sample n and name: `n_image` (H, W, 3) uint8 RGB, `n_truth` (H, W) uint8, `n_clicks`
         (k, 3) float x, y, class; `n_student`, and where there is one `n_teacher` and `n_ancillary`, (H, W) uint8.
         """
+        if not parallel.leads():
+            return
         folder.mkdir(exist_ok=True)
         arrays: dict[str, np.ndarray[Any, Any]] = {}
         count = min(SAMPLES, len(self.val_examples))
@@ -514,6 +552,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
+        "processes": parallel.size(),
         "commit": _commit(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }

@@ -12,7 +12,7 @@ ROOMS = [
     {"spec"},
     {"sweep", "parts", "store"},
     {"data"},
-    {"crf", "metrics", "networks", "schedules", "teacher"},
+    {"crf", "metrics", "networks", "parallel", "schedules", "teacher"},
     {"losses"},
     {"recipes", "tracking"},
     {"train", "tuning"},

@@ -1,0 +1,218 @@
+"""One training on several processes, as `torchrun` starts them: each has its share of every batch and of the validation
+images, and all have the same weights.
+
+Means over a batch are means over all of it: of the losses (`batch_mean`), in BatchNorm and in dropout (`shared`), so a
+training is the same as in one process up to rounding. Alone, everything here changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass
+class _Team:
+    """The processes of this training. `control`: for what CPUs tell each other; `batch`: images of the one in work."""
+
+    rank: int = 0
+    size: int = 1
+    control: dist.ProcessGroup | None = None
+    batch: int = 0
+
+
+_team = _Team()
+
+
+def size() -> int:
+    """How many processes train together."""
+    return _team.size
+
+
+def leads() -> bool:
+    """Whether this is the process that writes."""
+    return _team.rank == 0
+
+
+def asked() -> tuple[int, int, int]:
+    """What `torchrun` asks for: rank, number of processes, and rank among those of this machine."""
+    rank, count, local = (int(os.environ.get(name, default)) for name, default in _ALONE.items())
+    return rank, count, local
+
+
+_ALONE = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Be one of the processes that `torchrun` started, as long as the context lasts."""
+    rank, count, _ = asked()
+    if count == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # One of them may wait for hours while somebody else trains the stage.
+    control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    _team.rank, _team.size, _team.control = rank, count, control
+    yield
+    # Not where an error passes: the others may be waiting for this process, and `torchrun` then ends them.
+    dist.destroy_process_group()
+    _team.rank, _team.size, _team.control = 0, 1, None
+
+
+def tell(message: T | None = None) -> T | None:
+    """What the leading process tells; every process calls this at the same point."""
+    box: list[T | None] = [message]
+    if size() > 1:
+        dist.broadcast_object_list(box, src=0, group=_team.control)
+    return box[0]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether `flag` is true in any process; every process calls this at the same point."""
+    return bool(total(torch.tensor(int(flag))))
+
+
+def total(value: Tensor) -> Tensor:
+    """`value` summed over the processes, in place; every process calls this at the same point."""
+    if size() > 1:
+        dist.all_reduce(value, group=_team.control if value.device.type == "cpu" else None)
+    return value
+
+
+def own_share(batch: Sequence[T]) -> Sequence[T]:
+    """The part of a batch that this process has: as many as any other, or one more or less."""
+    return batch[_share(len(batch))]
+
+
+def _share(batch: int) -> slice:
+    return slice(batch * _team.rank // size(), batch * (_team.rank + 1) // size())
+
+
+def begin_batch(batch: int) -> None:
+    """From now on a batch of so many images is in work, of which this process has its share."""
+    _team.batch = batch
+
+
+def batch_mean(sum_: Tensor, count: int | Tensor) -> Tensor:
+    """`sum_ / count` over the whole batch, where both are of this process's share; 0 where nothing is counted.
+
+    The mean of it over the processes, and so of its gradient, is that of the whole batch.
+    """
+    if size() == 1:
+        return sum_ / (max(1, count) if isinstance(count, int) else count.clamp(min=1))
+    everywhere = total(torch.as_tensor(count, dtype=torch.float32, device=sum_.device).clone())
+    return sum_ * size() / everywhere.clamp(min=1)
+
+
+def images(here: int) -> int:
+    """The images of the whole batch, of which `here` are in this process."""
+    return here if size() == 1 else _team.batch
+
+
+def image_mean(mean: Tensor, here: int) -> Tensor:
+    """The mean over the images of this process as its part of that over the whole batch (see `batch_mean`)."""
+    return mean if size() == 1 else mean * (here * size() / _team.batch)
+
+
+def shared(net: N) -> N:
+    """`net` with BatchNorm and dropout over the whole batch; the names of its weights stay what they are."""
+    if size() == 1:
+        return net
+    for name, child in net.named_children():
+        if isinstance(child, nn.Dropout):
+            setattr(net, name, _Dropout(child.p))
+        elif isinstance(child, nn.BatchNorm2d):
+            setattr(net, name, _BatchNorm.of(child))
+        else:
+            shared(child)
+    return net
+
+
+def replicated(net: nn.Module, device: torch.device) -> nn.Module:
+    """`net` for the forward pass of training: its gradients are averaged over the processes."""
+    if size() == 1:
+        return net
+    return DistributedDataParallel(net, [device] if device.type == "cuda" else None)
+
+
+class _Dropout(nn.Module):
+    """Dropout that draws for the whole batch and keeps its share, so that a sample meets the same draws in any process.
+
+    The draws are those of `torch.nn.Dropout` on a CPU.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        whole = x.new_empty(images(len(x)), *x.shape[1:])
+        if x.is_contiguous(memory_format=torch.channels_last):
+            whole = whole.contiguous(memory_format=torch.channels_last)
+        kept = whole.bernoulli_(1 - self.p).div_(1 - self.p)
+        return x * (kept if size() == 1 else kept[_share(_team.batch)])
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the whole batch, where torch's SyncBatchNorm knows GPUs only."""
+
+    @staticmethod
+    def of(layer: nn.BatchNorm2d) -> nn.Module:
+        """The synchronised form of a layer."""
+        if layer.weight.device.type == "cuda":
+            synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
+            return synchronised
+        other = _BatchNorm(layer.num_features, layer.eps, layer.momentum)
+        other.load_state_dict(layer.state_dict())
+        for mine, theirs in zip(other.parameters(), layer.parameters(), strict=True):
+            mine.requires_grad_(theirs.requires_grad)
+        return other.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        channels, wide = (0, 2, 3), x.float()
+        count = total(torch.tensor(x.numel() // x.shape[1]))
+        mean = _Total.apply(wide.sum(channels)) / count
+        centred = wide - mean[:, None, None]
+        variance = _Total.apply(centred.square().sum(channels)) / count
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        normal: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        return normal.to(x.dtype)
+
+
+class _Total(torch.autograd.Function):
+    """`total` with a gradient, and not in place."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return total(value.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return total(grad.clone())
