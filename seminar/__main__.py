@@ -264,6 +264,10 @@ def _sweep(options: argparse.Namespace) -> int:
     from seminar import parallel, recipes, search, studies
     from seminar.tuning import Tuning
 
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)  # as clusters do before a job's time is up
     if parallel.asked()[1] > 1:
         raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import sqlalchemy
 
@@ -64,11 +63,14 @@ class Database:
     def stop(self) -> None:
         self.run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "-w", "stop")
 
-    def execute(self, text: str) -> None:
+    def execute(self, text: str) -> list[Any]:
+        """The first column of what a statement gives."""
         engine = sqlalchemy.create_engine(studies.storage_url(self.url))
         with engine.begin() as connection:
-            connection.execute(sqlalchemy.text(text))
+            result = connection.execute(sqlalchemy.text(text))
+            rows = [row[0] for row in result] if result.returns_rows else []
         engine.dispose()
+        return rows
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +143,7 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
     assert not list((tmp_path / "studies").glob("*.journal"))
     assert "secret" not in json.dumps(records), "no password in a record"
     assert "postgresql://seminar:***@" in json.dumps(records)
-    (name,) = optuna.get_all_study_names(studies.storage_url(database.url))
+    (name,) = database.execute("SELECT study_name FROM studies")
     found = Queue(name, tmp_path / "studies", studies.storage_url(database.url)).open().trials
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.user_attrs["key"] for trial in found} == set(store.keys())

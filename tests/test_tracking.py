@@ -43,8 +43,10 @@ def inspect(path: Path) -> dict[str, Any]:
     return result
 
 
-def ensure(cell: Cell, root: Path, watch: train.Watch) -> dict[str, Any]:
-    return Store(root).ensure(cell.stage, lambda s, f, a: train.train(s, cell.host, f, a, [watch]))
+def ensure(cell: Cell, root: Path, watch: WandbWatch) -> dict[str, Any]:
+    return Store(root).ensure(
+        cell.stage, lambda s, f, a: train.train(s, cell.host, f, a, [watch]), on_record=watch.recorded
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
