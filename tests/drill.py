@@ -44,14 +44,19 @@ KINDS = {
 """What can be killed, and how to know it by its command line."""
 
 
+LOTS = {"worker": 4, "sweep": 2, "cell": 4, "agent": 1, "everything": 1}
+"""How many lots each has when a victim is drawn."""
+
+
 @dataclass
 class Drill:
+    """One folder of runs, and who is at it."""
+
     folder: Path
     epochs: int
     random: random.Random
     storage: str | None
     kills: Counter[str] = field(default_factory=Counter)
-    living: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def log(self) -> Path:
@@ -107,8 +112,8 @@ class Drill:
     def kill(self) -> None:
         """Kill one of a kind drawn at random, or all there are."""
         processes = self.processes()
-        kinds = sorted(set(processes.values()) - {"other"})
-        kind = self.random.choice([*kinds, "everything"])
+        present = {*processes.values(), "everything"} & LOTS.keys()
+        (kind,) = self.random.choices(sorted(present), [LOTS[kind] for kind in sorted(present)])
         victims = [pid for pid, found in processes.items() if kind in ("everything", found)]
         if kind != "everything":
             victims = [self.random.choice(victims)]
@@ -146,7 +151,7 @@ class Drill:
             for name, begin in actors.items():
                 if name not in running or running[name].poll() is not None:
                     running[name] = begin()
-            time.sleep(self.random.uniform(0.5, 12))
+            time.sleep(self.random.uniform(0.5, 10))
             before = sum(store.record(key) is not None for key in store.keys())  # noqa: SIM118
             self.kill()
             print(f"  {self.kills.total()} kills, {before} trainings done", file=sys.stderr)
@@ -176,7 +181,9 @@ class Drill:
 def results(folder: Path) -> dict[str, Any]:
     """All of a run that must not depend on kills: the table, the curves and the weights."""
     store = Store(folder / "runs")
-    found: dict[str, Any] = {"table": (folder / "out" / "table3.csv").read_text(encoding="utf-8")}
+    tables = [path for path in sorted((folder / "out").glob("*.csv")) if not path.stem.endswith("_runs")]
+    assert tables
+    found: dict[str, Any] = {path.name: path.read_text(encoding="utf-8") for path in tables}
     for key in store.keys():  # noqa: SIM118
         record = store.record(key)
         found[f"{key} metrics"] = None if record is None else record["metrics"]
@@ -231,7 +238,7 @@ def failures(numbers: dict[str, Any]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=80, help="of each of the 8 trainings")
+    parser.add_argument("--epochs", type=int, default=150, help="of each of the 8 trainings")
     parser.add_argument("--seed", type=int, default=0, help="of who is killed when")
     parser.add_argument("--storage", metavar="URL", help="a database for Optuna's study (default: the journal file)")
     options = parser.parse_args()
