@@ -151,7 +151,7 @@ class Drill:
             for name, begin in actors.items():
                 if name not in running or running[name].poll() is not None:
                     running[name] = begin()
-            time.sleep(self.random.uniform(0.5, 10))
+            self.let_work()
             before = sum(store.record(key) is not None for key in store.keys())  # noqa: SIM118
             self.kill()
             print(f"  {self.kills.total()} kills, {before} trainings done", file=sys.stderr)
@@ -162,6 +162,19 @@ class Drill:
             process.wait()
         server.shutdown()
         server.server_close()
+
+    def let_work(self) -> None:
+        """Mostly until a training is at work and then some, sometimes for a moment in which nobody is ready yet."""
+        if self.random.random() < 0.25:
+            time.sleep(self.random.uniform(0.5, 6))
+            return
+        before, deadline = self.epochs_begun(), time.monotonic() + 60
+        while self.epochs_begun() == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(self.random.uniform(0, 3))
+
+    def epochs_begun(self) -> int:
+        return sum(self.epochs_noted("begun").values()) if self.log.exists() else 0
 
     def finish(self) -> int:
         """Call the sweep until it has nothing to do; returns how many calls that took."""

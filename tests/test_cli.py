@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -106,6 +107,26 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("setup", "test", "report", "status", "losses", "creatures", "voc-mini"):
         assert target in listing
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("storage", [None, "postgresql://me@host/db?a=b&c=d"])
+def test_a_task_of_the_slurm_array_is_a_worker(tmp_path: Path, storage: str | None) -> None:
+    program = tmp_path / ".venv" / "bin" / "seminar"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\nprintf "%s\\n" $$ "$@"\n')
+    program.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(tmp_path), "RUNS": "a folder"}
+    task = subprocess.Popen(
+        ["bash", str(ROOT / "sweeps" / "slurm.sh"), "sweeps/losses.yaml", "losses=pce,pce+crf"],
+        env=environment if storage is None else {**environment, "STORAGE": storage},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    pid, *arguments = (task.communicate()[0]).splitlines()
+    assert int(pid) == task.pid, "the signal before the end of the time goes to the sweep itself"
+    given = ["sweep", "sweeps/losses.yaml", "losses=pce,pce+crf", "--workers", "1", "--runs", "a folder"]
+    assert arguments == given + ([] if storage is None else ["--storage", storage])
 
 
 def test_words_and_options_in_any_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

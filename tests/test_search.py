@@ -112,8 +112,11 @@ def continue_and_check(runs: Path) -> None:
         assert [line["epoch"] for line in curve] == list(range(1, 41))
 
 
-def test_ctrl_c_ends_cleanly_and_the_next_call_goes_on(tmp_path: Path, running: subprocess.Popen[str]) -> None:
-    os.killpg(running.pid, signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # a terminal's, and a cluster's before time is up
+def test_a_stopped_call_ends_cleanly_and_the_next_one_goes_on(
+    tmp_path: Path, running: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    os.killpg(running.pid, number)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in errors

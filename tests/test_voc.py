@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from seminar import recipes, sweep
-from seminar.data import Click, Scribble, datasets, voc
+from seminar.data import Click, Scribble, datasets, files
 from seminar.data.voc import CLASSES, Voc
 from seminar.spec import InputError
 
@@ -119,7 +119,7 @@ def test_takes_the_click_files_named(root: Path, tmp_path: Path) -> None:
 def test_caches_a_small_data_set_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = Voc(root=root).split("train")
     assert train[0] is train[0] and train[-2] is train[0]
-    monkeypatch.setattr(voc, "CACHE_BYTES", 3 * 6 * 8 * 4)  # what the three images need: no longer "fewer"
+    monkeypatch.setattr(files, "CACHE_BYTES", 3 * 6 * 8 * 4)  # what the three images need: no longer "fewer"
     train = Voc(root=root).split("train")
     assert train[0] is not train[0]
 
@@ -272,7 +272,7 @@ def test_error_unreadable_image(name: str, root: Path) -> None:
 def test_error_unreadable_image_found_while_measuring_the_data_set(root: Path) -> None:
     path = root / "JPEGImages" / "c.jpg"
     path.write_bytes(b"")
-    assert error(lambda: Voc(root=root).small) == f"{path}: unreadable image (no known image format)"
+    assert error(lambda: Voc(root=root).split("train")[0]) == f"{path}: unreadable image (no known image format)"
 
 
 def test_error_in_a_mask(root: Path) -> None:
@@ -474,7 +474,8 @@ def test_real_clicks_lie_on_their_class(split: Any, fg: tuple[int, int], bg: tup
 @real
 def test_real_folder() -> None:
     data = Voc(root=TEST_DATA / "voc145")
-    assert len(data.split("train")) == 75 and len(data.split("val")) == 70 and data.small
+    assert len(data.split("train")) == 75 and len(data.split("val")) == 70
+    assert data.split("train")[3] is data.split("train")[3], "small enough to be kept"
     assert len(data.fingerprint()) == 16
 
 

@@ -9,16 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Annotated, Literal, overload
+from typing import Annotated, Literal
 from xml.etree import ElementTree
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
 from seminar.spec import InputError, unknown
 
 Points = tuple[tuple[float, float], ...]
@@ -36,8 +34,6 @@ TAGS = {name: cls for cls, name in enumerate(CLASSES)} | {
 """Class index by the names that scribbles go by: VOC's and the shorter ones in the published files."""
 OVERSHOOT = 0.1
 """How far a scribble may run out of its image, as a fraction of the longer side. The published ones do, a little."""
-CACHE_BYTES = 10**9
-"""Decoded images and masks are kept in memory when all of them together need fewer bytes than this."""
 
 
 @datasets.register("voc")
@@ -74,8 +70,8 @@ class Voc:
         held_out: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         self._drop_outside = clicks_outside == "drop"
-        self._images = _existing([_existing([root], "; data_root=DIR names the folder") / "JPEGImages"])
-        self._masks = _existing([root / "SegmentationClassAug", root / "SegmentationClass"])
+        self._images = existing([existing([root], "; data_root=DIR names the folder") / "JPEGImages"])
+        self._masks = existing([root / "SegmentationClassAug", root / "SegmentationClass"])
         every = _read_ids(root, train_list)
         if held_out:
             learnt = [id for place, id in enumerate(every) if place % held_out]
@@ -97,10 +93,10 @@ class Voc:
                 more = f", and {len(missing) - 1} more of the listed ids" if missing[1:] else ""
                 raise InputError(f"{folder / (missing[0] + suffix)}: no such file{more}")
         # In order: our names, then those of the files as published
-        fg = clicks_fg or _existing(
+        fg = clicks_fg or existing(
             [root / "clicks_fg.json", root / "voc_whats_the_point.json"], "; data_clicks_fg can name another file"
         )
-        bg = clicks_bg or _existing(
+        bg = clicks_bg or existing(
             [root / "clicks_bg.json", root / "voc_whats_the_point_bg_from_scribbles.json"],
             "; data_clicks_bg can name another file",
         )
@@ -110,7 +106,7 @@ class Voc:
         self._scribbles = None if scribbles is None else _find_scribbles(scribbles, self._all_ids)
         if self._scribbles is not None and not any(id in self._scribbles for id in self._ids["train"]):
             raise InputError(f"{scribbles}: no id of the list {train_list!r} has scribbles (a file <id>.xml) here")
-        self._splits = {split: _Examples(self, ids) for split, ids in self._ids.items()}
+        self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
     def split(self, split: Split) -> Sequence[Example]:
         """The examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
@@ -127,13 +123,13 @@ class Voc:
         data: list[object] = [self._ids, clicks, sizes]
         if self._scribbles is not None:
             files = [self._scribbles.get(id) for id in self._ids["train"]]
-            data.append([path and hashlib.sha256(_bytes(path)).hexdigest() for path in files])
+            data.append([path and hashlib.sha256(read_bytes(path)).hexdigest() for path in files])
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def read(self, id: str) -> Example:
         """Decode and check one example."""
         image_path, mask_path = self._files(id)
-        image, mask = _decode(image_path, rgb=True), _decode(mask_path, rgb=False)
+        image, mask = read_image(image_path), read_mask(mask_path)
         height, width = image.shape[:2]
         if mask.shape != (height, width):
             raise InputError(
@@ -173,59 +169,14 @@ class Voc:
         )
 
     @cached_property
-    def small(self) -> bool:
-        """Whether all decoded images and masks fit into `CACHE_BYTES`. Reads headers, until they do not."""
-        total = 0
-        for id in self._all_ids:
-            path = self._files(id)[0]
-            try:
-                with Image.open(path) as image:
-                    total += image.width * image.height * 4
-            except OSError as error:
-                raise _unreadable(path, error) from None
-            if total >= CACHE_BYTES:
-                return False
-        return True
-
-    @cached_property
     def _all_ids(self) -> list[str]:
         return sorted({*self._ids["train"], *self._ids["val"]})
 
+    def _small(self) -> bool:
+        return fit_into_memory(self._files(id)[0] for id in self._all_ids)
+
     def _files(self, id: str) -> tuple[Path, Path]:
         return self._images / f"{id}.jpg", self._masks / f"{id}.png"
-
-
-class _Examples(Sequence[Example]):
-    def __init__(self, voc: Voc, ids: list[str]) -> None:
-        self._voc, self._ids = voc, ids
-        self._cache: dict[str, Example] = {}
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        id = self._ids[index]
-        if id in self._cache:
-            return self._cache[id]
-        example = self._voc.read(id)
-        if self._voc.small:
-            self._cache[id] = example
-        return example
-
-
-def _existing(paths: Sequence[Path], hint: str = "") -> Path:
-    """The first of `paths` that exists."""
-    for path in paths:
-        if path.exists():
-            return path
-    others = "".join(f" (nor {path.name})" for path in paths[1:])
-    raise InputError(f"{paths[0]}: not found{others}{hint}")
 
 
 def _read_ids(root: Path, name: str) -> list[str]:
@@ -288,7 +239,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
 def _read_scribbles(path: Path) -> Iterator[Scribble]:
     """The scribbles of `<annotation><polygon><tag>class</tag><point><X>1</X><Y>2</Y></point>...</polygon>...`; points
     are zero-based pixels. A polygon without points is none."""
-    text = _bytes(path)
+    text = read_bytes(path)
     try:
         # S314 is about entities: none can be declared here
         root = ElementTree.fromstring(text, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
@@ -321,27 +272,3 @@ def _runs(points: Points, width: int, height: int) -> Iterator[tuple[bool, Point
 
     for is_near, run in groupby(points, near):
         yield is_near, tuple(run)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _decode(path: Path, rgb: bool) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB, or (H, W) values as stored."""
-    try:
-        with Image.open(path) as image:
-            if not rgb and image.mode not in ("P", "L"):
-                raise InputError(f"{path}: a mask is a palette or grey 8-bit PNG, this one has mode {image.mode}")
-            return np.array(image.convert("RGB") if rgb else image)
-    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    # PIL's message for an unknown format repeats the path
-    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
-    return InputError(f"{path}: unreadable image ({reason})")
