@@ -1,0 +1,433 @@
+"""Your own photos: a folder of images, and what was clicked on them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from pydantic import Field
+from scipy import ndimage
+
+from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
+from seminar.spec import InputError, unknown
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+BACKGROUND = ("background", "bg", "_background_")
+"""What class 0 may be called."""
+VOID = ("void", "ignore", "__ignore__")
+"""What a polygon may be called whose pixels are not evaluated."""
+SMALLEST = 0.003
+"""Share of an image that an object must have to get a simulated click."""
+
+Points = tuple[tuple[float, float], ...]
+Area = tuple[str, str, Points]
+"""Name of the class, labelme's kind of shape, corners."""
+
+
+@dataclass
+class Labels:
+    """What somebody drew on one image, classes by name, in its pixels; `size`: (width, height) that it was drawn on."""
+
+    clicks: list[tuple[float, float, str]] = field(default_factory=list)
+    scribbles: list[tuple[Points, str]] = field(default_factory=list)
+    areas: list[Area] = field(default_factory=list)
+    size: tuple[int, int] | None = None
+    source: Path | None = None
+
+    @property
+    def names(self) -> set[str]:
+        drawn = [name for *_, name in self.clicks] + [name for _, name in self.scribbles]
+        return {*drawn, *(name for name, _, _ in self.areas if name.lower() not in VOID)}
+
+
+@datasets.register("folder")
+class Folder:
+    """A folder with
+
+        images/       pictures of any size, also in folders below; without it those in the folder itself
+        clicks.csv    image,x,y,class           and/or clicks.json: {image: [{"x", "y", "class"}, ...]}
+        *.json        labelme's files, beside the images or in labelme/: points are clicks, lines scribbles, polygons,
+                      rectangles and circles dense masks
+        masks/        <image>.png, class indices (255: void)      to evaluate by, optional
+        classes.txt   names, one a line, the background first      needed with masks/ or where classes are numbers
+        train.txt, val.txt   which images are which                optional
+
+    An image goes by its path below the folder of images, with or without its suffix; x and y are pixels of the picture
+    as it is seen, turned as its EXIF data say. Without lists the images with a mask and no label are for validation; if
+    there are none, a share `val_share` of those with a mask; without masks, of those with a label. Which ones is
+    decided by a hash of their names, so that it stays when others are added. Images without a label are not trained on.
+
+    `root`: that folder; `clicks`: another CSV, JSON or folder of labelme files; `masks`: another folder of masks.
+    `max_side`: images are made smaller until the longer side is no longer than this, 0: they stay as they are.
+    `simulated`: n > 0: no labels are read, and every object of a mask (a connected piece of at least `SMALLEST` of the
+    image) gets one click, every background n; drawn from `simulated_seed` and the name of the image. `clicks_outside`:
+    what a click outside its image is. `held_out`: n > 0 validates on every n-th training image and trains on the
+    others, to choose settings by.
+
+    Raises `InputError` for whatever cannot be used; `seminar data check` lists all of it.
+    """
+
+    classes: tuple[str, ...]
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        clicks: Path | None = None,
+        masks: Path | None = None,
+        max_side: Annotated[int, Field(ge=0)] = 640,
+        val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
+        simulated: Annotated[int, Field(ge=0)] = 0,
+        simulated_seed: Annotated[int, Field(ge=0)] = 0,
+        clicks_outside: Literal["error", "drop"] = "error",
+        held_out: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        self._max_side, self._drop_outside = max_side, clicks_outside == "drop"
+        self._simulated, self._simulated_seed = simulated, simulated_seed
+        existing([root], "; data_root=DIR names the folder")
+        self._folder = root / "images" if (root / "images").is_dir() else root
+        self._images = self._find_images(self._folder)
+        self._masks = self._find_masks(root, masks)
+        self._labels: dict[str, Labels] = {}
+        if not simulated:
+            for path in _label_files(root, clicks):
+                for id, found in self._read_labels(path):
+                    self._add(path, id, found)
+        self.classes = self._name_classes(root)
+        self._ids = self._divide(root, val_share, held_out)
+        self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
+
+    def wrong(self, text: str) -> None:
+        """What is done about something that cannot be used."""
+        raise InputError(text)
+
+    def split(self, split: Split) -> Sequence[Example]:
+        """The examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
+        return self._splits[split]
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over classes, ids, labels, and sizes in bytes of all images and masks."""
+        labels = [
+            [label.clicks, label.scribbles, label.areas, label.size]
+            for label in (self._labels.get(id, Labels()) for id in self._all_ids)
+        ]
+        files = [path for id in self._all_ids for path in (self._images[id], self._masks.get(id)) if path]
+        data = [self.classes, self._ids, labels, [path.stat().st_size for path in files]]
+        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+
+    def read(self, id: str) -> Example:
+        """Decode and check one example, at the size that it is used at."""
+        image = read_image(self._images[id], upright=True)
+        height, width = image.shape[:2]
+        labels = self._labels.get(id, Labels())
+        if labels.size not in (None, (width, height)):
+            drawn = "x".join(map(str, labels.size or ()))
+            self.wrong(f"{labels.source}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
+        mask = self._mask(id, labels, width, height)
+        clicks = list(self._clicks(id, labels, width, height))
+        if self._simulated:
+            clicks = simulate(mask, self._simulated, _generator(self._simulated_seed, id))
+        scribbles = [Scribble(points, self._class(name)) for points, name in labels.scribbles]
+        scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
+        if scale < 1:
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            image = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+            mask = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+            fx, fy = size[0] / width, size[1] / height
+            clicks = [Click(click.x * fx, click.y * fy, click.cls) for click in clicks]
+            scribbles = [Scribble(tuple((x * fx, y * fy) for x, y in s.points), s.cls) for s in scribbles]
+        return Example(
+            id=id,
+            image=torch.from_numpy(image).permute(2, 0, 1),
+            mask=torch.from_numpy(mask),
+            clicks=tuple(clicks),
+            scribbles=tuple(scribbles),
+        )
+
+    def _find_images(self, folder: Path) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.suffix.lower() not in IMAGES or not path.is_file() or inside.parts[0] == "masks":
+                continue
+            id = inside.with_suffix("").as_posix()
+            if id in found:
+                self.wrong(f"{path}: {found[id].name} has the same name; an image goes by its name without the suffix")
+            found[id] = path
+        if not found:
+            raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
+        return found
+
+    def _find_masks(self, root: Path, folder: Path | None) -> dict[str, Path]:
+        if folder is not None:
+            existing([folder])
+        folder = folder or root / "masks"
+        found: dict[str, Path] = {}
+        for path in sorted(folder.rglob("*.png")):
+            id = path.relative_to(folder).with_suffix("").as_posix()
+            if id in self._images:
+                found[id] = path
+            else:
+                self.wrong(f"{path}: no image goes by the name {id!r}")
+        return found
+
+    def _add(self, path: Path, name: str, found: Labels) -> None:
+        id = self._id(name)
+        if id is None:
+            self.wrong(str(unknown(f"{path}: image", name, self._images)))
+            return
+        known = self._labels.setdefault(id, Labels())
+        known.clicks += found.clicks
+        known.scribbles += found.scribbles
+        known.areas += found.areas
+        if found.size is not None:
+            known.size, known.source = found.size, path
+
+    def _id(self, name: str) -> str | None:
+        """The image of a name, with or without its suffix."""
+        for id in (name, Path(name).with_suffix("").as_posix()):
+            if id in self._images:
+                return id
+        return None
+
+    def _read_labels(self, path: Path) -> Iterator[tuple[str, Labels]]:
+        try:
+            text = read_bytes(path).decode("utf-8-sig")
+            if path.suffix.lower() == ".csv":
+                yield from self._from_csv(path, text)
+                return
+            content = json.loads(text)
+        except ValueError as error:  # of the encoding, or of JSON
+            self.wrong(f"{path}: cannot be read ({error})")
+            return
+        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
+            yield from self._from_labelme(path, content)
+        elif isinstance(content, dict) and all(isinstance(clicks, list) for clicks in content.values()):
+            yield from self._from_json(path, content)
+        else:
+            self.wrong(f"{path}: neither labelme's file nor {{image: [click, ...]}}")
+
+    def _from_csv(self, path: Path, text: str) -> Iterator[tuple[str, Labels]]:
+        first = text.partition("\n")[0]
+        separator = max(",;\t", key=first.count)
+        rows = csv.DictReader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+        columns = [name for name in ("image", "x", "y", "class") if name not in (rows.fieldnames or ())]
+        if columns:
+            self.wrong(
+                f"{path}: no column {columns[0]!r}; the first line must be image,x,y,class, not {first.strip()!r}"
+            )
+            return
+        for row in rows:
+            x, y = _number(row["x"]), _number(row["y"])
+            if x is None or y is None or not row["image"] or not row["class"]:
+                self.wrong(f"{path}: line {rows.line_num}: expected image, two numbers and a class")
+                continue
+            yield row["image"].strip(), Labels([(x, y, row["class"].strip())])
+
+    def _from_json(self, path: Path, content: dict[str, list[Any]]) -> Iterator[tuple[str, Labels]]:
+        for name, clicks in content.items():
+            found = Labels()
+            for click in clicks:
+                match click:
+                    case {"x": int() | float() as x, "y": int() | float() as y, "class": str() | int() as cls}:
+                        found.clicks.append((float(x), float(y), str(cls)))
+                    case {"x": int() | float() as x, "y": int() | float() as y, "cls": str() | int() as cls}:
+                        found.clicks.append((float(x), float(y), str(cls)))
+                    case _:
+                        self.wrong(f"{path}: {name}: expected x, y and class, got {reprlib.repr(click)}")
+            yield name, found
+
+    def _from_labelme(self, path: Path, content: dict[str, Any]) -> Iterator[tuple[str, Labels]]:
+        found = Labels()
+        size = content.get("imageWidth"), content.get("imageHeight")
+        if isinstance(size[0], int) and isinstance(size[1], int):
+            found.size = size[0], size[1]
+        for shape in content["shapes"]:
+            try:
+                name, kind = str(shape["label"]), str(shape.get("shape_type", "polygon"))
+                points = tuple((float(x), float(y)) for x, y in shape["points"])
+            except (KeyError, TypeError, ValueError):
+                self.wrong(f"{path}: a shape without label and points: {reprlib.repr(shape)}")
+                continue
+            if kind in ("point", "points"):
+                found.clicks += [(x, y, name) for x, y in points]
+            elif kind in ("line", "linestrip"):
+                found.scribbles.append((points, name))
+            elif (kind, len(points)) in (("rectangle", 2), ("circle", 2)) or (kind == "polygon" and len(points) > 2):
+                found.areas.append((name, kind, points))
+            else:
+                self.wrong(
+                    f"{path}: {name}: a {kind} of {len(points)} points; known are point, linestrip, polygon, ..."
+                )
+        image = path.parent / str(content.get("imagePath") or path.stem).replace("\\", "/")
+        here, there = self._folder.resolve(), image.resolve()
+        inside = there.relative_to(here).as_posix() if there.is_relative_to(here) else ""
+        yield inside if inside and self._id(inside) else image.name, found
+
+    def _name_classes(self, root: Path) -> tuple[str, ...]:
+        path = root / "classes.txt"
+        used = set().union(*(labels.names for labels in self._labels.values()))
+        if not path.exists():
+            numbers = sorted(name for name in used if name.isdigit())
+            if numbers or self._masks:
+                why = f"class {numbers[0]} is a number" if numbers else f"the masks in {root} hold numbers"
+                raise InputError(f"{path}: not found, but {why}; write the names, one a line, the background first")
+            return ("background", *sorted(name for name in used if name.lower() not in BACKGROUND))
+        names = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines() if line.strip()]
+        if len(set(names)) != len(names) or len(names) < 2 or names[0].lower() not in BACKGROUND:
+            raise InputError(f"{path}: write different names, one a line, the first of them 'background'")
+        return ("background", *names[1:])
+
+    def _class(self, name: str) -> int:
+        if name.lower() in BACKGROUND:
+            return 0
+        if name in self.classes:
+            return self.classes.index(name)
+        if name.isdigit() and int(name) < len(self.classes):
+            return int(name)
+        raise unknown("class", name, self.classes)
+
+    def _divide(self, root: Path, val_share: float, held_out: int) -> dict[Split, list[str]]:
+        lists = {split: self._list(root / f"{split}.txt") for split in ("train", "val")}
+        labelled = [
+            id
+            for id in self._images
+            if (self._simulated and id in self._masks)
+            or (id in self._labels and (self._labels[id].clicks or self._labels[id].scribbles))
+        ]
+        train, val = lists["train"], lists["val"]
+        if val is None:
+            masked = [id for id in self._images if id in self._masks or self._labels.get(id, Labels()).areas]
+            free = sorted(
+                set(masked or labelled) - set(train or ()), key=lambda id: hashlib.sha256(id.encode()).digest()
+            )
+            val = sorted(set(free) - set(labelled)) or sorted(free[: max(1, round(val_share * len(free)))])
+        if train is None:
+            train = [id for id in labelled if id not in set(val)]
+        both = sorted(set(train) & set(val))
+        if both:
+            raise InputError(f"{root}: {both[0]!r} is in train.txt and in val.txt")
+        train = [id for id in train if id in set(labelled)]
+        if held_out:
+            train, val = [id for place, id in enumerate(train) if place % held_out], train[::held_out]
+        if not train or not val:
+            missing = "to train on has a click or a scribble" if not train else "is left to validate on"
+            raise InputError(f"{root}: none of {len(self._images)} images {missing}")
+        return {"train": train, "val": val}
+
+    def _list(self, path: Path) -> list[str] | None:
+        if not path.exists():
+            return None
+        ids: list[str] = []
+        for name in read_bytes(path).decode("utf-8-sig").splitlines():
+            if not name.strip():
+                continue
+            id = self._id(name.strip())
+            if id is None:
+                self.wrong(str(unknown(f"{path}: image", name.strip(), self._images)))
+            elif id in ids:
+                self.wrong(f"{path}: {id} is listed twice")
+            else:
+                ids.append(id)
+        return sorted(ids)
+
+    def _mask(self, id: str, labels: Labels, width: int, height: int) -> NDArray[np.uint8]:
+        """The dense mask of an image: its file, else its areas, else nothing but void."""
+        if id in self._masks:
+            mask = read_mask(self._masks[id])
+            if mask.shape != (height, width):
+                self.wrong(f"{self._masks[id]}: has {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}")
+                return np.full((height, width), UNLABELLED, np.uint8)
+            strange = (mask >= len(self.classes)) & (mask != UNLABELLED)
+            if strange.any():
+                top = len(self.classes) - 1
+                self.wrong(f"{self._masks[id]}: value {mask[strange].min()} is neither a class 0..{top} nor 255 (void)")
+            return mask
+        if not labels.areas:
+            return np.full((height, width), UNLABELLED, np.uint8)
+        canvas = Image.new("L", (width, height), 0)
+        draw = ImageDraw.Draw(canvas)
+        for name, kind, points in labels.areas:
+            value = UNLABELLED if name.lower() in VOID else self._class(name)
+            if kind == "polygon":
+                draw.polygon(points, fill=value)
+            else:
+                (x0, y0), (x1, y1) = points
+                if kind == "circle":
+                    radius = float(np.hypot(x1 - x0, y1 - y0))
+                    x0, y0, x1, y1 = x0 - radius, y0 - radius, x0 + radius, y0 + radius
+                box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
+                (draw.ellipse if kind == "circle" else draw.rectangle)(box, fill=value)
+        return np.array(canvas)
+
+    def _clicks(self, id: str, labels: Labels, width: int, height: int) -> Iterator[Click]:
+        for x, y, name in labels.clicks:
+            if 0 <= x < width and 0 <= y < height:
+                yield Click(x, y, self._class(name))
+            elif not self._drop_outside:
+                self.wrong(
+                    f"{id}: click x={x:g} y={y:g} ({name}) is outside the {width}x{height} image; "
+                    "data_clicks_outside=drop leaves such clicks out"
+                )
+
+    @cached_property
+    def _all_ids(self) -> list[str]:
+        return sorted({*self._ids["train"], *self._ids["val"]})
+
+    def _small(self) -> bool:
+        return fit_into_memory(self._images[id] for id in self._all_ids)
+
+
+def simulate(mask: NDArray[np.uint8], background: int, rng: np.random.Generator) -> list[Click]:
+    """Clicks as a person might set them: one for each object, rather in its middle, and `background` anywhere else."""
+    clicks: list[Click] = []
+    for cls in sorted(set(np.unique(mask).tolist()) - {0, UNLABELLED}):
+        pieces, count = ndimage.label(mask == cls)
+        for piece in range(1, count + 1):
+            where = pieces == piece
+            if where.sum() >= SMALLEST * mask.size:
+                clicks.append(_draw(ndimage.distance_transform_edt(np.pad(where, 1))[1:-1, 1:-1] ** 4, cls, rng))
+    free = (mask == 0).astype(np.float64)
+    return clicks + [_draw(free, 0, rng) for _ in range(background if free.any() else 0)]
+
+
+def _draw(weights: NDArray[np.float64], cls: int, rng: np.random.Generator) -> Click:
+    """A click on a pixel drawn with these weights."""
+    ends = np.cumsum(weights)
+    at = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
+    return Click(at % weights.shape[1] + 0.5, at // weights.shape[1] + 0.5, cls)
+
+
+def _generator(seed: int, id: str) -> np.random.Generator:
+    return np.random.default_rng([seed, *hashlib.sha256(id.encode()).digest()[:8]])
+
+
+def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
+    """The files that hold labels."""
+    if given is not None and not given.is_dir():
+        return [existing([given])]
+    if given is not None:
+        return sorted(given.rglob("*.json"))
+    named = [path for path in (root / "clicks.csv", root / "clicks.json") if path.exists()]
+    return [*named, *sorted(path for path in root.rglob("*.json") if path not in named)]
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None

@@ -1,0 +1,282 @@
+"""A folder of one's own photos: what is read, and what is told about what cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seminar.data import Click, Scribble, creatures
+from seminar.data.folder import Folder, simulate
+from seminar.spec import InputError
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    """`build(csv, names)`: a folder of pictures of 12 x 8 pixels with these clicks."""
+
+    def make(csv: str | None = "image,x,y,class\na,1,2,cat\nb,3,4,dog\nc,5,6,cat\n", names: str = "a b c") -> Path:
+        (tmp_path / "images").mkdir(exist_ok=True)
+        for place, name in enumerate(names.split()):
+            picture = np.full((8, 12, 3), place * 10, np.uint8)
+            path = tmp_path / "images" / (name if "." in name else f"{name}.png")
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(picture).save(path)
+        if csv is not None:
+            (tmp_path / "clicks.csv").write_text(csv, encoding="utf-8")
+        return tmp_path
+
+    return make
+
+
+def lists(root: Path, train: str, val: str) -> None:
+    (root / "train.txt").write_text(train.replace(" ", "\n"))
+    (root / "val.txt").write_text(val.replace(" ", "\n"))
+
+
+def message(root: Path, **settings: object) -> str:
+    with pytest.raises(InputError) as told:
+        list(Folder(root=root, **settings).split("train"))  # type: ignore[arg-type]
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+def test_clicks_of_a_table(build: Build) -> None:
+    root = build("class;y;x;image;who\ncat;2;1.5;a.png;me\nbackground;0;11;a;me\ndog;7.9;0;b;me\n")
+    lists(root, "a b", "c")
+    data = Folder(root=root)
+    assert data.classes == ("background", "cat", "dog")
+    a, b = data.split("train")
+    assert (a.id, a.clicks) == ("a", (Click(1.5, 2.0, 1), Click(11.0, 0.0, 0)))
+    assert b.clicks == (Click(0.0, 7.9, 2),)
+    assert a.image.shape == (3, 8, 12)
+    assert (a.mask == 255).all(), "without a mask every pixel is void"
+    assert [example.id for example in data.split("val")] == ["c"]
+
+
+def test_clicks_of_json_with_names_and_numbers(build: Build) -> None:
+    root = build(None, "a ö b")
+    (root / "clicks.json").write_text(
+        json.dumps({"a": [{"x": 1, "y": 2, "cls": 2}], "ö.png": [{"x": 1, "y": 2, "class": "cat"}]}), encoding="utf-8"
+    )
+    lists(root, "a ö", "b")
+    assert "classes.txt: not found, but class 2 is a number" in message(root)
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    data = Folder(root=root)
+    assert data.classes == ("background", "cat", "dog")
+    assert [(example.id, example.clicks[0].cls) for example in data.split("train")] == [("a", 2), ("ö", 1)]
+
+
+@pytest.mark.parametrize("place", ["images", "labelme", "images/deep"])
+def test_labelme_points_lines_and_areas(build: Build, place: str) -> None:
+    root = build(None, "deep/a.jpg b c" if place == "images/deep" else "a.jpg b c")
+    id = "deep/a" if place == "images/deep" else "a"
+    shapes = [
+        {"label": "cat", "shape_type": "point", "points": [[3.5, 2.5]]},
+        {"label": "_background_", "shape_type": "linestrip", "points": [[0.5, 0.5], [4.5, 0.5]]},
+        {"label": "cat", "shape_type": "rectangle", "points": [[2, 2], [5, 4]]},
+        {"label": "dog", "shape_type": "polygon", "points": [[8, 1], [11, 1], [11, 6], [8, 6]]},
+        {"label": "void", "shape_type": "circle", "points": [[2, 6], [3, 6]]},
+    ]
+    content = {"shapes": shapes, "imagePath": "a.jpg", "imageWidth": 12, "imageHeight": 8}
+    (root / place).mkdir(exist_ok=True)
+    (root / place / "a.json").write_text(json.dumps(content))
+    lists(root, id, "b")
+    data = Folder(root=root)
+    assert data.classes == ("background", "cat", "dog")
+    (example,) = data.split("train")
+    assert example.clicks == (Click(3.5, 2.5, 1),)
+    assert example.scribbles == (Scribble(((0.5, 0.5), (4.5, 0.5)), 0),)
+    mask = example.mask.numpy()
+    assert (mask[2:5, 2:6] == 1).all()
+    assert (mask[1:7, 8:12] == 2).all()
+    assert mask[6, 2] == 255
+    assert mask[0, 0] == 0
+    content["imageWidth"] = 13
+    (root / place / "a.json").write_text(json.dumps(content))
+    assert "a.json: drawn on 13x8 pixels, but" in message(root)
+
+
+def test_masks_are_for_validation(build: Build) -> None:
+    root = build(names="a b c d e")
+    (root / "masks").mkdir()
+    for name in "de":
+        Image.fromarray(np.full((8, 12), 2, np.uint8)).save(root / "masks" / f"{name}.png")
+    assert "classes.txt: not found, but the masks in" in message(root)
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    data = Folder(root=root)
+    assert [example.id for example in data.split("val")] == ["d", "e"], "nobody clicked on them"
+    assert [example.id for example in data.split("train")] == ["a", "b", "c"]
+    assert (data.split("val")[0].mask == 2).all()
+
+
+def test_without_lists_a_share_is_for_validation_and_stays(build: Build) -> None:
+    names = [f"i{n}" for n in range(20)]
+    rows = "".join(f"{name},1,1,cat\n" for name in names)
+    root = build(f"image,x,y,class\n{rows}", " ".join(names))
+    first = Folder(root=root, val_share=0.25)
+    assert (len(first.split("train")), len(first.split("val"))) == (15, 5)
+    build(f"image,x,y,class\n{rows}more,1,1,cat\n", "more")
+    second = Folder(root=root, val_share=0.25)
+    before, after = ({example.id for example in data.split("val")} for data in (first, second))
+    assert len(before - after) <= 1
+    assert first.fingerprint() != second.fingerprint()
+    held = Folder(root=root, held_out=3)
+    assert not {e.id for e in held.split("val")} & {e.id for e in Folder(root=root).split("val")}
+
+
+def test_large_images_are_made_smaller_with_all_that_lies_on_them(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    picture = np.zeros((300, 600, 3), np.uint8)
+    picture[150:, 300:] = 200
+    Image.fromarray(picture).save(tmp_path / "images" / "a.png")
+    Image.fromarray(picture).save(tmp_path / "images" / "b.png")
+    mask = (picture[..., 0] > 0).astype(np.uint8)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
+    (tmp_path / "classes.txt").write_text("bg\nbox\n")
+    (tmp_path / "clicks.csv").write_text("image,x,y,class\na,450,225,box\na,599.9,299.9,box\n")
+    data = Folder(root=tmp_path, max_side=100)
+    a, b = data.split("train")[0], data.split("val")[0]
+    assert a.image.shape == (3, 50, 100)
+    assert a.clicks[0] == Click(75.0, 37.5, 1)
+    assert a.clicks[1].x < 100
+    assert a.image[0, 40, 90] == 200
+    np.testing.assert_array_equal(b.mask.numpy(), mask[::6, ::6])
+    assert Folder(root=tmp_path, max_side=0).split("train")[0].image.shape == (3, 300, 600)
+
+
+def test_pictures_of_all_kinds(tmp_path: Path) -> None:
+    """Turned by EXIF, CMYK, 16 bits, grey, with transparency, a palette."""
+    (tmp_path / "images").mkdir()
+    grey = np.zeros((8, 12), np.uint8)
+    grey[:, 6:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    plain = Image.fromarray(grey)
+    plain.save(tmp_path / "images" / "turned.png", exif=exif)
+    plain.convert("CMYK").save(tmp_path / "images" / "cmyk.tif")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "images" / "deep.png")
+    plain.convert("LA").save(tmp_path / "images" / "clear.png")
+    plain.convert("P").save(tmp_path / "images" / "palette.gif")
+    names = ["clear", "cmyk", "deep", "palette", "turned"]
+    (tmp_path / "clicks.csv").write_text("image,x,y,class\n" + "".join(f"{name},1,11,x\n" for name in names[4:]))
+    lists(tmp_path, "turned", " ".join(names[:4]))
+    data = Folder(root=tmp_path)
+    for example in data.split("val"):
+        np.testing.assert_array_equal(example.image.numpy(), np.stack([grey] * 3), example.id)
+    (turned,) = data.split("train")
+    assert turned.image.shape == (3, 12, 8)
+    assert turned.clicks == (Click(1.0, 11.0, 1),)
+    assert (turned.image[:, 6:] == 255).all()
+
+
+def test_simulated_clicks_lie_on_their_objects(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "classes.txt").write_text("\n".join(creatures.Creatures.classes))
+    for n in range(6):
+        example = creatures.make(0, n)
+        Image.fromarray(example.image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{n}.png")
+        Image.fromarray(example.mask.numpy()).save(tmp_path / "masks" / f"{n}.png")
+    data = Folder(root=tmp_path, simulated=3)
+    for example in [*data.split("train"), *data.split("val")]:
+        assert [click.cls for click in example.clicks].count(0) == 3
+        assert {click.cls for click in example.clicks} == set(np.unique(example.mask.numpy()))
+        for click in example.clicks:
+            assert example.mask[int(click.y), int(click.x)] == click.cls
+    again, other = (Folder(root=tmp_path, simulated=3, simulated_seed=seed) for seed in (0, 1))
+    assert [e.clicks for e in again.split("train")] == [e.clicks for e in data.split("train")]
+    assert [e.clicks for e in other.split("train")] != [e.clicks for e in data.split("train")]
+
+
+def test_a_simulated_click_is_rather_in_the_middle_and_specks_get_none() -> None:
+    mask = np.zeros((101, 101), np.uint8)
+    mask[20:81, 20:81] = 1
+    mask[0, 0] = 2
+    drawn = [simulate(mask, 0, np.random.default_rng(n)) for n in range(200)]
+    assert all(len(clicks) == 1 for clicks in drawn)
+    away = [max(abs(click.x - 50.5), abs(click.y - 50.5)) for (click,) in drawn]
+    assert np.mean(away) < 10, "evenly drawn it would be 20"
+
+
+@pytest.mark.parametrize(
+    ("csv", "why"),
+    [
+        ("image,x,y\na,1,2\n", "no column 'class'"),
+        ("image,x,y,class\na,1,two,cat\n", "line 2: expected image, two numbers and a class"),
+        ("image,x,y,class\na,1,nan,cat\n", "line 2: expected"),
+        ("image,x,y,class\nd,1,2,cat\n", "clicks.csv: image='d'"),
+        ("image,x,y,class\na,12,2,cat\nb,1,1,cat\n", "a: click x=12 y=2 (cat) is outside the 12x8 image"),
+        ("", "no column 'image'"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(build: Build, csv: str, why: str) -> None:
+    root = build(csv)
+    lists(root, "a b", "c")
+    assert why in message(root)
+
+
+def test_a_wrong_class_is_named_with_the_nearest(build: Build) -> None:
+    root = build("image,x,y,class\na,1,2,catt\nb,1,2,dog\n")
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    lists(root, "a b", "c")
+    assert "class='catt'" in message(root)
+    assert "did you mean 'cat'" in message(root)
+    for text in ("cat\ndog\n", "background\n", "background\ncat\ncat\n"):
+        (root / "classes.txt").write_text(text)
+        assert "write different names, one a line, the first of them 'background'" in message(root)
+
+
+def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None:
+    assert message(tmp_path / "none") == f"{tmp_path / 'none'}: not found; data_root=DIR names the folder"
+    assert "no image here (.jpg" in message(tmp_path)
+    root = build()
+    lists(root, "a b", "c")
+    (root / "images" / "a.jpg").write_bytes(b"")
+    assert "a.png: a.jpg has the same name" in message(root)
+    (root / "images" / "a.jpg").unlink()
+    (root / "images" / "a.png").write_bytes(b"")
+    assert "a.png: unreadable image (no known image format)" in message(root)
+    build()
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    Image.fromarray(np.zeros((8, 11), np.uint8)).save(root / "masks" / "a.png")
+    assert "a.png: has 11x8 pixels, its image 12x8" in message(root)
+    Image.fromarray(np.full((8, 12), 3, np.uint8)).save(root / "masks" / "a.png")
+    assert "a.png: value 3 is neither a class 0..2 nor 255 (void)" in message(root)
+    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(root / "masks" / "a.png")
+    assert "this one has mode RGB" in message(root)
+    (root / "masks" / "a.png").rename(root / "masks" / "z.png")
+    assert "z.png: no image goes by the name 'z'" in message(root)
+    (root / "masks" / "z.png").unlink()
+    (root / "clicks.json").write_text("{")
+    assert "clicks.json: cannot be read" in message(root)
+    (root / "clicks.json").write_text("[1]")
+    assert "clicks.json: neither labelme's file nor {image: [click, ...]}" in message(root)
+    (root / "clicks.json").unlink()
+    lists(root, "a b", "a")
+    assert "'a' is in train.txt and in val.txt" in message(root)
+    lists(root, "a a", "b")
+    assert "a is listed twice" in message(root)
+    lists(root, "a", "x")
+    assert "val.txt: image='x'" in message(root)
+
+
+def test_an_outside_click_may_be_dropped(build: Build) -> None:
+    root = build("image,x,y,class\na,12,2,cat\na,1,1,cat\nb,1,1,dog\n")
+    lists(root, "a b", "c")
+    data = Folder(root=root, clicks_outside="drop")
+    assert [len(example.clicks) for example in data.split("train")] == [1, 1]
+
+
+def test_nothing_clicked_is_nothing_to_train_on(build: Build) -> None:
+    root = build("image,x,y,class\n")
+    lists(root, "a b", "c")
+    assert "none of 3 images to train on has a click or a scribble" in message(root)
