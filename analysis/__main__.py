@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,7 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.quiet:
         if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign shows "?" instead of failing
             sys.stdout.reconfigure(errors="replace")
-        print("\n".join(lines).rstrip())
+        try:
+            print("\n".join(lines).rstrip(), flush=True)
+        except BrokenPipeError:  # the reader went away (`make report | head`); everything is written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -9,6 +9,7 @@ nothing to clean up.
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import os
 import signal
@@ -563,7 +564,8 @@ class _Worker:
                 on_record=self.mirror.recorded,
             )
             task.ended(trial, "done", key, cell.stage.epochs)
-            return None, studies.reported(record)  # a value that is not a number is a failure for Optuna
+            value = studies.reported(record)
+            return (TrialState.FAIL, None) if math.isnan(value) else (None, value)  # Optuna knows no missing value
         except _Pruned as pruned:
             task.ended(trial, "pruned", key, pruned.epoch)
             self.teller.tell("ended", key, f"ended early after epoch {pruned.epoch}, worse than others")

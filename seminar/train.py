@@ -191,6 +191,8 @@ class Trainer:
         if (epoch + 1) % self.stage.eval_every == 0 or epoch + 1 == self.stage.epochs:
             self.crop_scores = self.evaluate("crop")
             line |= {f"{role}_miou": scores["miou"] for role, scores in self.crop_scores.items()}
+            if "teacher" in self.crop_scores:
+                line["agreement"] = self.crop_scores["teacher"]["agreement"]
         self.epochs_done = epoch + 1
         self.seconds += time.monotonic() - started
         line["seconds"] = round(self.seconds, 3)
@@ -299,13 +301,14 @@ class Trainer:
         """Scores over the validation set, by role (`student`, and `teacher` where there is one).
 
         Protocol `crop`: short side to the training crop, centre crop (the paper's). `full`: every image at its own
-        size.
+        size. The teacher's also tell its `agreement` with the student, in % of all pixels, which needs no mask.
         """
         size = self.stage.batch_size if protocol == "crop" else 1
         views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
         own = Subset(views, parallel.own_share(range(len(views))))
         with self._evaluating() as nets:
             counts = {role: Confusion(self.classes) for role in nets}
+            alike = torch.zeros(2, dtype=torch.int64)
             for images, masks in DataLoader(own, batch_size=size, num_workers=self.host.loader_workers):
                 network_input = normalise(images.to(self.device).float())
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
@@ -313,9 +316,15 @@ class Trainer:
                     logits = {role: net(network_input, features) for role, net in nets.items()}
                 for role in nets:
                     counts[role].add(logits[role], masks.to(self.device))
+                labels = [found.argmax(1) for found in logits.values()]
+                alike += torch.tensor([int((labels[0] == labels[-1]).sum()), labels[0].numel()])
         for confusion in counts.values():
             parallel.total(confusion.counts)
-        return {role: confusion.scores() for role, confusion in counts.items()}
+        scores = {role: confusion.scores() for role, confusion in counts.items()}
+        if "teacher" in scores:
+            equal, pixels = parallel.total(alike).tolist()
+            scores["teacher"]["agreement"] = 100 * equal / pixels
+        return scores
 
     def save(self, folder: Path, line: Mapping[str, Any]) -> None:
         """Append the epoch's line, then replace the checkpoint: a kill between the two repeats that epoch."""

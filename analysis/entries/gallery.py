@@ -52,23 +52,26 @@ def read(runs: Path, stage: Stage, when: str) -> Samples | None:
         raise InputError(f"{path}: damaged; move the folder {path.parent.parent} away to train it again") from None
 
 
-def score(labels: Labels, truth: Labels) -> float:
-    """Mean IoU over the classes of `truth` (H, W); void pixels count nowhere."""
+def score(labels: Labels, truth: Labels) -> float | None:
+    """Mean IoU in % over the classes of `truth` (H, W); void pixels count nowhere. None: nothing else is in it."""
     known = truth < VOID
     found = []
     for cls in np.unique(truth[known]):
         mine, true = (labels == cls) & known, (truth == cls) & known
         found.append(float((mine & true).sum() / (mine | true).sum()))
-    return float(np.mean(found))
+    return 100 * float(np.mean(found)) if found else None
 
 
 def chosen(samples: Samples, name: str) -> dict[str, int]:
-    """Numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier one."""
-    order = sorted(range(samples.count), key=lambda n: (score(samples(n, name), samples(n, "truth")), n))  # type: ignore[arg-type]
+    """Numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier one.
+    Without a mask in any: of the `first`, `middle` and `last`."""
+    scores = [score(samples(n, name), samples(n, "truth")) for n in range(samples.count)]  # type: ignore[arg-type]
+    order = sorted(range(samples.count), key=lambda n: (scores[n] or 0.0, n))
     if len(order) == 1:
         return {"only": order[0]}
-    middle = {"median": order[len(order) // 2]} if len(order) > 2 else {}  # the middle of two is one of them
-    return {"worst": order[0], **middle, "best": order[-1]}
+    low, middle, high = ("first", "middle", "last") if scores == [None] * len(scores) else ("worst", "median", "best")
+    between = {middle: order[len(order) // 2]} if len(order) > 2 else {}  # the middle of two is one of them
+    return {low: order[0], **between, high: order[-1]}
 
 
 def _pictures(
@@ -109,10 +112,12 @@ def fig6(asked: Asked) -> Report:
             truth = there[last](number, "truth")
             panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", there[last](number, "image"))]
             scores = {label: score(there[label](number, "student"), truth) for label in labels}  # type: ignore[arg-type]
-            panels += [(f"{label}\n{100 * scores[label]:.0f} %", there[label](number, "student")) for label in labels]
+            for label in labels:
+                told = "" if scores[label] is None else f"\n{scores[label]:.0f} %"
+                panels.append((label + told, there[label](number, "student")))
             panels.append(("ground truth", truth))
             rows.append((kind, panels, there[last](number, "clicks")))
-            body += [(name, kind, number, label, 100 * value) for label, value in scores.items()]
+            body += [(name, kind, number, label, value) for label, value in scores.items()]
         stem = exhibits.stem("fig6", name, by_group)
         drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}")
     return _pictures("fig6", asked, sorted(missing), "losses", body, drawn)
@@ -148,8 +153,8 @@ def fig3(asked: Asked) -> Report:
             panels += [("primary student, final", final(number, "student")), ("ground truth", truth)]
             rows.append((kind, panels, final(number, "clicks")))
             for role in roles:
-                body.append((name, kind, number, f"{role}, early", 100 * score(early(number, role), truth)))  # type: ignore[arg-type]
-            body.append((name, kind, number, "student, final", 100 * score(final(number, "student"), truth)))  # type: ignore[arg-type]
+                body.append((name, kind, number, f"{role}, early", score(early(number, role), truth)))  # type: ignore[arg-type]
+            body.append((name, kind, number, "student, final", score(final(number, "student"), truth)))  # type: ignore[arg-type]
         stem = exhibits.stem("fig3", name, by_group)
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
         drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}")

@@ -70,7 +70,7 @@ class Folder:
     there are none, a share `val_share` of those with a mask; without masks, of those with a label. Which ones is
     decided by a hash of their names, so that it stays when others are added. Images without a label are not trained on.
 
-    `root`: that folder; `clicks`: another CSV, JSON or folder of labelme files; `masks`: another folder of masks.
+    `root`: that folder; `labels`: another CSV, JSON or folder of labelme files; `masks`: another folder of masks.
     `max_side`: images are made smaller until the longer side is no longer than this, 0: they stay as they are.
     `simulated`: n > 0: no labels are read, and every object of a mask (a connected piece of at least `SMALLEST` of the
     image) gets one click, every background n; drawn from `simulated_seed` and the name of the image. `clicks_outside`:
@@ -86,7 +86,7 @@ class Folder:
         self,
         *,
         root: Path,
-        clicks: Path | None = None,
+        labels: Path | None = None,
         masks: Path | None = None,
         max_side: Annotated[int, Field(ge=0)] = 640,
         val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
@@ -103,7 +103,7 @@ class Folder:
         self._masks = self._find_masks(root, masks)
         self._labels: dict[str, Labels] = {}
         if not simulated:
-            for path in _label_files(root, clicks):
+            for path in _label_files(root, labels):
                 for id, found in self._read_labels(path):
                     self._add(path, id, found)
         self.classes = self._name_classes(root)
