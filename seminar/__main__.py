@@ -1,4 +1,4 @@
-"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `status`."""
+"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `data`, `status`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage
-from seminar.store import Interrupted, Record, StageFailed, Store
+from seminar.store import Interrupted, Record, StageFailed, Store, write_atomic
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.recipes import Cell
@@ -126,6 +126,16 @@ def _parser() -> argparse.ArgumentParser:
         "seminar pull ENTITY/PROJECT --runs runs-wandb",
     )
     back.add_argument("source", metavar="ENTITY/PROJECT|DIR", help="a W&B project, or a folder of (offline) runs")
+    check = command(
+        "data",
+        _data,
+        "Look at a data set before training: what is wrong, what is there, and a sheet of pictures.",
+        "seminar data my_photos data_max_side=800",
+    )
+    check.add_argument("words", nargs="+", metavar="DIR|word=value", help="a folder of your own, or profile=voc ...")
+    check.add_argument(
+        "--sheet", type=Path, default=Path("contact-sheet.png"), metavar="FILE", help="where to put the pictures"
+    )
     command("status", _status, "Show every training that was ever begun here.", "seminar status --runs runs")
     return parser
 
@@ -323,6 +333,34 @@ def _pull(options: argparse.Namespace) -> int:
         print(f"left out: {reason}")
     for key in sorted(set(found.differs)):
         print(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    from seminar import inspection, recipes
+
+    folders = [item for item in options.words if "=" not in item]
+    if len(folders) > 1:
+        raise InputError(f"{' '.join(folders)}: one folder")
+    words = {word: values[0] for word, values in sweeps.parse_words([w for w in options.words if "=" in w]).items()}
+    if folders:
+        words = {"profile": "folder", "data_root": folders[0], **words}
+    cell_words = {"losses": "pce", **words}
+    name = str(words.get("data", "folder" if words.get("profile") == "folder" else ""))
+    given = {word: value for word, value in words.items() if word.startswith("data_")}
+    wrong = inspection.problems(name, given) if name else []
+    for line in wrong:
+        _say(line)
+    if wrong:
+        return 2
+    cell = recipes.one(cell_words)
+    found = inspection.contents(cell)
+    print("\n".join(found.lines()))
+    for doubt in found.doubts():
+        print(f"note: {doubt}")
+    sheet = inspection.contact_sheet(found)
+    write_atomic(options.sheet, lambda file: sheet.save(file, "PNG"))
+    print(f"wrote {options.sheet}")
     return 0
 
 

@@ -437,16 +437,7 @@ class _Views(TorchDataset[dict[str, Tensor]]):
     """Training views of one epoch; each is drawn from its own (seed, epoch, index)."""
 
     def __init__(self, stage: Stage, examples: Sequence[Example], epoch: int) -> None:
-        self.view = TrainView(
-            stage.crop,
-            stage.scale_min,
-            stage.scale_max,
-            stage.flip,
-            stage.augment_noise,
-            stage.click_size,
-            stage.click_order,
-            stage.annotation,
-        )
+        self.view = training_view(stage)
         self.examples, self.seed, self.epoch = examples, stage.seed, epoch
         self.masks = any(needs("masks", losses[term.name]) for term in stage.losses)
 
@@ -460,6 +451,20 @@ class _Views(TorchDataset[dict[str, Tensor]]):
         torch.set_rng_state(state)
         # Only a fully supervised loss ever gets to see a dense mask.
         return views if self.masks else {name: view for name, view in views.items() if name != "masks"}
+
+
+def training_view(stage: Stage) -> TrainView:
+    """What draws the training views of a stage, from torch's global generator."""
+    return TrainView(
+        stage.crop,
+        stage.scale_min,
+        stage.scale_max,
+        stage.flip,
+        stage.augment_noise,
+        stage.click_size,
+        stage.click_order,
+        stage.annotation,
+    )
 
 
 class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):

@@ -212,7 +212,7 @@ def test_a_simulated_click_is_rather_in_the_middle_and_specks_get_none() -> None
         ("image,x,y\na,1,2\n", "no column 'class'"),
         ("image,x,y,class\na,1,two,cat\n", "line 2: expected image, two numbers and a class"),
         ("image,x,y,class\na,1,nan,cat\n", "line 2: expected"),
-        ("image,x,y,class\nd,1,2,cat\n", "clicks.csv: image='d'"),
+        ("image,x,y,class\nd,1,2,cat\n", "clicks.csv: no image goes by the name 'd'"),
         ("image,x,y,class\na,12,2,cat\nb,1,1,cat\n", "a: click x=12 y=2 (cat) is outside the 12x8 image"),
         ("", "no column 'image'"),
     ],
@@ -266,7 +266,7 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
     lists(root, "a a", "b")
     assert "a is listed twice" in message(root)
     lists(root, "a", "x")
-    assert "val.txt: image='x'" in message(root)
+    assert "val.txt: no image goes by the name 'x'" in message(root)
 
 
 def test_an_outside_click_may_be_dropped(build: Build) -> None:

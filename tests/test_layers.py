@@ -16,7 +16,7 @@ ROOMS = [
     {"losses"},
     {"recipes", "tracking"},
     {"train", "tuning"},
-    {"studies"},
+    {"inspection", "studies"},
     {"search"},
     {"__main__"},
 ]

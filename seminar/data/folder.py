@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import reprlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydantic import Field
 from scipy import ndimage
+from tqdm import tqdm
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
 from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
@@ -110,6 +113,26 @@ class Folder:
         self._ids = self._divide(root, val_share, held_out)
         self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
+    @classmethod
+    def problems(cls, **settings: Any) -> list[str]:
+        """All that cannot be used, a line each. Reads every image."""
+        found: list[str] = []
+
+        class Lenient(cls):  # type: ignore[misc,valid-type]
+            def wrong(self, text: str) -> None:
+                found.append(text)
+
+        try:
+            data = Lenient(**settings)
+        except InputError as error:
+            return [*found, str(error)]
+        for id in tqdm(data._images, desc="reading", unit="image", disable=not sys.stderr.isatty()):
+            try:
+                data.read(id)
+            except InputError as error:
+                found.append(str(error))
+        return found
+
     def wrong(self, text: str) -> None:
         """What is done about something that cannot be used."""
         raise InputError(text)
@@ -187,7 +210,7 @@ class Folder:
     def _add(self, path: Path, name: str, found: Labels) -> None:
         id = self._id(name)
         if id is None:
-            self.wrong(str(unknown(f"{path}: image", name, self._images)))
+            self.wrong(self._no_image(path, name))
             return
         known = self._labels.setdefault(id, Labels())
         known.clicks += found.clicks
@@ -195,6 +218,10 @@ class Folder:
         known.areas += found.areas
         if found.size is not None:
             known.size, known.source = found.size, path
+
+    def _no_image(self, path: Path, name: str) -> str:
+        near = get_close_matches(name, self._images, n=1)
+        return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
     def _id(self, name: str) -> str | None:
         """The image of a name, with or without its suffix."""
@@ -337,7 +364,7 @@ class Folder:
                 continue
             id = self._id(name.strip())
             if id is None:
-                self.wrong(str(unknown(f"{path}: image", name.strip(), self._images)))
+                self.wrong(self._no_image(path, name.strip()))
             elif id in ids:
                 self.wrong(f"{path}: {id} is listed twice")
             else:

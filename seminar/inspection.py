@@ -1,0 +1,181 @@
+"""What is in a data set, before anything is trained on it: counts, doubts, and a contact sheet."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from tqdm import tqdm
+
+from seminar import train
+from seminar.data import PADDING, Example, Split, datasets
+from seminar.data.pictures import colour, palette
+from seminar.recipes import Cell, open_data
+
+SHEET = 24
+"""Training images on a contact sheet."""
+_THUMB, _GAP = 180, 6
+
+
+@dataclass
+class Contents:
+    """What the images of a data set hold; counts of labels are by class index, and only of training images."""
+
+    classes: tuple[str, ...]
+    images: Counter[Split] = field(default_factory=Counter)
+    masked: Counter[Split] = field(default_factory=Counter)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    clicks: Counter[int] = field(default_factory=Counter)
+    clicked: Counter[int] = field(default_factory=Counter)
+    misplaced: Counter[int] = field(default_factory=Counter)
+    scribbles: Counter[int] = field(default_factory=Counter)
+    pixels: Counter[int] = field(default_factory=Counter)
+    without_foreground: int = 0
+    without_background: int = 0
+    drawn: list[int] = field(default_factory=list)
+    """Labelled pixels of each training view that was drawn."""
+    sheet: list[Image.Image] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        widths, heights = zip(*self.sizes)
+        lines = [
+            *(f"{self.images[split]} images {what}, {self.masked[split]} of them with a mask" for split, what in _USES),
+            f"sizes, as they are used: {min(widths)} to {max(widths)} x {min(heights)} to {max(heights)} pixels",
+            "",
+            f"{'class':<20} {'images':>7} {'clicks':>7} {'on another':>11} {'scribbles':>10} {'% of masks':>11}",
+        ]
+        for cls, name in enumerate(self.classes):
+            share = f"{100 * self.pixels[cls] / self.pixels.total():.1f}" if self.pixels else "-"
+            wrong = self.misplaced[cls] if self.masked["train"] else "-"
+            counts = f"{self.clicked[cls]:>7} {self.clicks[cls]:>7} {wrong:>11} {self.scribbles[cls]:>10} {share:>11}"
+            lines.append(f"{name:<20.20} {counts}")
+        empty = sum(count == 0 for count in self.drawn)
+        mean = sum(self.drawn) / max(1, len(self.drawn))
+        return [
+            *lines,
+            "",
+            f"clicks: {self.clicks.total() - self.clicks[0]} on objects, {self.clicks[0]} on the background",
+            f"images to train on without a click on an object: {self.without_foreground}, on the background: "
+            f"{self.without_background}",
+            f"labelled pixels of a training view, drawn as in an epoch: {mean:.2f} on average; {empty} of "
+            f"{len(self.drawn)} views have none",
+        ]
+
+    def doubts(self) -> list[str]:
+        """What can be trained on but may not be meant."""
+        found = [
+            f"class {name!r} has no label to learn from"
+            for cls, name in enumerate(self.classes)
+            if not self.clicks[cls] and not self.scribbles[cls]
+        ]
+        if not self.masked["val"]:
+            found.append("no validation image has a mask: there will be no mIoU, only pictures and agreement")
+        if self.masked["train"] and self.misplaced.total() > 0.1 * self.clicks.total():
+            found.append(f"{self.misplaced.total()} clicks lie on another class than their own: are x and y swapped?")
+        return found
+
+
+_USES: tuple[tuple[Split, str], ...] = (("train", "to train on"), ("val", "to validate on"))
+
+
+def problems(name: str, words: Mapping[str, Any]) -> list[str]:
+    """Everything that cannot be used in a data set that can list it; [] for others. `words`: its `data_...` by hand."""
+    entry = datasets[name]
+    if not hasattr(entry.make, "problems"):
+        return []
+    given = {word.removeprefix("data_"): value for word, value in words.items()}
+    paths = {word: Path(str(value)) for word, value in given.items() if word in entry.paths}
+    settings = entry.coerce("data_", {word: value for word, value in given.items() if word not in paths})
+    found: list[str] = entry.make.problems(**dict(settings), **paths)
+    return found
+
+
+def contents(cell: Cell) -> Contents:
+    """Read every image of the data set of a cell, and draw the training views of one epoch."""
+    dataset = open_data(cell.stage, cell.host)
+    found = Contents(dataset.classes)
+    view = train.training_view(cell.stage)
+    chosen = set(range(0, len(dataset.split("train")), max(1, len(dataset.split("train")) // SHEET)))
+    for split, place, example in _examples(dataset):
+        found.images[split] += 1
+        known = example.mask < PADDING
+        found.masked[split] += bool(known.any())
+        found.sizes.append((example.image.shape[2], example.image.shape[1]))
+        if split == "val":
+            continue
+        found.pixels.update(_counted(example.mask[known]))
+        found.clicks.update(click.cls for click in example.clicks)
+        found.clicked.update({click.cls for click in example.clicks})
+        found.scribbles.update(scribble.cls for scribble in example.scribbles)
+        for click in example.clicks:
+            truth = int(example.mask[int(click.y), int(click.x)])
+            found.misplaced[click.cls] += truth < PADDING and truth != click.cls
+        found.without_foreground += not any(click.cls for click in example.clicks)
+        found.without_background += not any(click.cls == 0 for click in example.clicks)
+        torch.manual_seed(train.mix(cell.stage.seed, 0, place))
+        drawn = view(example)
+        if "labels" in drawn:
+            found.drawn.append(int((drawn["labels"] < PADDING).sum()))
+        if place in chosen and len(found.sheet) < SHEET:
+            found.sheet.append(_thumbnail(example))
+    return found
+
+
+def _examples(dataset: Any) -> Iterator[tuple[Split, int, Example]]:
+    total = sum(len(dataset.split(split)) for split, _ in _USES)
+    with tqdm(total=total, desc="reading", unit="image", disable=not sys.stderr.isatty()) as bar:
+        for split, _ in _USES:
+            examples = dataset.split(split)
+            for place in range(len(examples)):
+                yield split, place, examples[place]
+                bar.update()
+
+
+def _counted(labels: Tensor) -> dict[int, int]:
+    return {cls: count for cls, count in enumerate(labels.long().bincount().tolist()) if count}
+
+
+def _thumbnail(example: Example) -> Image.Image:
+    """The image with its clicks and scribbles, beside it the mask where there is one."""
+    picture = Image.fromarray(example.image.permute(1, 2, 0).numpy())
+    scale = _THUMB / max(picture.size)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    picture = picture.resize(size)
+    draw = ImageDraw.Draw(picture)
+    for scribble in example.scribbles:
+        draw.line([(x * scale, y * scale) for x, y in scribble.points], fill=palette()[scribble.cls], width=3)
+    for click in example.clicks:
+        x, y = click.x * scale, click.y * scale
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=palette()[click.cls], outline="white")
+    if not (example.mask < PADDING).any():
+        return picture
+    both = Image.new("RGB", (2 * size[0], size[1]))
+    both.paste(picture, (0, 0))
+    both.paste(colour(example.mask).resize(size, Image.Resampling.NEAREST), (size[0], 0))
+    return both
+
+
+def contact_sheet(found: Contents) -> Image.Image:
+    """Training images, evenly spaced, and below them the colours of the classes."""
+    wide = max(picture.width for picture in found.sheet) + _GAP
+    columns = max(1, 1100 // wide)
+    rows = -(-len(found.sheet) // columns)
+    per_line = max(1, columns * wide // 150)
+    legend = 18 * -(-len(found.classes) // per_line) + _GAP
+    sheet = Image.new("RGB", (columns * wide, rows * (_THUMB + _GAP) + legend), "white")
+    for number, picture in enumerate(found.sheet):
+        sheet.paste(picture, (number % columns * wide, number // columns * (_THUMB + _GAP)))
+    draw = ImageDraw.Draw(sheet)
+    for cls, name in enumerate(found.classes):
+        x, y = cls % per_line * 150, rows * (_THUMB + _GAP) + cls // per_line * 18
+        draw.rectangle((x, y + 3, x + 11, y + 14), fill=palette()[cls], outline="black")
+        draw.text((x + 16, y + 2), name, fill="black")
+    return sheet
