@@ -1,4 +1,4 @@
-"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `data`, `status`."""
+"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `data`, `predict`, `status`."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: object) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes of one training the first tells
-        print(f"seminar: {text}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"  # of torchrun
+    print(f"seminar{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -136,6 +136,21 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--sheet", type=Path, default=Path("contact-sheet.png"), metavar="FILE", help="where to put the pictures"
     )
+    use = command(
+        "predict",
+        _predict,
+        "Label pictures with a finished training: masks, overlays and the area of each class.",
+        "seminar predict 3f2a my_photos --out labelled\n  seminar predict 'best of losses profile=folder' one.jpg",
+    )
+    use.add_argument(
+        "training", metavar="RUN", help="a key or its beginning, 'word=value ...', or 'best of SWEEP word=value ...'"
+    )
+    use.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE|DIR")
+    use.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR")
+    use.add_argument("--teacher", action="store_true", help="take the teacher instead of the student")
+    use.add_argument("--short", type=int, metavar="PIXELS", help="short side to look at (default: the training crop)")
+    use.add_argument("--sliding", action="store_true", help="slide a window of the size of the crop over the picture")
+    use.add_argument("--device", default="auto")
     command("status", _status, "Show every training that was ever begun here.", "seminar status --runs runs")
     return parser
 
@@ -198,16 +213,24 @@ def _ensure(
             print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
             told.append(stage)
 
+    together = False  # at a training, where the others do not listen
+
     def make(stage: Stage, folder: Path, ancillary: Path | None) -> Record:
+        nonlocal together
         parallel.tell(stage.key)
-        return train.train(stage, cell.host, folder, ancillary, [stop, *watches])
+        together = True
+        body = train.train(stage, cell.host, folder, ancillary, [stop, *watches])
+        together = False
+        return body
 
     with parallel.joined(pick_device(cell.host.device)):
         if not parallel.leads():
-            train.follow(cell.stage, cell.host, store.root, [stop])
-            return 0
-        record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record)
-        parallel.tell(None)
+            return train.follow(cell.stage, cell.host, store.root, [stop])
+        try:
+            record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record)
+        finally:
+            if not together:
+                parallel.tell(None)
     on_end(record)
     print(_result(cell.stage, record, store))
     return 0
@@ -292,7 +315,7 @@ def _sweep(options: argparse.Namespace) -> int:
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials {options.trials}: at least 1 is needed")
     storage = None
-    if options.storage is not None:
+    if options.storage:
         # Records and W&B keep the command line, also that of worker processes.
         shown = studies.without_password(options.storage)
         sys.argv[1:] = [item.replace(options.storage, shown) for item in sys.argv[1:]]
@@ -362,6 +385,43 @@ def _data(options: argparse.Namespace) -> int:
     write_atomic(options.sheet, lambda file: sheet.save(file, "PNG"))
     print(f"wrote {options.sheet}")
     return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from seminar import predict
+
+    store = Store(options.runs)
+    if options.short is not None and options.short < 1:
+        raise InputError(f"--short {options.short}: at least 1 is needed")
+    key = _named(options.training, store)
+    images = predict.pictures(options.pictures)
+    net = predict.predictor(store, key, options.device, options.teacher, options.short, options.sliding)
+    failed = list(predict.label(net, images, options.out))
+    for line in failed:
+        _say(line)
+    print(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
+    return 1 if failed else 0
+
+
+def _named(text: str, store: Store) -> str:
+    """The key of a training that somebody names by its key, its words, or as the best of a sweep."""
+    from seminar import recipes
+
+    if "=" not in text and not text.startswith("best of "):
+        return store.find(text)
+    if not text.startswith("best of "):
+        return recipes.one({word: values[0] for word, values in sweeps.parse_words(text.split()).items()}).stage.key
+    name, *words = text.removeprefix("best of ").split()
+    cells = recipes.cells(sweeps.load(Path("sweeps") / f"{name}.yaml"), sweeps.parse_words(words))
+    scores: dict[str, float] = {}
+    for cell in cells:
+        record = store.record(cell.stage.key)
+        miou = record["metrics"]["student"]["crop"]["miou"] if record is not None else None
+        if miou is not None:
+            scores[cell.stage.key] = miou
+    if not scores:
+        raise InputError(f"{text!r}: none of its {len(cells)} trainings is finished with a score in {store.root}")
+    return max(scores, key=lambda key: scores[key])
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -48,11 +48,11 @@ def leads() -> bool:
 
 def asked() -> tuple[int, int, int]:
     """What `torchrun` asks for: rank, number of processes, and rank among those of this machine."""
-    rank, count, local = (int(os.environ.get(name, default)) for name, default in _ALONE.items())
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if not {*names, "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():  # clusters set some of them for other ends
+        return 0, 1, 0
+    rank, count, local = (int(os.environ[name]) for name in names)
     return rank, count, local
-
-
-_ALONE = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
 
 
 @contextmanager
@@ -80,6 +80,11 @@ def tell(message: T | None = None) -> T | None:
     if size() > 1:
         dist.broadcast_object_list(box, src=0, group=_team.control)
     return box[0]
+
+
+def is_alone(error: RuntimeError) -> bool:
+    """Whether an error says that another process is gone; that one tells why."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
 def any_of(flag: bool) -> bool:
@@ -137,7 +142,7 @@ def shared(net: N) -> N:
         if isinstance(child, nn.Dropout):
             setattr(net, name, _Dropout(child.p))
         elif isinstance(child, nn.BatchNorm2d):
-            setattr(net, name, _BatchNorm.of(child))
+            setattr(net, name, SharedBatchNorm.of(child))
         else:
             shared(child)
     return net
@@ -170,7 +175,7 @@ class _Dropout(nn.Module):
         return x * (kept if size() == 1 else kept[_share(_team.batch)])
 
 
-class _BatchNorm(nn.BatchNorm2d):
+class SharedBatchNorm(nn.BatchNorm2d):
     """BatchNorm over the whole batch, where torch's SyncBatchNorm knows GPUs only."""
 
     @staticmethod
@@ -179,7 +184,7 @@ class _BatchNorm(nn.BatchNorm2d):
         if layer.weight.device.type == "cuda":
             synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
             return synchronised
-        other = _BatchNorm(layer.num_features, layer.eps, layer.momentum)
+        other = SharedBatchNorm(layer.num_features, layer.eps, layer.momentum)
         other.load_state_dict(layer.state_dict())
         for mine, theirs in zip(other.parameters(), layer.parameters(), strict=True):
             mine.requires_grad_(theirs.requires_grad)

@@ -98,6 +98,8 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...") from None
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...")
+    if together > 1 and device.index not in (None, local):
+        raise InputError(f"device={name!r}: each process of torchrun takes its own GPU; write device=cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device

@@ -28,7 +28,6 @@ from uuid import uuid4
 import optuna
 import torch
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
@@ -236,10 +235,15 @@ def run(plan: Plan, store: Store, tracking: Mode, storage: str | None = None) ->
     job = _Job(queue, task, store.root, tracking, plan.sweep.name, uuid4().hex)
     count = min(plan.workers, len(plan.todo))
     failed = _supervise(job, plan.cells[0].host, count, _Display(plan.seconds, len(plan.todo), count))
-    open_cells = [cell.stage for cell in plan.cells if store.status(cell.stage.key) not in ("done", "failed")]
-    if open_cells and not failed:
-        keys = ", ".join(stage.key for stage in open_cells)
-        failed.append(f"not done yet, in work by another call or left by one that died just now: {keys}")
+    states = {cell.stage.key: store.status(cell.stage.key) for cell in plan.cells}
+    for key, state in states.items():
+        if state == "failed" and not any(key in line for line in failed):
+            failure = store.failure(key) or {"error": "unknown"}
+            failed.append(f"{task.names.get(key, key)} ({key}) failed in another call: {failure['error']}")
+    open_keys = [key for key, state in states.items() if state not in ("done", "failed")]
+    if open_keys and not failed:
+        told = ", ".join(open_keys)
+        failed.append(f"not done yet, in work by another call or left by one that died just now: {told}")
     return failed
 
 
@@ -279,16 +283,16 @@ def _supervise(job: _Job, host: Host, count: int, display: _Display) -> list[str
     # Until a worker has its own handlers Ctrl-C must not reach it; ignoring a signal is inherited.
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     spread = pick_device(host.device).type == "cuda" and host.device in ("auto", "cuda")
-    for number in range(count):
-        device = f"cuda:{number % torch.cuda.device_count()}" if spread else None
-        # A pipe for each worker: one that is killed in the middle of a message cannot block the others.
-        reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(number, job, device, os.getpid(), writer))
-        process.start()
-        writer.close()
-        processes.append(process)
-        readers.append(reader)
     try:
+        for number in range(count):
+            device = f"cuda:{number % torch.cuda.device_count()}" if spread else None
+            # A pipe for each worker: one that is killed in the middle of a message cannot block the others.
+            reader, writer = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(number, job, device, os.getpid(), writer))
+            process.start()
+            writer.close()
+            processes.append(process)
+            readers.append(reader)
         signal.signal(signal.SIGINT, interrupt)
         while readers:
             for ready in connection.wait(readers):
@@ -455,8 +459,10 @@ class _Trials:
         return next((trial.state for trial in self.tuning.trials() if trial.key == cell.stage.key), None)
 
     def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
-        self.tuning.keep(Trial(trial.number, key, state, dict(trial.params), epoch, error))
-        with suppress(UpdateFinishedTrialError):  # another call has taken it for that of a dead worker
+        repeats = trial.user_attrs.get("repeats")
+        if not any(kept.number == repeats for kept in self.tuning.trials()):  # else its first owner was alive after all
+            self.tuning.keep(Trial(trial.number, key, state, dict(trial.params), epoch, error))
+        with studies.tolerant():
             trial.set_user_attr("kept", True)
 
 
@@ -486,16 +492,21 @@ class _Halt:
     def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
         # After the last epoch there is nothing left to save by ending it.
         over = line["epoch"] == stage.epochs
-        if stage.key == self.key and self._tell(line) and not over and self.trial.should_prune():
+        if stage.key == self.key and self._tell(line) and not over and self._worse():
             raise _Pruned(line["epoch"])
 
     def end(self, stage: Stage, body: Record | None) -> None: ...
+
+    def _worse(self) -> bool:
+        with studies.tolerant():
+            return bool(self.trial.should_prune())
+        return False
 
     def _tell(self, line: Mapping[str, Any]) -> bool:
         if line.get("student_miou") is None:
             return False
         self.told += 1
-        with suppress(StorageInternalError):  # a database that is away for a while ends no training
+        with studies.tolerant():
             self.trial.report(line["student_miou"], self.told)
         return True
 
@@ -513,23 +524,19 @@ def _work(number: int, job: _Job, device: str | None, parent: int, events: conne
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
     warnings.simplefilter("default", RuntimeWarning)
-    study = job.queue.open(job.task.sampler(number), job.task.pruner())
 
     def asked_to_stop() -> bool:
         return stop.is_set() or os.getppid() != parent
 
     worker = _Worker(job, device, asked_to_stop, _Teller(number, events), WandbWatch(job.tracking, job.runs, job.group))
-    while not asked_to_stop():
-        trial = studies.ask(study, job.task.distributions)
-        if trial is None:
-            break
-        with job.queue.heartbeat(study, trial.number):
-            try:
-                state, value = worker.attempt(trial)
-            except Interrupted:
-                studies.hand_out_again(study, trial)
-                break
-        study.tell(trial, value, state=state, skip_if_finished=True)
+    try:
+        study = job.queue.open(job.task.sampler(number), job.task.pruner())
+        while not asked_to_stop() and worker.serve(study):
+            pass
+    except Interrupted:
+        pass
+    except (OSError, InputError, *studies.AWAY) as error:  # the study is gone
+        worker.teller.tell("failed", "", f"worker {number + 1}: {reason(error)}")
 
 
 @dataclass(frozen=True)
@@ -541,6 +548,24 @@ class _Worker:
     asked_to_stop: Callable[[], bool]
     teller: _Teller
     mirror: WandbWatch
+
+    def serve(self, study: optuna.Study) -> bool:
+        """Take a trial and try it; returns whether there was one."""
+        distributions, stopped = self.job.task.distributions, self.asked_to_stop
+        trial = studies.patiently(lambda: studies.ask(study, distributions), stopped)
+        if trial is None:
+            return False
+        with self.job.queue.heartbeat(study, trial):
+            try:
+                state, value = self.attempt(trial)
+            except Interrupted:
+                with studies.tolerant():
+                    studies.hand_out_again(study, trial)
+                raise
+        # One that cannot be told stays open, and whoever gets it next finds the training finished.
+        with studies.tolerant():
+            study.tell(trial, value, state=state, skip_if_finished=True)
+        return True
 
     def attempt(self, trial: optuna.Trial) -> tuple[TrialState | None, float | None]:
         """Train what a trial asks for; returns its state (None: by its value) and its value. Raises `Interrupted`."""
@@ -573,7 +598,7 @@ class _Worker:
         except Interrupted:
             raise
         except Exception as error:
-            with suppress(UpdateFinishedTrialError):
+            with studies.tolerant():
                 trial.set_user_attr("error", reason(error))
             refused = not key and isinstance(error, InputError)
             result = task.is_search and (refused or _diverged(error))
@@ -679,7 +704,7 @@ class _Display:
             self._finished += 1
             self.note(f"[{self._finished}/{self._count}] {name}: {rest[0]}{self._left()}")
         elif kind == "failed":
-            line = f"{name} ({key}) failed: {rest[0]}"
+            line = f"{name} ({key}) failed: {rest[0]}" if key else str(rest[0])
             self.failed.append(line)
             self.note(line)
 

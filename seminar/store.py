@@ -52,6 +52,16 @@ class Store:
         """Keys of all stages that were ever begun, sorted."""
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
+    def find(self, prefix: str) -> str:
+        """The one key that begins with `prefix`. Raises `InputError` where there is none, or several."""
+        found = [key for key in self.keys() if key.startswith(prefix.lower())]
+        if len(found) != 1:
+            several = (
+                f"{len(found)} trainings begin so: {', '.join(found[:4])}, ..." if found else "no training begins so"
+            )
+            raise InputError(f"{prefix!r}: {several} in {self.root} (see `seminar status`)")
+        return found[0]
+
     def stage(self, key: str) -> Stage:
         """The stage behind a key. Raises `InputError` where its file is missing, damaged or of another recipe."""
         path = self.folder(key) / "stage.json"
@@ -75,7 +85,7 @@ class Store:
         """
         path = self.folder(key) / "record.json"
         record = _read(path)
-        if record is not None and not record.get("key") == key == key_of(record.get("recipe"), record.get("stage")):
+        if record is not None and {record.get("key"), key_of(record.get("recipe"), record.get("stage"))} != {key}:
             raise InputError(f"{path}: is not the record of {key}; move the folder away to train it again")
         return record
 
@@ -237,6 +247,18 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def append_line(path: Path, value: object) -> None:
+    """Append a line to a JSON-lines file. Raises `OSError` with its name; `read_lines` leaves out what it tears."""
+    text = json.dumps(value, allow_nan=False) + "\n"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_json(path: Path, value: object) -> None:
     """`write_atomic` of JSON; NaN and infinity are refused, they are not JSON."""
     text = json.dumps(value, indent=1, allow_nan=False)
@@ -244,11 +266,15 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; [] if there is none; a torn last line is left out."""
+    """The whole lines of a JSON-lines file; [] if there is none; a torn last line is left out. Raises `InputError` for
+    any other that cannot be read."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except ValueError:
+        raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,8 +1,8 @@
 """Optuna's studies: where they are kept, and what is handed out.
 
 The default is a journal file beside the trainings. For many machines it is a database, whose heartbeats tell of workers
-that died elsewhere. Either may be deleted at any time: what is done is decided by the store and the files of the trials
-alone.
+that died elsewhere. Either may be deleted between two calls: what is done is decided by the store and the files of the
+trials alone. That a study cannot be told of a training is no reason to lose the training (`tolerant`).
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import optuna
 import sqlalchemy
 from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
 from seminar.recipes import Cell
 from seminar.spec import InputError, Scalar
-from seminar.store import Record, Store
+from seminar.store import Interrupted, Record, Store, write_atomic
 from seminar.sweep import Range, Sweep
 from seminar.tuning import Trial, Tuning
 
@@ -41,17 +42,19 @@ DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
 """Databases that can be shared, and the driver of each where the URL names none."""
 HEARTBEAT, GRACE = 60, 300
 """Seconds between two signs of life in a database, and after how many without one a trial is given to somebody else."""
+AWAY = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+"""What a database that cannot be reached leads to."""
+T = TypeVar("T")
 RETRIES = 2
 """How often a trial whose worker died is handed out again without a new call."""
 
 
 def storage_url(text: str) -> str:
     """The URL of a database for many workers, with its driver. Raises `InputError` for one that is none."""
-    try:
-        url = sqlalchemy.engine.make_url(text)
-    except sqlalchemy.exc.ArgumentError:
-        raise InputError(f"--storage {text!r}: no URL; write postgresql://USER@HOST/DATABASE or mysql://...") from None
-    shown, kind = url.render_as_string(hide_password=True), url.get_backend_name()
+    url, shown = _parsed(text), without_password(text)
+    if url is None:
+        raise InputError("--storage: that is no URL; write postgresql://USER@HOST/DATABASE or mysql://...")
+    kind = url.get_backend_name()
     if kind == "sqlite":
         raise InputError(
             f"--storage {shown}: SQLite hands one trial to two workers; leave --storage away (a journal file in the "
@@ -65,18 +68,25 @@ def storage_url(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """A URL as it may be shown and recorded."""
-    try:
-        return sqlalchemy.engine.make_url(text).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+    """A URL as it may be shown and recorded: without its options, in which there can be passwords as well."""
+    url = _parsed(text)
+    if url is None or "@" in (url.host or ""):  # where a password is not where it should be
         return "***"
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _parsed(text: str) -> sqlalchemy.engine.URL | None:
+    try:
+        return sqlalchemy.engine.make_url(text)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
 class Queue:
     """A study by name, and where it is kept: `storage` is the URL of a database; None: a journal file in `folder`.
 
-    Every process opens it for itself.
+    Every process opens it for itself. In a database it is a study of this folder alone, however it is mounted.
     """
 
     name: str
@@ -88,12 +98,20 @@ class Queue:
         # An absolute path: Optuna's lock is a link to the journal, and a relative one would dangle and never time out.
         return (self.folder / f"{self.name}.journal").resolve()
 
+    @property
+    def study_name(self) -> str:
+        return self.name if self.storage is None else f"{self.name}-{self._id.read_text(encoding='ascii')}"
+
+    @property
+    def _id(self) -> Path:
+        return self.folder / "id"
+
     def open(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> optuna.Study:
         """The study. Raises `InputError` where the database cannot be reached."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         return optuna.create_study(
             storage=self._storage(),
-            study_name=self.name,
+            study_name=self.study_name,
             direction="maximize",
             load_if_exists=True,
             sampler=sampler or RandomSampler(seed=0),
@@ -107,6 +125,8 @@ class Queue:
         # One lock for all studies: two that make the tables of a new database at once would be in each other's way.
         with FileLock(self.folder / "lock"):
             self._set_damaged_journal_aside()
+            if not self._id.exists():
+                write_atomic(self._id, lambda file: file.write(uuid4().hex[:8].encode()))
             study = self.open()
             heal(study)
             yield study
@@ -119,28 +139,19 @@ class Queue:
         return any(store.status(key) == "running" for key in keys)
 
     @contextmanager
-    def heartbeat(self, study: optuna.Study, number: int) -> Iterator[None]:
-        """Tell the database every `HEARTBEAT` seconds that somebody is at trial `number`; a journal needs no telling.
-
-        A database that is away for a while stops nothing.
-        """
+    def heartbeat(self, study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
+        """Tell the database every `HEARTBEAT` seconds that somebody is at a trial; a journal needs no telling."""
         if self.storage is None:
             yield
             return
-        storage, ended = self._storage(), threading.Event()
-        identity = storage.get_trial_id_from_study_id_trial_number(
-            storage.get_study_id_from_name(study.study_name), number
-        )
+        ended = threading.Event()
 
-        def beat() -> None:
-            assert isinstance(storage, RDBStorage)
-            while True:
-                with suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):
-                    storage.record_heartbeat(identity)
-                if ended.wait(HEARTBEAT):
-                    return
+        def beats() -> None:
+            while not ended.wait(HEARTBEAT):
+                with suppress(*AWAY):
+                    _beat(study, trial)
 
-        thread = threading.Thread(target=beat, daemon=True)
+        thread = threading.Thread(target=beats, daemon=True)
         thread.start()
         try:
             yield
@@ -186,8 +197,10 @@ class Queue:
                     heartbeat_stale_trial_callback=_again,
                 )
         except ImportError:
+            driver = sqlalchemy.engine.make_url(self.storage).get_driver_name()
             raise InputError(
-                f"--storage {shown}: its driver is missing; pip install 'seminar-learning[cluster]'"
+                f"--storage {shown}: the driver {driver!r} is missing (pip install 'seminar-learning[cluster]' brings "
+                f"{', '.join(sorted(set(DRIVERS.values())))})"
             ) from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
             why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
@@ -204,30 +217,65 @@ def heal(study: optuna.Study) -> None:
 def ask(study: optuna.Study, given: Mapping[str, BaseDistribution]) -> optuna.Trial | None:
     """The next trial of the queue, with what it is `given`; None where nothing waits."""
     heal(study)
-    if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        return None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Heartbeat of storage")  # `Queue.heartbeat` tells of it
-        trial = study.ask(dict(given))
-    if not trial.user_attrs.get("queued"):  # Somebody took the last one in between.
-        study.tell(trial, state=TrialState.FAIL)
-        return None
-    trial.set_user_attr("host", socket.gethostname())
-    return trial
+    while study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Heartbeat of storage")  # `Queue.heartbeat` tells of it
+            trial = study.ask(dict(given))
+        _beat(study, trial)  # before it says whose it is: from then on only its heartbeats tell that it is alive
+        if trial.user_attrs.get("queued"):
+            trial.set_user_attr("host", socket.gethostname())
+            return trial
+        study.tell(trial, state=TrialState.FAIL)  # somebody took the last one in between, and this is a new one
+    return None
+
+
+def _beat(study: optuna.Study, trial: optuna.Trial) -> None:
+    # There is no public way to the storage of a study; `Study.optimize` does it so. A journal knows no heartbeats.
+    if hasattr(study._storage, "record_heartbeat"):
+        study._storage.record_heartbeat(trial._trial_id)
+
+
+@contextmanager
+def tolerant() -> Iterator[None]:
+    """What a study cannot be told of a training in work is left out: a database is away, or the trial was given to
+    somebody else because no sign of life came through."""
+    with suppress(UpdateFinishedTrialError, *AWAY):
+        yield
+
+
+def patiently(call: Callable[[], T], asked_to_stop: Callable[[], bool]) -> T:
+    """The result of `call`, which is tried again for some minutes where a database is away."""
+    for pause in (1, 4, 15, 30, 60, 60, 60, 60):
+        try:
+            return call()
+        except AWAY as error:
+            why = str(error).splitlines()[0]
+            warnings.warn(f"Optuna's database: {why}; trying again in {pause} s", RuntimeWarning, stacklevel=2)
+        for _ in range(2 * pause):
+            if asked_to_stop():
+                raise Interrupted
+            time.sleep(0.5)
+    return call()
 
 
 def hand_out_again(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Leave a trial, whose worker is asked to stop, to others."""
-    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-    study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, "repeats": trial.number})
+    """Leave a trial, whose worker is asked to stop, to others; nothing where it is another's already."""
+    if study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        _enqueue(study, trial.number, trial.params, trial.user_attrs)
 
 
 def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    if "kept" in trial.user_attrs:  # it had ended, and only Optuna was not told any more
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(study, trial)
+    """Hand out a trial again whose worker died; one that had ended, or that nobody asked for, is none."""
+    died = trial.user_attrs.get("died", 0) + 1
+    if died <= RETRIES and "kept" not in trial.user_attrs and trial.user_attrs.get("queued"):
+        params = trial.params or trial.system_attrs.get("fixed_params", {})
+        _enqueue(study, trial.number, params, {**trial.user_attrs, "died": died})
+
+
+def _enqueue(study: optuna.Study, number: int, params: dict[str, Any], attributes: Mapping[str, Any]) -> None:
+    kept = {name: value for name, value in attributes.items() if name != "host"}
+    study.enqueue_trial(params, user_attrs={**kept, "repeats": number})
 
 
 def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
@@ -269,8 +317,8 @@ def prepare_search(tuning: Tuning, store: Store, storage: str | None) -> tuple[Q
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             elif trial.state != TrialState.FAIL:
                 continue
-            whole = set(trial.params) == set(tuning.space)
-            if whole and "kept" not in trial.user_attrs and trial.number not in repeated:
+            asked = trial.user_attrs.get("queued") and set(trial.params) == set(tuning.space)
+            if asked and "kept" not in trial.user_attrs and trial.number not in repeated:
                 again.append((dict(trial.params), trial.number))
         known = [*in_work, *(trial.point for trial in tuning.trials())]
         chosen: list[tuple[dict[str, Any], int | None]] = []
@@ -301,7 +349,7 @@ def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[
 
 
 def _tell_of(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) -> None:
-    """Tell Optuna of a kept trial that its journal lacks."""
+    """Tell Optuna of a kept trial that its study lacks."""
     record = store.record(trial.key) if trial.state == "done" else None
     states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     lines = [line for line in store.curve(trial.key) if line["epoch"] <= trial.epoch] if trial.key else []

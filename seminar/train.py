@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -37,7 +36,7 @@ from seminar.metrics import Confusion, Scores
 from seminar.recipes import Host, pick_device
 from seminar.schedules import poly_lr, ramped
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record, read_lines, write_atomic
+from seminar.store import Interrupted, Record, append_line, read_lines, write_atomic
 from seminar.teacher import Teacher
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -90,12 +89,21 @@ def train(
     return body
 
 
-def follow(asked: Stage, host: Host, runs: Path, watches: Sequence[Watch]) -> None:
-    """Train along with the leading process (`seminar.parallel`), whichever stages of the chain of `asked` it begins."""
+def follow(asked: Stage, host: Host, runs: Path, watches: Sequence[Watch]) -> int:
+    """Train along with the leading process (`seminar.parallel`), whichever stages of the chain of `asked` it begins;
+    returns the exit code."""
     stages = {stage.key: stage for stage in asked.chain}
-    while (key := parallel.tell()) is not None:
-        stage = stages[key]
-        train(stage, host, runs / key, runs / stage.ancillary.key if stage.ancillary is not None else None, watches)
+    try:
+        while (key := parallel.tell()) is not None:
+            stage = stages[key]
+            train(stage, host, runs / key, runs / stage.ancillary.key if stage.ancillary is not None else None, watches)
+    except (Interrupted, FloatingPointError):
+        return 1  # as the leading one, which tells why
+    except RuntimeError as error:
+        if not parallel.is_alone(error):
+            raise
+        return 1
+    return 0
 
 
 class Trainer:
@@ -133,14 +141,16 @@ class Trainer:
         self.learner = parallel.replicated(self.student, self.device)
         self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.train_examples, self.val_examples = self.dataset.split("train"), self.dataset.split("val")
-        self.steps_per_epoch = len(batches(len(self.train_examples), stage.batch_size, stage.seed, 0))
+        order = batches(len(self.train_examples), stage.batch_size, stage.seed, 0)
+        self.steps_per_epoch = len(order)
         if self.steps_per_epoch == 0:
             raise InputError(
                 f"data {stage.data.name!r}: {len(self.train_examples)} training image(s), at least 2 needed"
             )
-        if (left := (len(self.train_examples) - 1) % stage.batch_size + 1) < parallel.size():
+        smallest = min(map(len, order))
+        if smallest < parallel.size():
             raise InputError(
-                f"{parallel.size()} processes: the last batch of an epoch has {left} image(s); take at most so many "
+                f"{parallel.size()} processes: a batch of an epoch has {smallest} images; take at most so many "
                 "processes, or another batch_size"
             )
         self.total_steps = self.steps_per_epoch * stage.epochs
@@ -151,10 +161,7 @@ class Trainer:
     def _frozen(self, folder: Path) -> nn.Module:
         """The student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
         assert self.stage.ancillary is not None
-        net = networks.build(self.stage.ancillary.backbone, self.classes, self.stage.ancillary.output_stride)
-        net.load_state_dict(_weights(folder / "student.pt", torch.device("cpu")))
-        net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return net.eval().requires_grad_(False)
+        return finished_network(self.stage.ancillary, self.classes, folder / "student.pt", self.device)
 
     def _continue(self, folder: Path) -> None:
         """Start student and teacher from where the ancillary of `folder` ended; momentum starts anew."""
@@ -330,10 +337,7 @@ class Trainer:
         """Append the epoch's line, then replace the checkpoint: a kill between the two repeats that epoch."""
         if not parallel.leads():
             return
-        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(folder / "metrics.jsonl", line)
         state = {
             "epochs_done": self.epochs_done,
             "sessions": self.sessions,
@@ -499,6 +503,15 @@ def _weights(path: Path, device: torch.device) -> dict[str, Tensor]:
         raise InputError(f"{path}: not there; move the folder {path.parent} away to train it again")
     state: dict[str, Tensor] = torch.load(path, weights_only=True, map_location=device)
     return state
+
+
+def finished_network(stage: Stage, classes: int, weights: Path, device: torch.device) -> nn.Module:
+    """The network of a finished stage in eval mode, without gradients. Raises `InputError` where its weights are not
+    there."""
+    net = networks.build(stage.backbone, classes, stage.output_stride)
+    net.load_state_dict(_weights(weights, torch.device("cpu")))
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval().requires_grad_(False)
 
 
 def _forget_peak_memory(device: torch.device) -> None:

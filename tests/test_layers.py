@@ -16,7 +16,7 @@ ROOMS = [
     {"losses"},
     {"recipes", "tracking"},
     {"train", "tuning"},
-    {"inspection", "studies"},
+    {"inspection", "predict", "studies"},
     {"search"},
     {"__main__"},
 ]

@@ -21,7 +21,7 @@ from tests.conftest import ROOT, until_checkpoint
 
 MakeCell = Callable[..., Cell]
 # With the learning rate of the profile rounding alone changes a loss by 1e-3 in the second epoch, also in one process.
-WORDS = ["losses=pce+crf+pcons+pseudo", "data_train=15", "epochs=3", "eval_every=3", "lr=0.005"]
+WORDS = ["losses=pce+crf+pcons+pseudo", "data_train=15", "epochs=3", "eval_every=3", "lr=0.005", "pce_normalizer=rloss"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -105,12 +105,28 @@ def test_a_diverging_pair_ends_and_tells_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "why"),
-    [(["losses=pce", "data_train=9"], "2 processes: the last batch of an epoch has 1 image(s)"), (["losses=x"], "'x'")],
+    [(["losses=pce", "batch_size=1", "data_train=2"], "greater than or equal to 2"), (["losses=x"], "'x'")],
 )
-def test_bad_input_is_told_once(tmp_path: Path, words: list[str], why: str) -> None:
+def test_bad_input_is_told_by_each(tmp_path: Path, words: list[str], why: str) -> None:
     out = call(2, *words, runs=tmp_path, code=1)  # torchrun's own code
-    (line,) = [line for line in out.splitlines() if line.startswith("seminar: ")]
-    assert why in line
+    first, second = sorted(line for line in out.splitlines() if line.startswith(("seminar: ", "seminar (process")))
+    assert first.startswith("seminar (process 1): ")
+    assert second.startswith("seminar: ")
+    assert why in first and why in second
+
+
+def test_more_processes_than_images_in_a_batch_are_refused(tmp_path: Path) -> None:
+    out = call(3, "losses=pce", "data_train=10", runs=tmp_path, code=1)  # 8 and 2
+    assert "seminar: 3 processes: a batch of an epoch has 2 images" in out
+
+
+def test_what_only_the_first_process_finds_out_is_told_once(tmp_path: Path, cell: MakeCell) -> None:
+    key = cell(losses="pce").stage.key
+    (tmp_path / key).mkdir()
+    (tmp_path / key / "record.json").write_text("{")
+    out = call(2, "losses=pce", runs=tmp_path, code=1)
+    assert out.count("record.json: damaged") == 1
+    assert "[rank1]" not in out
 
 
 def test_a_sweep_is_not_for_torchrun(tmp_path: Path) -> None:
@@ -144,7 +160,7 @@ def test_shared_layers_replace_those_of_torch(pair: None, freeze: networks.Freez
 def test_alone_the_shared_layers_are_those_of_torch() -> None:
     x = torch.randn(6, 5, 4, 3).contiguous(memory_format=torch.channels_last).requires_grad_()
     y = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    theirs, mine = nn.BatchNorm2d(5), parallel._BatchNorm.of(nn.BatchNorm2d(5))
+    theirs, mine = nn.BatchNorm2d(5), parallel.SharedBatchNorm.of(nn.BatchNorm2d(5))
     weight = torch.randn(6, 5, 4, 3)
     for layer, values in ((theirs, x), (mine, y)):
         nn.init.constant_(layer.weight, 1.5)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,28 @@ def test_urls() -> None:
     assert studies.storage_url("mysql://me:secret@host/db") == "mysql+pymysql://me:secret@host/db"
     for text, why in {
         "sqlite:///a.db": "hands one trial to two workers",
-        "runs/studies": "no URL; write postgresql://",
+        "runs/studies": "that is no URL; write postgresql://",
+        "me:secret@host/db": "that is no URL",
+        "postgresql://me:secret@host:port/db": "that is no URL",
         "oracle://me:secret@host/db": "'oracle' is none of postgresql, mysql, mariadb",
     }.items():
         with pytest.raises(InputError, match=why) as told:
             studies.storage_url(text)
         assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@host/db", "postgresql://me:***@host/db"),
+        ("postgresql://me@/db?host=/tmp/x&password=secret", "postgresql://me@/db"),
+        ("postgresql://me:p@secret@host/db", "***"),
+        ("me:secret@host/db", "***"),
+        ("postgresql://me:secret@host:port/db", "***"),
+    ],
+)
+def test_passwords_are_never_shown(url: str, shown: str) -> None:
+    assert studies.without_password(url) == shown
 
 
 def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -144,7 +161,10 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
     assert "secret" not in json.dumps(records), "no password in a record"
     assert "postgresql://seminar:***@" in json.dumps(records)
     (name,) = database.execute("SELECT study_name FROM studies")
-    found = Queue(name, tmp_path / "studies", studies.storage_url(database.url)).open().trials
+    name, _, folder = name.rpartition("-")
+    assert folder == (tmp_path / "studies" / "id").read_text()
+    trials = Queue(name, tmp_path / "studies", studies.storage_url(database.url)).open().trials
+    found = [trial for trial in trials if "queued" in trial.user_attrs]
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.user_attrs["key"] for trial in found} == set(store.keys())
 
@@ -167,22 +187,77 @@ def test_killed_workers_leave_nothing_to_clean_up(tmp_path: Path, database: Data
     assert record["sessions"] == 2
 
 
+def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_training_goes_on_while_the_database_is_away(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0", "epochs=40", "--workers", "1"]
+    words = ["losses=pce", "seed=0,1", "epochs=40", "--workers", "1"]
     process = start(*words, runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     database.stop()
     try:
-        _, errors = process.communicate(timeout=120)
+        until(lambda: bool(list(tmp_path.glob("*/record.json"))))
+        time.sleep(2)
     finally:
         database.start()
-    (key,) = Store(tmp_path).keys()
-    assert Store(tmp_path).status(key) == "done", errors
-    assert process.returncode == 1, "it could not be told"
-    again = start(*words, runs=tmp_path, storage=database.url)
-    out, errors = again.communicate(timeout=120)
-    assert again.returncode == 0, errors
-    assert "1 done, 0 to do" in out
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert "Optuna's database" in errors
+    store = Store(tmp_path)
+    records = [store.record(key) for key in store.keys()]  # noqa: SIM118
+    assert [record and record["sessions"] for record in records] == [1, 1], "the one behind it as well"
+
+
+@pytest.fixture
+def search_file(tmp_path: Path) -> Path:
+    """A search that ends trials early."""
+    content = {
+        "method": "random",
+        "metric": {"name": "student_miou", "goal": "maximize"},
+        "run_cap": 2,
+        "early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 2},
+        "parameters": {
+            "losses": {"value": "pce+pcons"},
+            "profile": {"value": "toy"},
+            "split": {"value": "tuning"},
+            "seed": {"value": 0},
+            "alpha": {"min": 0.1, "max": 0.9},
+        },
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_a_searched_training_goes_on_without_its_study(
+    tmp_path: Path, database: Database, search_file: Path, away: bool
+) -> None:
+    """While the database is away, and where its trial was taken for that of a dead worker."""
+    runs = tmp_path / "runs"
+    words = ["epochs=60", "--workers", "1", "--seeds", "1", "--trials", "1"]
+    process = start(*words, runs=runs, storage=database.url, file=search_file)
+    until_checkpoint(process, runs)
+    if away:
+        database.stop()
+        time.sleep(3)
+        database.start()
+    else:
+        database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
+        (name,) = database.execute("SELECT study_name FROM studies")
+        studies.heal(Queue(name.rpartition("-")[0], runs / "studies", studies.storage_url(database.url)).open())
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    store = Store(runs)
+    records = [store.record(key) for key in store.keys()]  # noqa: SIM118
+    assert all(record is not None and record["sessions"] == 1 for record in records)
+    assert len(list(runs.glob("studies/small-*/[0-9]*.json"))) == 1
 
 
 Prepare = Callable[[], Queue]
@@ -194,7 +269,7 @@ def begin(queue: Queue) -> None:
     trial = studies.ask(study, {})
     assert trial is not None
     trial.set_user_attr("host", "elsewhere")
-    with queue.heartbeat(study, trial.number):
+    with queue.heartbeat(study, trial):
         pass
 
 
@@ -226,21 +301,39 @@ def test_what_dead_hosts_had_begun_is_handed_out_again(prepare: Prepare, databas
     assert {trial.user_attrs["key"] for trial in queue.open().trials} == {prepare().open().trials[0].user_attrs["key"]}
 
 
-def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Database) -> None:
-    content = {
-        "method": "random",
-        "metric": {"name": "student_miou", "goal": "maximize"},
-        "run_cap": 2,
-        "parameters": {
-            "losses": {"value": "pce+pcons"},
-            "profile": {"value": "toy"},
-            "split": {"value": "tuning"},
-            "seed": {"value": 0},
-            "alpha": {"min": 0.1, "max": 0.9},
-        },
-    }
-    path = tmp_path / "small.yaml"
-    path.write_text(json.dumps(content))
+def test_what_a_stopped_worker_had_begun_is_handed_out_at_once(prepare: Prepare) -> None:
+    queue = prepare()
+    study = queue.open()
+    trial = studies.ask(study, {})
+    assert trial is not None
+    studies.hand_out_again(study, trial)
+    assert states(queue) == ["FAIL", "WAITING"]
+    assert "host" not in queue.open().trials[1].user_attrs
+    studies.hand_out_again(study, trial)
+    assert states(queue) == ["FAIL", "WAITING"], "it is another's already"
+
+
+def test_a_trial_that_nobody_asked_for_is_never_repeated(prepare: Prepare, database: Database) -> None:
+    queue = prepare()
+    study = queue.open()
+    assert studies.ask(study, {}) is not None
+    with pytest.warns(UserWarning, match="Heartbeat of storage"):
+        phantom = study.ask()
+    studies._beat(study, phantom)
+    database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
+    studies.heal(study)
+    assert states(queue) == ["FAIL", "FAIL", "WAITING"]
+
+
+def test_two_folders_are_two_studies(tmp_path: Path, database: Database, cell: Callable[..., Cell]) -> None:
+    cells, storage = [cell(losses="pce")], studies.storage_url(database.url)
+    for folder in ("one", "two"):
+        queue = studies.prepare_grid("losses", cells, cells, [cells[0].stage.key], Store(tmp_path / folder), storage)
+        assert states(queue) == ["WAITING"]
+
+
+def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Database, search_file: Path) -> None:
+    path = search_file
     storage = studies.storage_url(database.url)
     request = sweep.load(path)
     (part,) = recipes.suite([request], {})
@@ -251,7 +344,7 @@ def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Da
     assert trial is not None
     task.cell(trial)
     trial.set_user_attr("host", "elsewhere")
-    with queue.heartbeat(study, trial.number):
+    with queue.heartbeat(study, trial):
         pass
     studies.prepare_search(found, store, storage)
     assert states(queue) == ["RUNNING", "WAITING"], "another host is at it"
@@ -259,7 +352,7 @@ def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Da
     studies.prepare_search(found, store, storage)
     trials = queue.open().trials
     assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING"]
-    assert trials[2].params == trial.params
+    assert trials[2].system_attrs["fixed_params"] == trial.params
     process = start("--workers", "1", "--seeds", "1", runs=tmp_path / "runs", storage=database.url, file=path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

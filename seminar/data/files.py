@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from seminar.data import Example
 from seminar.spec import InputError
 
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 CACHE_BYTES = 10**9
 """Decoded images and masks are kept in memory when all of them together need fewer bytes than this."""
 

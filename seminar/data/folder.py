@@ -24,10 +24,9 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
-from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
+from seminar.data.files import IMAGES, Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
 from seminar.spec import InputError, unknown
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 BACKGROUND = ("background", "bg", "_background_")
 """What class 0 may be called."""
 VOID = ("void", "ignore", "__ignore__")

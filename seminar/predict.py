@@ -1,0 +1,145 @@
+"""Use a finished training: label your own pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as tvf
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from seminar.data.files import IMAGES, read_image
+from seminar.data.pictures import colour, palette
+from seminar.recipes import pick_device
+from seminar.spec import InputError
+from seminar.store import Store, write_atomic
+from seminar.train import finished_network, normalise
+
+OVERLAP = 1 / 3
+"""Share of a window that sliding windows have in common with the next."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network on `device`. `short`: the short side in pixels at which it sees a picture. `window`: side of
+    the windows that are slid over it; None: it sees the whole at once."""
+
+    net: nn.Module
+    classes: tuple[str, ...]
+    device: torch.device
+    short: int
+    window: int | None = None
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W) classes of an (H, W, 3) RGB picture of any size, at its own size."""
+        whole = torch.from_numpy(image).permute(2, 0, 1)
+        small = tvf.resize(whole, [self.short], antialias=True)[None].to(self.device)
+        logits = self._slide(small) if self.window is not None else self._logits(small)
+        # Class by class: all logits at the size of a large photo would need gigabytes.
+        size = image.shape[:2]
+        best = torch.full((1, 1, *size), -torch.inf)
+        labels = torch.zeros((1, 1, *size), dtype=torch.uint8)
+        for cls in range(len(self.classes)):
+            here = F.interpolate(logits[:, cls : cls + 1], size=size, mode="bilinear", align_corners=False).cpu()
+            better = here > best
+            labels[better] = cls
+            best = torch.where(better, here, best)
+        return labels[0, 0].numpy()
+
+    def _logits(self, view: Tensor) -> Tensor:
+        logits: Tensor = self.net(normalise(view.float()))
+        return logits.float()
+
+    def _slide(self, small: Tensor) -> Tensor:
+        """The mean of the logits of all windows that hold a pixel."""
+        assert self.window is not None
+        height, width = small.shape[-2:]
+        total = torch.zeros((1, len(self.classes), height, width), device=self.device)
+        count = torch.zeros((1, 1, height, width), device=self.device)
+        for top in _starts(height, self.window):
+            for left in _starts(width, self.window):
+                part = (..., slice(top, top + self.window), slice(left, left + self.window))
+                total[part] += self._logits(small[part])
+                count[part] += 1
+        return total / count
+
+
+def _starts(length: int, window: int) -> list[int]:
+    """Where windows begin that cover `length`, the last one flush with its end."""
+    if length <= window:
+        return [0]
+    step = max(1, round(window * (1 - OVERLAP)))
+    return [*range(0, length - window, step), length - window]
+
+
+def predictor(
+    store: Store, key: str, device: str = "auto", teacher: bool = False, short: int | None = None, sliding: bool = False
+) -> Predictor:
+    """The network of a finished training. Raises `InputError` where it is not finished, or has no weights or no
+    teacher."""
+    stage, record = store.stage(key), store.record(key)
+    if record is None:
+        raise InputError(f"{store.folder(key)}: is not finished ({store.status(key)})")
+    if teacher and not stage.has_teacher:
+        raise InputError(f"{store.folder(key)}: was trained without a teacher")
+    classes = tuple(record["classes"])
+    here = pick_device(device)
+    net = finished_network(stage, len(classes), store.folder(key) / ("teacher.pt" if teacher else "student.pt"), here)
+    return Predictor(net, classes, here, short or stage.crop, stage.crop if sliding else None)
+
+
+def pictures(places: Sequence[Path]) -> dict[str, Path]:
+    """The pictures named or lying in the folders named, by the name of their results."""
+    found: dict[str, Path] = {}
+    for place in places:
+        if place.is_dir():
+            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGES)
+            if not inside:
+                raise InputError(f"{place}: no image here ({', '.join(IMAGES)})")
+        elif place.exists():
+            inside = [place]
+        else:
+            raise InputError(f"{place}: no such file or folder")
+        for path in inside:
+            name = (path.relative_to(place) if place.is_dir() else Path(path.name)).with_suffix("").as_posix()
+            if name in found:
+                raise InputError(f"{path}: its results would have the name of those of {found[name]}")
+            found[name] = path
+    return found
+
+
+def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
+    """Write `NAME.png` (palette mask), `NAME_overlay.jpg` and, for all, `areas.csv` to `out`; yields a line for each
+    picture that could not be read."""
+    table = io.StringIO()
+    areas = csv.writer(table, lineterminator="\n")
+    areas.writerow(["image", "class", "pixels", "percent"])
+    for name, path in tqdm(images.items(), desc="pictures", disable=not sys.stderr.isatty()):
+        try:
+            image = read_image(path, upright=True)
+        except InputError as error:
+            yield str(error)
+            continue
+        labels = predict(image)
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        mask = Image.fromarray(labels).convert("P")
+        mask.putpalette([value for rgb in palette() for value in rgb])
+        write_atomic(out / f"{name}.png", lambda file, picture=mask: picture.save(file, "PNG"))  # type: ignore[misc]
+        mixed = Image.blend(Image.fromarray(image), colour(torch.from_numpy(labels)), 0.5)
+        write_atomic(out / f"{name}_overlay.jpg", lambda file, picture=mixed: picture.save(file, "JPEG"))  # type: ignore[misc]
+        counts = np.bincount(labels.ravel(), minlength=len(predict.classes))
+        for cls, count in enumerate(counts.tolist()):
+            if count:
+                areas.writerow([name, predict.classes[cls], count, f"{100 * count / labels.size:.3f}"])
+    write_atomic(out / "areas.csv", lambda file: file.write(table.getvalue().encode()))
