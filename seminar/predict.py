@@ -88,9 +88,10 @@ def predictor(
 ) -> Predictor:
     """The network of a finished training. Raises `InputError` where it is not finished, or has no weights or no
     teacher."""
-    stage, record = store.stage(key), store.record(key)
+    record = store.record(key)
     if record is None:
         raise InputError(f"{store.folder(key)}: is not finished ({store.status(key)})")
+    stage = store.stage(key)
     if teacher and not stage.has_teacher:
         raise InputError(f"{store.folder(key)}: was trained without a teacher")
     classes = tuple(record["classes"])

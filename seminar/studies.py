@@ -125,7 +125,7 @@ class Queue:
         # One lock for all studies: two that make the tables of a new database at once would be in each other's way.
         with FileLock(self.folder / "lock"):
             self._set_damaged_journal_aside()
-            if not self._id.exists():
+            if self.storage is not None and not self._id.exists():
                 write_atomic(self._id, lambda file: file.write(uuid4().hex[:8].encode()))
             study = self.open()
             heal(study)

@@ -1,0 +1,117 @@
+"""Labels for one's own pictures from a finished training."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from seminar import predict
+from seminar.__main__ import main
+from seminar.predict import Predictor
+from seminar.store import Store
+
+WORDS = ["profile=toy", "losses=pce+pcons", "seed=2"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished training."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert main(["train", *WORDS, "--runs", str(folder), "--wandb", "disabled"]) == 0
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, size in (("a.jpg", (50, 90)), ("deep/ö.png", (200, 33)), ("c.png", (8, 8))):
+        Image.fromarray(rng.integers(0, 255, (*size, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+def test_a_folder_is_labelled(runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (key,) = Store(runs).keys()
+    (photos / "broken.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    assert main(["predict", key[:5], str(photos), "--runs", str(runs), "--out", str(out)]) == 1
+    told = capsys.readouterr()
+    assert "broken.jpg: unreadable image" in told.err
+    assert told.out == f"3 pictures labelled by {key} (pce+pcons creatures small_resnet seed 2) in {out}\n"
+    rows = list(csv.DictReader((out / "areas.csv").read_text(encoding="utf-8").splitlines()))
+    for name, path in (("a", "a.jpg"), ("deep/ö", "deep/ö.png"), ("c", "c.png")):
+        with Image.open(photos / path) as photo, Image.open(out / f"{name}.png") as mask:
+            assert mask.mode == "P"
+            assert mask.size == photo.size
+            labels = np.array(mask)
+        with Image.open(out / f"{name}_overlay.jpg") as overlay:
+            assert overlay.size == labels.shape[::-1]
+        mine = [row for row in rows if row["image"] == name]
+        assert sum(int(row["pixels"]) for row in mine) == labels.size
+        assert sum(float(row["percent"]) for row in mine) == pytest.approx(100, abs=0.01)
+        assert len(mine) == len(np.unique(labels))
+
+
+@pytest.mark.parametrize("name", [" ".join(WORDS), "best of losses profile=toy losses=pce,pce+pcons seed=1,2"])
+@pytest.mark.parametrize("more", [[], ["--teacher"], ["--sliding"], ["--short", "64"]])
+def test_a_training_by_its_words(runs: Path, photos: Path, tmp_path: Path, name: str, more: list[str]) -> None:
+    assert main(["predict", name, str(photos / "a.jpg"), "--runs", str(runs), "--out", str(tmp_path), *more]) == 0
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["ffff", "photos"], "'ffff': no training begins so in"),
+        (["profile=toy losses=pce", "photos"], "is not finished (missing)"),
+        (["best of losses profile=toy seed=5", "photos"], "none of its 6 trainings is finished with a score"),
+        (["best of nothing", "photos"], "nothing.yaml"),
+        ([" ".join(WORDS), "none.jpg"], "none.jpg: no such file or folder"),
+        ([" ".join(WORDS), "empty"], "empty: no image here"),
+        ([" ".join(WORDS), "photos", "photos/a.jpg"], "a.jpg: its results would have the name of those of"),
+        ([" ".join(WORDS), "photos", "--short", "0"], "--short 0"),
+    ],
+)
+def test_bad_input_is_one_line(
+    runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    (photos.parent / "empty").mkdir()
+    name, *places = arguments
+    given = [item if item.startswith("-") or item.isdigit() else str(photos.parent / item) for item in places]
+    assert main(["predict", name, *given, "--runs", str(runs), "--out", str(photos.parent / "out")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("seminar: ")
+    assert told.count("\n") == 1
+    assert why in told
+    assert not (photos.parent / "out").exists()
+
+
+class Bright(nn.Module):
+    """Class 1 where a pixel is bright, else 0; another class is never likely."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        grey = image.mean(1, keepdim=True)
+        return torch.cat([-grey, grey, torch.full_like(grey, -9)], dim=1)
+
+
+@pytest.mark.parametrize("window", [None, 32, 64])
+@pytest.mark.parametrize("size", [(40, 100), (100, 40), (64, 64), (8, 90)])
+def test_labels_lie_where_they_belong(window: int | None, size: tuple[int, int]) -> None:
+    image = np.zeros((*size, 3), np.uint8)
+    image[size[0] // 2 :, size[1] // 4 :] = 255
+    labels = Predictor(Bright(), ("a", "b", "c"), torch.device("cpu"), min(size), window)(image)
+    np.testing.assert_array_equal(labels, (image[..., 0] > 0).astype(np.uint8))
+
+
+def test_windows_cover_everything() -> None:
+    for length in (1, 32, 33, 100, 257):
+        starts = predict._starts(length, 32)
+        covered = {at for start in starts for at in range(start, min(length, start + 32))}
+        assert covered == set(range(length))
