@@ -137,7 +137,9 @@ def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[st
         mask = Image.fromarray(labels).convert("P")
         mask.putpalette([value for rgb in palette() for value in rgb])
         write_atomic(out / f"{name}.png", lambda file, picture=mask: picture.save(file, "PNG"))  # type: ignore[misc]
-        mixed = Image.blend(Image.fromarray(image), colour(torch.from_numpy(labels)), 0.5)
+        photo = Image.fromarray(image)
+        mixed = Image.blend(photo, colour(torch.from_numpy(labels)), 0.5)
+        mixed.paste(photo, mask=Image.fromarray(np.where(labels == 0, 255, 0).astype(np.uint8)))  # background as it is
         write_atomic(out / f"{name}_overlay.jpg", lambda file, picture=mixed: picture.save(file, "JPEG"))  # type: ignore[misc]
         counts = np.bincount(labels.ravel(), minlength=len(predict.classes))
         for cls, count in enumerate(counts.tolist()):
