@@ -80,16 +80,16 @@ class Drill:
         }
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        output = (self.folder / "output.log").open("ab")
-        return subprocess.Popen(
-            [sys.executable, *command],
-            cwd=self.folder,
-            env={**self.environment(), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        with (self.folder / "output.log").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                cwd=self.folder,
+                env={**self.environment(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def sweep(self) -> subprocess.Popen[bytes]:
         storage = [] if self.storage is None else ["--storage", self.storage]

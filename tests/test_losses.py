@@ -105,7 +105,7 @@ def test_the_loss_in_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
     code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
     monkeypatch.setattr(losses, "losses", Registry("losses"))
     monkeypatch.setattr(losses, "defaults", {})
-    exec(code, {"term": losses.term, "Tensor": Tensor, "F": torch.nn.functional})
+    exec(code, {name: getattr(losses, name) for name in ("term", "batch_mean", "Tensor", "F")})
     entropy = losses.losses["entropy"]
     inside = torch.tensor([[[True, False]]])
     value = entropy.make(logits([0.5, 0.5], [0.9, 0.1]), inside, **dict(entropy.coerce("entropy_", {})))
