@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage
-from seminar.store import Interrupted, Record, StageFailed, Store, write_atomic
+from seminar.store import Interrupted, Record, StageFailed, Store, score, write_atomic
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.recipes import Cell
@@ -415,8 +415,7 @@ def _named(text: str, store: Store) -> str:
     cells = recipes.cells(sweeps.load(Path("sweeps") / f"{name}.yaml"), sweeps.parse_words(words))
     scores: dict[str, float] = {}
     for cell in cells:
-        record = store.record(cell.stage.key)
-        miou = record["metrics"]["student"]["crop"]["miou"] if record is not None else None
+        miou = score(store.record(cell.stage.key))
         if miou is not None:
             scores[cell.stage.key] = miou
     if not scores:
@@ -474,7 +473,7 @@ def _status_line(store: Store, key: str, stage: Stage, counts: Counter[str]) -> 
     status = store.status(key)
     counts[status] += 1
     record, failure, curve = store.record(key), store.failure(key), store.curve(key)
-    miou = record["metrics"]["student"]["crop"]["miou"] if record is not None else None
+    miou = score(record)
     shown = "-" if miou is None else f"{miou:.2f}"
     seconds = f"{curve[-1]['seconds']:.0f} s" if curve else "-"
     what = stage.title

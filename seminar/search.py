@@ -9,7 +9,6 @@ nothing to clean up.
 from __future__ import annotations
 
 import functools
-import math
 import multiprocessing
 import os
 import signal
@@ -36,7 +35,7 @@ from tqdm import tqdm
 from seminar import studies, train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Scalar, Stage
-from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason
+from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason, score
 from seminar.sweep import DEFAULT, Range, Sweep
 from seminar.tracking import Mode, WandbWatch
 from seminar.tuning import State, Trial, Tuning
@@ -589,8 +588,8 @@ class _Worker:
                 on_record=self.mirror.recorded,
             )
             task.ended(trial, "done", key, cell.stage.epochs)
-            value = studies.reported(record)
-            return (TrialState.FAIL, None) if math.isnan(value) else (None, value)  # Optuna knows no missing value
+            value = score(record)
+            return (TrialState.FAIL if value is None else None), value  # Optuna knows no missing value
         except _Pruned as pruned:
             task.ended(trial, "pruned", key, pruned.epoch)
             self.teller.tell("ended", key, f"ended early after epoch {pruned.epoch}, worse than others")
@@ -653,7 +652,7 @@ class _Teller:
 
     def end(self, stage: Stage, body: Record | None) -> None:
         if body is not None:
-            self.tell("done", stage.key, body["metrics"]["student"]["crop"]["miou"])
+            self.tell("done", stage.key, score(body))
 
 
 class _Display:

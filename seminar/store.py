@@ -15,7 +15,7 @@ import json
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -286,6 +286,13 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
     if not isinstance(value, dict):
         raise InputError(f"{path}: damaged; move the folder away to train this stage again")
+    return value
+
+
+def score(record: Mapping[str, Any] | None) -> float | None:
+    """The reported number of a training: mIoU in % of the student, last epoch, protocol `crop`. None where there is no
+    record, or no mask to score by."""
+    value: float | None = None if record is None else record["metrics"]["student"]["crop"]["miou"]
     return value
 
 

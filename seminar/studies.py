@@ -34,7 +34,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from seminar.recipes import Cell
 from seminar.spec import InputError, Scalar
-from seminar.store import Interrupted, Record, Store, write_atomic
+from seminar.store import Interrupted, Store, score, write_atomic
 from seminar.sweep import Range, Sweep
 from seminar.tuning import Trial, Tuning
 
@@ -185,8 +185,7 @@ class Queue:
             return JournalStorage(JournalFileBackend(str(self.journal)))
         shown = without_password(self.storage)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
+            with _experimental():
                 return RDBStorage(
                     self.storage,
                     # Trials are rare and workers many: none keeps a connection open in between, or stumbles over one
@@ -207,10 +206,17 @@ class Queue:
             raise InputError(f"--storage {shown}: {why}") from None
 
 
-def heal(study: optuna.Study) -> None:
-    """Hand out again what workers had begun whose heartbeats in a database have stopped."""
+@contextmanager
+def _experimental() -> Iterator[None]:
+    """Use what Optuna calls experimental, knowingly."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+def heal(study: optuna.Study) -> None:
+    """Hand out again what workers had begun whose heartbeats in a database have stopped."""
+    with _experimental():
         optuna.storages.fail_stale_trials(study)
 
 
@@ -350,16 +356,16 @@ def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[
 
 def _tell_of(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) -> None:
     """Tell Optuna of a kept trial that its study lacks."""
-    record = store.record(trial.key) if trial.state == "done" else None
+    value = score(store.record(trial.key)) if trial.state == "done" else None
     states = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     lines = [line for line in store.curve(trial.key) if line["epoch"] <= trial.epoch] if trial.key else []
     scores = [line["student_miou"] for line in lines if line.get("student_miou") is not None]
     study.add_trial(
         optuna.trial.create_trial(
-            state=states[trial.state] if trial.state != "done" or record is not None else TrialState.FAIL,
+            state=states[trial.state] if trial.state != "done" or value is not None else TrialState.FAIL,
             params=dict(trial.point),
             distributions=distributions(tuning.sweep),
-            value=reported(record) if record is not None else None,
+            value=value,
             intermediate_values=dict(enumerate(scores, 1)),
             user_attrs={"key": trial.key, "kept": True},
         )
@@ -383,8 +389,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len({trial.value for trial in done}) < 2:
         return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
+    with _experimental():
         return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
 
 
@@ -410,13 +415,13 @@ def prepare_grid(
             elif trial.state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING):
                 taken[key] = trial.state
         for key, cell in by_key.items():
-            record = None if key in todo else store.record(key)
-            if record is not None and taken.get(key) != TrialState.COMPLETE:
+            value = None if key in todo else score(store.record(key))  # Optuna knows no missing value
+            if value is not None and taken.get(key) != TrialState.COMPLETE:
                 study.add_trial(
                     optuna.trial.create_trial(
                         params=dict(cell.point),
                         distributions={word: CategoricalDistribution(choices[word]) for word in cell.point},
-                        value=reported(record),
+                        value=value,
                         user_attrs={"key": key},
                     )
                 )
@@ -435,9 +440,3 @@ def spaces(cells: Sequence[Cell]) -> dict[str, list[Any]]:
             if value not in found.setdefault(word, []):
                 found[word].append(value)
     return found
-
-
-def reported(record: Record) -> float:
-    """The reported number: mIoU of the student, last epoch, protocol `crop`."""
-    value = record["metrics"]["student"]["crop"]["miou"]
-    return float("nan") if value is None else float(value)

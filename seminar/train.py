@@ -323,8 +323,9 @@ class Trainer:
                     logits = {role: net(network_input, features) for role, net in nets.items()}
                 for role in nets:
                     counts[role].add(logits[role], masks.to(self.device))
-                labels = [found.argmax(1) for found in logits.values()]
-                alike += torch.tensor([int((labels[0] == labels[-1]).sum()), labels[0].numel()])
+                if self.teacher is not None:
+                    labels, others = (logits[role].argmax(1) for role in ("student", "teacher"))
+                    alike += torch.tensor([int((labels == others).sum()), labels.numel()])
         for confusion in counts.values():
             parallel.total(confusion.counts)
         scores = {role: confusion.scores() for role, confusion in counts.items()}

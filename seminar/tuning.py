@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args
 from seminar import recipes
 from seminar.recipes import Cell
 from seminar.spec import InputError, Scalar
-from seminar.store import write_json
+from seminar.store import score, write_json
 from seminar.sweep import DEFAULT, PAIRED, Point, Sweep
 
 SEEDS = (0, 1, 2, 3)
@@ -149,10 +149,9 @@ class Tuning:
         first. `record` looks up the record of a key."""
         scored: list[tuple[float, Trial]] = []
         for trial in self.trials():
-            found = record(trial.key) if trial.state == "done" else None
-            score = found["metrics"]["student"]["crop"]["miou"] if found is not None else None
-            if score is not None:
-                scored.append((score, trial))
+            value = score(record(trial.key)) if trial.state == "done" else None
+            if value is not None:
+                scored.append((value, trial))
         return max(scored, key=lambda pair: (pair[0], -pair[1].number))[1] if scored else None
 
     def trial_cell(self, point: Mapping[str, Scalar]) -> Cell:

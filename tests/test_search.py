@@ -20,6 +20,7 @@ from seminar import recipes, search, studies, sweep, train
 from seminar.recipes import Cell
 from seminar.store import Store
 from tests.conftest import ROOT, until_checkpoint
+from tests.records import finish
 
 MakeCell = Callable[..., Cell]
 TOY = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy"]
@@ -164,6 +165,19 @@ def test_trials_of_dead_workers_are_handed_out_again(tmp_path: Path, losses_swee
     trials = queue.open().trials
     assert [trial.state.name for trial in trials] == ["FAIL", "WAITING", "WAITING"]
     assert {trial.user_attrs["key"] for trial in trials[1:]} == {cell.stage.key for cell in cells}
+
+
+def test_a_training_without_a_score_is_no_value_for_optuna(
+    tmp_path: Path, cell: MakeCell, losses_sweep: sweep.Sweep
+) -> None:
+    """As where no image has a mask."""
+    request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
+    cells, store = recipes.cells(request), Store(tmp_path)
+    finish(cells[0].stage, 1.0, runs=tmp_path)
+    path = store.folder(cells[0].stage.key) / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"student": {"crop": {"miou": None}}}}))
+    queue = prepare(search.make_plan(request, cells, store, 1), store)
+    assert [trial.state.name for trial in queue.open().trials] == ["WAITING"]
 
 
 def test_other_trainings_are_another_study(tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
