@@ -17,7 +17,8 @@ from tqdm import tqdm
 from seminar import train
 from seminar.data import PADDING, Example, Split, datasets
 from seminar.data.pictures import colour, palette
-from seminar.recipes import Cell, open_data
+from seminar.recipes import one, open_data
+from seminar.spec import InputError, Scalar
 
 SHEET = 24
 """Training images on a contact sheet."""
@@ -29,6 +30,9 @@ class Contents:
     """What the images of a data set hold; counts of labels are by class index, and only of training images."""
 
     classes: tuple[str, ...]
+    fingerprint: str = ""
+    wrong: list[str] = field(default_factory=list)
+    """What cannot be used, a line each; where there is any, the counts are not all of it."""
     images: Counter[Split] = field(default_factory=Counter)
     masked: Counter[Split] = field(default_factory=Counter)
     sizes: list[tuple[int, int]] = field(default_factory=list)
@@ -59,14 +63,17 @@ class Contents:
             lines.append(f"{name:<20.20} {counts}")
         empty = sum(count == 0 for count in self.drawn)
         mean = sum(self.drawn) / max(1, len(self.drawn))
+        before = self.clicks.total() / max(1, self.images["train"])
         return [
             *lines,
             "",
             f"clicks: {self.clicks.total() - self.clicks[0]} on objects, {self.clicks[0]} on the background",
             f"images to train on without a click on an object: {self.without_foreground}, on the background: "
             f"{self.without_background}",
+            f"labelled pixels of an image before augmentation, one for each click: {before:.2f} on average",
             f"labelled pixels of a training view, drawn as in an epoch: {mean:.2f} on average; {empty} of "
-            f"{len(self.drawn)} views have none",
+            f"{len(self.drawn)} views have none ({100 * empty / max(1, len(self.drawn)):.1f} %)",
+            f"fingerprint: {self.fingerprint}",
         ]
 
     def doubts(self) -> list[str]:
@@ -86,25 +93,31 @@ class Contents:
 _USES: tuple[tuple[Split, str], ...] = (("train", "to train on"), ("val", "to validate on"))
 
 
-def problems(name: str, words: Mapping[str, Any]) -> list[str]:
-    """Everything that cannot be used in a data set that can list it; [] for others. `words`: its `data_...` by hand."""
-    entry = datasets[name]
-    if not hasattr(entry.make, "problems"):
+def _every_problem(words: Mapping[str, Scalar]) -> list[str]:
+    """Everything that cannot be used in a data set that can list it; [] for others."""
+    name = str(words.get("data", words.get("profile")))  # the profile of such a data set has its name
+    lists_all = getattr(datasets[name].make, "problems", None) if name in [*datasets] else None
+    if lists_all is None:
         return []
-    given = {word.removeprefix("data_"): value for word, value in words.items()}
+    entry = datasets[name]
+    given = {word.removeprefix("data_"): value for word, value in words.items() if word.startswith("data_")}
     paths = {word: Path(str(value)) for word, value in given.items() if word in entry.paths}
     settings = entry.coerce("data_", {word: value for word, value in given.items() if word not in paths})
-    found: list[str] = entry.make.problems(**dict(settings), **paths)
+    found: list[str] = lists_all(**dict(settings), **paths)
     return found
 
 
-def contents(cell: Cell) -> Contents:
-    """Read every image of the data set of a cell, and draw the training views of one epoch."""
+def contents(words: Mapping[str, Scalar]) -> Contents:
+    """Read every image of the data set that the words of a training name, and draw the training views of one epoch."""
+    try:
+        cell = one({"losses": "pce", **words})
+    except InputError as error:
+        return Contents((), wrong=_every_problem(words) or [str(error)])
     dataset = open_data(cell.stage, cell.host)
-    found = Contents(dataset.classes)
+    found = Contents(dataset.classes, fingerprint=dataset.fingerprint())
     view = train.training_view(cell.stage)
     chosen = set(range(0, len(dataset.split("train")), max(1, len(dataset.split("train")) // SHEET)))
-    for split, place, example in _examples(dataset):
+    for split, place, example in _examples(dataset, found.wrong):
         found.images[split] += 1
         known = example.mask < PADDING
         found.masked[split] += bool(known.any())
@@ -126,16 +139,23 @@ def contents(cell: Cell) -> Contents:
             found.drawn.append(int((drawn["labels"] < PADDING).sum()))
         if place in chosen and len(found.sheet) < SHEET:
             found.sheet.append(_thumbnail(example))
+    if found.wrong:
+        # Once each: what is found while measuring the whole is found again with every image
+        found.wrong = _every_problem(words) or list(dict.fromkeys(found.wrong))
     return found
 
 
-def _examples(dataset: Any) -> Iterator[tuple[Split, int, Example]]:
+def _examples(dataset: Any, wrong: list[str]) -> Iterator[tuple[Split, int, Example]]:
+    """The examples that can be read; `wrong` gets a line for each other one."""
     total = sum(len(dataset.split(split)) for split, _ in _USES)
     with tqdm(total=total, desc="reading", unit="image", disable=not sys.stderr.isatty()) as bar:
         for split, _ in _USES:
             examples = dataset.split(split)
             for place in range(len(examples)):
-                yield split, place, examples[place]
+                try:
+                    yield split, place, examples[place]
+                except InputError as error:
+                    wrong.append(str(error))
                 bar.update()
 
 

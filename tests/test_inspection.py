@@ -1,4 +1,4 @@
-"""What `seminar data` tells of a data set before anything is trained on it."""
+"""What `seminar data check` tells of a data set before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seminar import inspection, recipes
+from seminar import inspection
 from seminar.__main__ import main
 from tests.conftest import ROOT
 
@@ -35,8 +35,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_counts_and_doubts(photos: Path) -> None:
-    cell = recipes.one({"profile": "toy", "data": "folder", "data_root": str(photos), "losses": "pce"})
-    found = inspection.contents(cell)
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
     assert found.images == {"train": 5, "val": 1}, "the one without a click is for validation"
     assert found.masked == {"train": 5, "val": 1}
     assert found.clicks == {0: 5, 1: 6}
@@ -57,20 +56,21 @@ def test_counts_and_doubts(photos: Path) -> None:
 def test_swapped_coordinates_are_doubted(photos: Path) -> None:
     path = photos / "clicks.csv"
     path.write_text(path.read_text().replace("10,15,box", "30,15,box"))
-    cell = recipes.one({"profile": "toy", "data": "folder", "data_root": str(photos), "losses": "pce"})
-    assert "6 clicks lie on another class than their own: are x and y swapped?" in inspection.contents(cell).doubts()
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
+    assert "6 clicks lie on another class than their own: are x and y swapped?" in found.doubts()
 
 
 def test_a_good_folder_gets_a_sheet(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = photos / "sheet.png"
-    words = ["data", str(photos), "profile=toy", "data=folder", f"data_root={photos}", "--sheet", str(sheet)]
+    words = ["data", "check", str(photos), "profile=toy", "data=folder", f"data_root={photos}", "--sheet", str(sheet)]
     assert main(words) == 0
     told = capsys.readouterr()
     assert "note: class 'lid' has no label" in told.out
-    assert told.out.endswith(f"wrote {sheet}\n")
+    assert told.out.endswith(f"wrote {sheet} and {sheet.with_suffix('.txt')}\n")
+    assert told.out.startswith(sheet.with_suffix(".txt").read_text())
     with Image.open(sheet) as picture:
         assert picture.width > 300
-    assert main(["data", str(photos), "--sheet", str(sheet)]) == 0, "the profile `folder` is meant"
+    assert main(["data", "check", str(photos), "--sheet", str(sheet)]) == 0, "the profile `folder` is meant"
     assert capsys.readouterr().out.count("\n") > 8
 
 
@@ -79,7 +79,7 @@ def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureF
         file.write("\n1,99,1,box\n9,1,1,box\n2,one,1,box\n3,1,1,boxx\n")
     (photos / "images" / "5.jpg").write_bytes(b"\xff\xd8broken")
     Image.fromarray(np.zeros((30, 41), np.uint8)).save(photos / "masks" / "4.png")
-    assert main(["data", str(photos), "--sheet", str(photos / "sheet.png")]) == 2
+    assert main(["data", "check", str(photos), "--sheet", str(photos / "sheet.png")]) == 2
     told = capsys.readouterr()
     assert told.out == ""
     lines = told.err.splitlines()
@@ -107,14 +107,14 @@ def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureF
     ],
 )
 def test_bad_words(capsys: pytest.CaptureFixture[str], words: list[str], why: str) -> None:
-    assert main(["data", *words]) == 2
+    assert main(["data", "check", *words]) == 2
     assert why in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (TEST_DATA / "voc145").is_dir(), reason="needs ../shared/data/voc145")
 def test_real_photos() -> None:
-    words = {"profile": "voc-mini", "data_root": str(TEST_DATA / "voc145"), "losses": "pce", "pretrained": "none"}
-    found = inspection.contents(recipes.one({**words, "freeze": "none"}))
+    words = {"profile": "voc-mini", "data_root": str(TEST_DATA / "voc145"), "pretrained": "none", "freeze": "none"}
+    found = inspection.contents(words)
     assert found.images == {"train": 75, "val": 70}
     assert found.clicks.total() - found.clicks[0] == 201
     assert found.clicks[0] == 204

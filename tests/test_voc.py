@@ -17,6 +17,7 @@ from PIL import Image
 
 from seminar import recipes, sweep
 from seminar.data import Click, Scribble, datasets, files
+from seminar.data.strokes import draw_scribbles
 from seminar.data.voc import CLASSES, Voc
 from seminar.spec import InputError
 
@@ -369,6 +370,31 @@ def test_files_of_labels_that_nothing_reads_change_no_training(root: Path, scrib
         keys(annotation=("clicks",))
 
 
+def test_scribbles_drawn_on_a_mask_are_drawn_alike_again(root: Path, tmp_path: Path) -> None:
+    """Lines 3 pixels wide come back exactly (but for the outermost pixel of their ends), thin ones 3 pixels wide."""
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    mask = np.full((6, 8), 255)
+    mask[0:3, 1:7] = 8  # a line of 3 pixels
+    mask[5, 2:7] = 0  # a thin one
+    save_mask(folder / "a.png", mask)
+    example = Voc(root=root, scribbles=folder).split("train")[0]
+    assert {scribble.cls for scribble in example.scribbles} == {0, 8}
+    points = torch.tensor([scribble.points[0] for scribble in example.scribbles])
+    classes = [scribble.cls for scribble in example.scribbles]
+    drawn = draw_scribbles(points, [1] * len(points), classes, 6, 8, 3).numpy()
+    assert (drawn[0:3, 1:7] == 8).all()
+    assert (drawn[4:6, 1:8] == 0).all() and (drawn == 0).sum() == 14
+    assert (drawn == 8).sum() == 18
+    mask[4, 4] = 21
+    save_mask(folder / "a.png", mask)
+    told = error(lambda: Voc(root=root, scribbles=folder).split("train")[0])
+    assert told == f"{folder}/a.png: value 21 is neither a class 0..20 nor 255 (no line)"
+    save_mask(folder / "a.png", mask[:5])
+    told = error(lambda: Voc(root=root, scribbles=folder).split("train")[0])
+    assert told == f"{folder}/a.png: has 8x5 pixels, its image 8x6"
+
+
 def test_error_no_scribbles(root: Path, scribbles: Path) -> None:
     nowhere = scribbles / "nope"
     expected = f"{nowhere}: not a folder that can be read (No such file or directory)"
@@ -377,7 +403,7 @@ def test_error_no_scribbles(root: Path, scribbles: Path) -> None:
     assert error(lambda: Voc(root=root, scribbles=scribbles / "a.xml")) == expected
     (scribbles / "a.xml").unlink()
     assert error(lambda: Voc(root=root, scribbles=scribbles)) == (
-        f"{scribbles}: no id of the list 'train' has scribbles (a file <id>.xml) here"
+        f"{scribbles}: no id of the list 'train' has scribbles (a file <id>.xml or <id>.png) here"
     )
 
 

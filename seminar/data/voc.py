@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from xml.etree import ElementTree
 
+import numpy as np
 import torch
 from pydantic import Field
+from scipy import ndimage
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
 from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
@@ -32,6 +34,11 @@ TAGS = {name: cls for cls, name in enumerate(CLASSES)} | {
     )
 }
 """Class index by the names that scribbles go by: VOC's and the shorter ones in the published files."""
+CLICK_FILES = (
+    ("clicks_fg.json", "voc_whats_the_point.json"),
+    ("clicks_bg.json", "voc_whats_the_point_bg_from_scribbles.json"),
+)
+"""Names of the files of clicks on objects and on the background: ours, and as they were published."""
 OVERSHOOT = 0.1
 """How far a scribble may run out of its image, as a fraction of the longer side. The published ones do, a little."""
 
@@ -43,11 +50,12 @@ class Voc:
 
     `root`: that folder, for example `VOCdevkit/VOC2012`. `clicks_fg`, `clicks_bg`: JSON files
     `{id: [{"x", "y", "cls"}, ...]}`, by default looked for in `root` under either of their usual names; an id without
-    an entry has no clicks. `scribbles`: a folder of ScribbleSup annotations `<id>.xml`; without it there are none, and
-    an id without a file has none. `train_list`, `val_list`: names of the id lists. Examples are in the order of their
-    ids, so the order of a list has no effect. `clicks_outside`: what a click outside its image is, or a scribble's
-    point further outside than `OVERSHOOT`; the published files hold about 60 such clicks (x up to 1198, where no VOC
-    image is wider than 500), which the paper's base code leaves out unseen. A scribble that loses a point falls in two.
+    an entry has no clicks. `scribbles`: a folder of ScribbleSup annotations `<id>.xml`, or of lines drawn on a mask
+    `<id>.png` (255: no line); without it there are none, and an id without a file has none. `train_list`, `val_list`:
+    names of the id lists. Examples are in the order of their ids, so the order of a list has no effect.
+    `clicks_outside`: what a click outside its image is, or a scribble's point further outside than `OVERSHOOT`; the
+    published files hold about 60 such clicks (x up to 1198, where no VOC image is wider than 500), which the paper's
+    base code leaves out unseen. A scribble that loses a point falls in two.
     `held_out`: n > 0 validates on every n-th training image and trains on the others, to choose settings by; the
     validation list is then unused.
 
@@ -92,20 +100,18 @@ class Voc:
             if missing:
                 more = f", and {len(missing) - 1} more of the listed ids" if missing[1:] else ""
                 raise InputError(f"{folder / (missing[0] + suffix)}: no such file{more}")
-        # In order: our names, then those of the files as published
-        fg = clicks_fg or existing(
-            [root / "clicks_fg.json", root / "voc_whats_the_point.json"], "; data_clicks_fg can name another file"
-        )
-        bg = clicks_bg or existing(
-            [root / "clicks_bg.json", root / "voc_whats_the_point_bg_from_scribbles.json"],
-            "; data_clicks_bg can name another file",
+        fg, bg = (
+            given or existing([root / name for name in names], f"; {word} can name another file")
+            for given, names, word in zip((clicks_fg, clicks_bg), CLICK_FILES, ("data_clicks_fg", "data_clicks_bg"))
         )
         self._clicks = {path: _read_clicks(path, self._all_ids) for path in (fg, bg)}
         if not any(clicks.get(id) for clicks in self._clicks.values() for id in self._ids["train"]):
             raise InputError(f"{fg}: no id of the list {train_list!r} has a click, neither here nor in {bg}")
         self._scribbles = None if scribbles is None else _find_scribbles(scribbles, self._all_ids)
         if self._scribbles is not None and not any(id in self._scribbles for id in self._ids["train"]):
-            raise InputError(f"{scribbles}: no id of the list {train_list!r} has scribbles (a file <id>.xml) here")
+            raise InputError(
+                f"{scribbles}: no id of the list {train_list!r} has scribbles (a file <id>.xml or <id>.png) here"
+            )
         self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
     def split(self, split: Split) -> Sequence[Example]:
@@ -150,7 +156,7 @@ class Voc:
                     )
         scribbles: list[Scribble] = []
         if self._scribbles is not None and id in self._scribbles:
-            for whole in _read_scribbles(self._scribbles[id]):
+            for whole in _read_scribbles(self._scribbles[id], (height, width)):
                 for near, points in _runs(whole.points, width, height):
                     if near:
                         scribbles.append(Scribble(points, whole.cls))
@@ -225,7 +231,7 @@ def _find_scribbles(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
         present = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise InputError(f"{folder}: not a folder that can be read ({error.strerror})") from None
-    return {id: folder / f"{id}.xml" for id in ids if f"{id}.xml" in present}
+    return {id: folder / (id + end) for id in ids for end in (".png", ".xml") if id + end in present}
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -236,7 +242,28 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError("it has a document type declaration, which is refused")
 
 
-def _read_scribbles(path: Path) -> Iterator[Scribble]:
+def _read_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
+    return _drawn_scribbles(path, size) if path.suffix == ".png" else _listed_scribbles(path)
+
+
+def _drawn_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
+    """The lines on a mask as dots along their middle, to be drawn with a brush of 3 pixels again: what is left of one
+    when a pixel is taken off on each side. Where nothing is left of a piece, it was thin, and all of it stays."""
+    drawn = read_mask(path)
+    if drawn.shape != size:
+        raise InputError(f"{path}: has {drawn.shape[1]}x{drawn.shape[0]} pixels, its image {size[1]}x{size[0]}")
+    for cls in sorted(set(np.unique(drawn).tolist()) - {UNLABELLED}):
+        if cls >= len(CLASSES):
+            raise InputError(f"{path}: value {cls} is neither a class 0..20 nor 255 (no line)")
+        pieces, count = ndimage.label(drawn == cls, np.ones((3, 3)))
+        middle = ndimage.binary_erosion(drawn == cls, np.ones((3, 3)))
+        kept = set(np.unique(pieces[middle]).tolist())
+        thin = np.isin(pieces, [piece for piece in range(1, count + 1) if piece not in kept])
+        for y, x in np.argwhere(middle | thin).tolist():
+            yield Scribble(((x + 0.5, y + 0.5),), cls)
+
+
+def _listed_scribbles(path: Path) -> Iterator[Scribble]:
     """The scribbles of `<annotation><polygon><tag>class</tag><point><X>1</X><Y>2</Y></point>...</polygon>...`; points
     are zero-based pixels. A polygon without points is none."""
     text = read_bytes(path)

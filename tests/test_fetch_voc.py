@@ -1,0 +1,312 @@
+"""VOC and SBD brought together: from archives, from folders, and from what is damaged or half there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from torchvision.datasets import SBDataset
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from seminar.__main__ import main
+from seminar.data import Scribble, fetch_voc
+from seminar.data.fetch_voc import fetch
+from seminar.data.voc import Voc
+from seminar.spec import InputError
+from tests.conftest import ROOT
+
+CLICKS = ROOT.parent / "shared" / "data" / "clicks"
+VOC_TRAIN, VOC_VAL = ["2007_000032", "2007_000039"], ["2007_000033", "2007_000042"]
+SBD_TRAIN, SBD_VAL = ["2008_000008", "2007_000033"], ["2007_000039", "2008_000015"]
+"""One of SBD's is in VOC's validation list, and one in VOC's training list."""
+EVERY = sorted({*VOC_TRAIN, *VOC_VAL, *SBD_TRAIN, *SBD_VAL})
+
+
+def png(values: np.ndarray[Any, Any]) -> bytes:
+    content, image = io.BytesIO(), Image.fromarray(values.astype(np.uint8))
+    image.putpalette(bytes(range(256)) * 3)
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def jpg(id: str) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (12, 10), (EVERY.index(id) * 30, 90, 90)).save(content, "JPEG")
+    return content.getvalue()
+
+
+def mat(cls: int) -> bytes:
+    mask, content = np.zeros((10, 12), np.uint8), io.BytesIO()
+    mask[2:5, 2:5] = cls
+    savemat(content, {"GTcls": {"Boundaries": [], "Segmentation": mask, "CategoriesPresent": [cls]}})
+    return content.getvalue()
+
+
+def pack(path: Path, mode: Any, files: dict[str, bytes]) -> str:
+    """Write a tar file; returns its MD5."""
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def clicks(cls: Callable[[int], int]) -> bytes:
+    return json.dumps({id: [{"x": 3, "y": 3, "cls": cls(k)}] for k, id in enumerate(EVERY)}).encode()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    address: ClassVar[str] = ""
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder served in the place of the sources: the archives and label files, tiny."""
+    web = tmp_path / "web"
+    web.mkdir()
+    with HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(web))) as server:
+        monkeypatch.setattr(Quiet, "address", f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        publish(web, monkeypatch)
+        yield web
+        server.shutdown()
+
+
+def publish(web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.full((10, 12), 255)
+    mask[1:] = 7
+    base = "VOCdevkit/VOC2012"
+    voc = {f"{base}/JPEGImages/{id}.jpg": jpg(id) for id in EVERY}
+    voc |= {f"{base}/SegmentationClass/{id}.png": png(mask) for id in (*VOC_TRAIN, *VOC_VAL)}
+    for name, ids in (("train", VOC_TRAIN), ("val", VOC_VAL)):
+        voc[f"{base}/ImageSets/Segmentation/{name}.txt"] = ("\n".join(ids) + "\n").encode()
+    sbd = {f"benchmark_RELEASE/dataset/cls/{id}.mat": mat(15) for id in (*SBD_TRAIN, *SBD_VAL)}
+    for name, ids in (("train", SBD_TRAIN), ("val", SBD_VAL)):
+        sbd[f"benchmark_RELEASE/dataset/{name}.txt"] = ("\n".join(ids) + "\n").encode()
+    published = dict(DATASET_YEAR_DICT["2012"])
+    published["md5"] = pack(web / published["filename"], "w", voc)
+    published["url"] = Quiet.address + published["filename"]
+    monkeypatch.setitem(DATASET_YEAR_DICT, "2012", published)
+    monkeypatch.setattr(SBDataset, "md5", pack(web / SBDataset.filename, "w:gz", sbd))
+    monkeypatch.setattr(SBDataset, "url", Quiet.address + SBDataset.filename)
+    hashes = []
+    for name, cls in (("voc_whats_the_point", lambda k: 15), ("voc_whats_the_point_bg_from_scribbles", lambda k: 0)):
+        (web / f"{name}.json").write_bytes(clicks(cls))
+        hashes.append(hashlib.sha256((web / f"{name}.json").read_bytes()).hexdigest())
+    monkeypatch.setattr(fetch_voc, "SHA256", tuple(hashes))
+    monkeypatch.setattr(fetch_voc, "_LABELS", Quiet.address)
+    with zipfile.ZipFile(web / "voc_scribbles.zip", "w") as archive:
+        line = "<point><X>2</X><Y>2</Y></point><point><X>4</X><Y>4</Y></point>"
+        archive.writestr(
+            "pascal_2012/2008_000008.xml",
+            f"<annotation><polygon><tag>person</tag>{line}</polygon></annotation>",
+        )
+        archive.writestr("__MACOSX/._2008_000008.xml", "no annotation")
+
+
+def refused(*arguments: Any, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        fetch(*arguments, **options)
+    return str(caught.value)
+
+
+def test_everything_is_downloaded_and_merged(web: Path, tmp_path: Path) -> None:
+    merged = fetch(tmp_path / "data")
+    assert merged.root == tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    assert merged.notes == [
+        "train_aug.txt lists 4 images; as published there are 10582",
+        "val.txt lists 2 images; as published there are 1449",
+    ]
+    data = Voc(root=merged.root, train_list="train_aug", scribbles=merged.scribbles)
+    train, val = data.split("train"), data.split("val")
+    assert [example.id for example in train] == ["2007_000032", "2007_000039", "2008_000008", "2008_000015"]
+    assert [example.id for example in val] == VOC_VAL
+    for example in (train[0], train[1], *val):
+        assert example.mask[0].eq(255).all() and example.mask[1:].eq(7).all(), "VOC's mask, also where SBD has one"
+    for example in train[2:]:
+        assert example.mask.sum() == 9 * 15 and example.mask[2:5, 2:5].eq(15).all(), "SBD's, turned the right way"
+    assert [click.cls for click in train[3].clicks] == [15, 0]
+    assert train[2].scribbles == (Scribble(((2.0, 2.0), (4.0, 4.0)), 15),)
+
+
+def test_a_second_call_does_nothing_and_needs_nothing(web: Path, tmp_path: Path) -> None:
+    merged = fetch(tmp_path / "data")
+    times = {path: path.stat().st_mtime_ns for path in merged.root.rglob("*")}
+    shutil.rmtree(web)
+    for path in (tmp_path / "data").glob("*.t*"):
+        path.unlink()  # the archives
+    shutil.rmtree(tmp_path / "data" / "benchmark_RELEASE")
+    assert fetch(tmp_path / "data") == merged
+    assert fetch(merged.root, download=False) == merged, "VOC's folder by itself"
+    assert {path: path.stat().st_mtime_ns for path in merged.root.rglob("*")} == times
+
+
+def test_goes_on_where_it_was_stopped(web: Path, tmp_path: Path) -> None:
+    merged = fetch(tmp_path / "data")
+    masks = merged.root / "SegmentationClassAug"
+    whole = {path.name: path.read_bytes() for path in masks.iterdir()}
+    for name in ("2008_000015.png", "2007_000032.png"):
+        (masks / name).unlink()
+    (masks / "2008_000008.png").write_bytes(b"somebody's own")
+    assert fetch(tmp_path / "data", download=False) == merged
+    now = {path.name: path.read_bytes() for path in masks.iterdir()}
+    assert now == {**whole, "2008_000008.png": b"somebody's own"}, "what is there stays"
+    (merged.root / "JPEGImages" / "2007_000033.jpg").unlink()
+    assert fetch(tmp_path / "data", download=False) == merged, "unpacked once more"
+    assert (merged.root / "JPEGImages" / "2007_000033.jpg").exists()
+
+
+def test_labels_that_are_at_hand(web: Path, tmp_path: Path) -> None:
+    fetch(tmp_path / "data")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "clicks_fg.json").write_bytes(clicks(lambda k: 3))
+    shutil.copy(web / "voc_whats_the_point_bg_from_scribbles.json", own)
+    (own / "2007_000032.xml").write_text("<annotation/>")
+    merged = fetch(tmp_path / "data", clicks=own, scribbles=own)
+    assert merged.scribbles == own
+    assert merged.notes[2:] == [
+        f"{merged.root}/clicks_fg.json: is not the published file of clicks (another SHA-256)",
+    ]
+    data = Voc(root=merged.root, train_list="train_aug")
+    assert {click.cls for example in data.split("train") for click in example.clicks} == {3, 0}, "they are read"
+    assert refused(tmp_path / "data", clicks=tmp_path).endswith("clicks_fg.json)")
+    assert refused(tmp_path / "data", scribbles=tmp_path / "no.zip") == f"{tmp_path}/no.zip: no such file or folder"
+
+
+def test_without_scribbles_there_is_a_note(web: Path, tmp_path: Path) -> None:
+    (web / "voc_scribbles.zip").unlink()
+    merged = fetch(tmp_path / "data")
+    assert merged.scribbles is None
+    assert "only sweeps/scribbles.yaml needs" in merged.notes[2]
+
+
+@pytest.mark.parametrize("archive", ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"])
+@pytest.mark.parametrize("state", ["absent", "cut", "cut here", "offline"])
+def test_archives_that_cannot_be_used(web: Path, tmp_path: Path, archive: str, state: str) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    whole = (web / archive).read_bytes()
+    if state == "cut here":  # and whole on the web: mended
+        (root / archive).write_bytes(whole[:-50])
+        fetch(root)
+        assert (root / archive).read_bytes() == whole
+        assert not [*root.glob("*.part")]
+        return
+    if state == "offline":
+        (root / archive).write_bytes(whole[:-50])
+        (web / archive).unlink()
+        told = refused(root)
+        assert told.startswith(f"{root / archive}: is damaged or incomplete; {Quiet.address}{archive} cannot be downl")
+        other = "VOCtrainval_11-May-2012.tar"
+        shutil.copy(web / other, root) if archive != other else None
+        assert "MD5" in refused(root, download=False) and archive in refused(root, download=False)
+        return
+    (web / archive).write_bytes(whole[:-50]) if state == "cut" else (web / archive).unlink()
+    told = refused(root)
+    assert told.startswith(f"{root / archive}")
+    assert ("gave is damaged or incomplete" if state == "cut" else "cannot be downloaded") in told
+    assert "put the file there by hand" in told or state == "cut"
+
+
+def test_folders_that_are_not_complete(web: Path, tmp_path: Path) -> None:
+    fetch(tmp_path / "data")
+    voc = tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    for id in VOC_VAL:
+        (voc / "JPEGImages" / f"{id}.jpg").unlink()
+    told = refused(voc)
+    assert told == f"{voc}/JPEGImages/2007_000033.jpg: not found, and 1 more files; {voc} is no complete VOC 2012"
+
+
+def test_an_image_of_sbd_that_voc_does_not_have(web: Path, tmp_path: Path) -> None:
+    fetch(tmp_path / "data")
+    voc = tmp_path / "data" / "VOCdevkit" / "VOC2012"
+    (voc / "ImageSets" / "Segmentation" / "train_aug.txt").unlink()
+    (voc / "JPEGImages" / "2008_000015.jpg").unlink()
+    assert refused(tmp_path / "data") == f"{voc}/JPEGImages/2008_000015.jpg: not found; SBD's images are VOC 2012's"
+
+
+@pytest.mark.parametrize("what", ["cut", "no mask", "another class"])
+def test_a_damaged_mask_of_sbd(web: Path, tmp_path: Path, what: str) -> None:
+    fetch(tmp_path / "data")
+    voc, sbd = tmp_path / "data" / "VOCdevkit" / "VOC2012", tmp_path / "data" / "benchmark_RELEASE" / "dataset"
+    path = sbd / "cls" / "2008_000008.mat"
+    if what == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    elif what == "no mask":
+        savemat(path, {"GTinst": 3})
+    else:
+        path.write_bytes(mat(21))
+    (voc / "SegmentationClassAug" / "2008_000008.png").unlink()
+    assert refused(tmp_path / "data").startswith(f"{path}: ")
+    assert not (voc / "SegmentationClassAug" / "2008_000008.png").exists()
+
+
+@pytest.mark.parametrize("content", [b"PK no zip", b""])
+def test_scribbles_that_are_no_zip_file(web: Path, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mine.zip"
+    path.write_bytes(content)
+    assert refused(tmp_path / "data", scribbles=path).startswith(f"{path}: no zip file that can be read")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../evil.txt", "x")
+    assert refused(tmp_path / "data", scribbles=path) == f"{path}: no scribbles in it (<id>.xml or <id>.png)"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../../2008_000008.xml", "<annotation/>")
+    merged = fetch(tmp_path / "data", scribbles=path)
+    assert [found.relative_to(merged.root) for found in tmp_path.rglob("*08.xml")] == [
+        Path("scribbles/2008_000008.xml")
+    ]
+
+
+def test_the_command(web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    assert main(["data", "voc", "--root", str(root)]) == 0
+    told = capsys.readouterr().out
+    voc = root / "VOCdevkit" / "VOC2012"
+    assert "4 images to train on, 4 of them with a mask\n2 images to validate on" in told
+    assert "note: train_aug.txt lists 4 images; as published there are 10582\n" in told
+    assert told.endswith(
+        f"ready:\nmake ablation-losses PROFILE=voc data_root={voc}\n"
+        f"make ablation-scribbles PROFILE=voc data_root={voc} data_scribbles={voc}/scribbles\n"
+    )
+    assert (voc / "contact-sheet-scribbles.png").exists()
+    assert (voc / "contact-sheet.png").exists() and told.startswith((voc / "contact-sheet.txt").read_text())
+    (voc / "JPEGImages" / "2008_000015.jpg").write_bytes(b"\xff\xd8cut")
+    (voc / "SegmentationClassAug" / "2007_000042.png").write_bytes(png(np.zeros((9, 12))))
+    again = [sys.executable, "-m", "seminar", "data", "voc", "--root", str(root), "--no-download"]
+    process = subprocess.run(again, capture_output=True, text=True, check=False)
+    lines = process.stderr.splitlines()
+    assert process.returncode == 2
+    assert len(lines) == 2, "all that is wrong, a line each"
+    assert "2008_000015.jpg: unreadable image" in lines[0] and "12x9 pixels, its image 12x10" in lines[1]
+
+
+@pytest.mark.skipif(not CLICKS.is_dir(), reason="needs the folder clicks of ../shared/data")
+def test_the_published_click_files() -> None:
+    """They hold the 12,031 images; of which 10,582 are trained on, VOC's list says, which is not here."""
+    names = ("voc_whats_the_point.json", "voc_whats_the_point_bg_from_scribbles.json")
+    contents = [(CLICKS / name).read_bytes() for name in names]
+    assert tuple(hashlib.sha256(content).hexdigest() for content in contents) == fetch_voc.SHA256
+    fg, bg = (json.loads(content) for content in contents)
+    assert len(bg) == fetch_voc.TRAIN + fetch_voc.VAL and set(bg) <= set(fg)
+    assert "2007_000032" in bg
+    assert (sum(len(fg[id]) for id in bg), sum(map(len, bg.values()))) == (32_452, 32_614)
