@@ -167,15 +167,24 @@ def _parser() -> argparse.ArgumentParser:
         "Label pictures with a finished training: masks, overlays and the area of each class.",
         "seminar predict 3f2a my_photos --out labelled\n  seminar predict 'best of losses profile=folder' one.jpg",
     )
-    use.add_argument(
-        "training", metavar="RUN", help="a key or its beginning, 'word=value ...', or 'best of SWEEP word=value ...'"
-    )
+    naming = "a key or its beginning, 'word=value ...', or 'best of SWEEP word=value ...'"
+    use.add_argument("training", metavar="RUN", help=naming)
     use.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE|DIR")
     use.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR")
     use.add_argument("--teacher", action="store_true", help="take the teacher instead of the student")
     use.add_argument("--short", type=int, metavar="PIXELS", help="short side to look at (default: the training crop)")
     use.add_argument("--sliding", action="store_true", help="slide a window of the size of the crop over the picture")
     use.add_argument("--device", default="auto")
+    take = command(
+        "export",
+        _export,
+        "Take the network of a finished training elsewhere: as a plain PyTorch state dict, or as ONNX.",
+        "seminar export 3f2a --onnx\n  seminar export 'best of losses profile=folder data_root=my_photos' --onnx",
+    )
+    take.add_argument("training", metavar="RUN", help=naming)
+    take.add_argument("--onnx", action="store_true", help="ONNX, for onnxruntime and others; any batch, height, width")
+    take.add_argument("--teacher", action="store_true", help="take the teacher instead of the student")
+    take.add_argument("--out", type=Path, metavar="FILE", help="default: <key>.pt or <key>.onnx")
     command("status", _status, "Show every training that was ever begun here.", "seminar status --runs runs")
     return parser
 
@@ -444,6 +453,15 @@ def _predict(options: argparse.Namespace) -> int:
         _say(line)
     print(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
     return 1 if failed else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from seminar.export import export
+
+    store = Store(options.runs)
+    key = _named(options.training, store)
+    print("\n".join(export(store, key, options.out, options.onnx, options.teacher)))
+    return 0
 
 
 def _named(text: str, store: Store) -> str:

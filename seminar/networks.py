@@ -210,7 +210,7 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = [branch(x) for branch in self.branches]
         # A copy in the layout of the other branches: joined with a stride-0 view they would all fall back to NCHW.
-        parts.append(torch.empty_like(parts[0]).copy_(self.pool(x)))
+        parts.append(torch.empty_like(parts[0]).copy_(self.pool(x).expand_as(parts[0])))
         out: Tensor = self.project(torch.cat(parts, dim=1))
         return out
 
@@ -281,21 +281,27 @@ def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> li
     return [{"params": list(net.encoder.parameters()), "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
 
 
-def _imagenet(backbone: str) -> Any:
-    """torchvision's ImageNet weights (a member of its enum)."""
+def _imagenet(backbone: str, name: str = "imagenet") -> Any:
+    """torchvision's ImageNet weights, a member of its enum: the paper's, or those of that name."""
     weights = _find(backbone).imagenet
+    if name != "imagenet":
+        members = {} if weights is None else type(weights).__members__
+        if name not in members or name == "DEFAULT":  # which it is changes with torchvision
+            raise unknown("pretrained", name, ("none", "imagenet", *(each for each in members if each != "DEFAULT")))
+        return members[name]
     if weights is None:
         names = ", ".join(sorted(name for name, entry in BACKBONES.items() if entry.imagenet is not None))
         raise InputError(f"backbone={backbone!r}: there are no ImageNet weights for it, only for {names}")
     return weights
 
 
-def pretrained_identity(backbone: str, weights: Path | None) -> str:
-    """The name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing.
+def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagenet") -> str:
+    """The name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing. `name`: which
+    of torchvision's (`IMAGENET1K_V2`), where no file is given.
 
     torchvision ends its file names with the first 8 digits of the SHA-256, so a copy of its file has its identity.
     """
-    download = _imagenet(backbone)
+    download = _imagenet(backbone, name)
     if weights is None:
         return PurePosixPath(download.url).stem
     try:
@@ -304,9 +310,11 @@ def pretrained_identity(backbone: str, weights: Path | None) -> str:
         raise InputError(f"weights={weights}: {error.strerror}") from None
 
 
-def _read(backbone: str, weights: Path | None) -> Any:
+def _read(backbone: str, weights: Path | None, identity: str | None) -> Any:
     """The state dict in the file `weights`, or torchvision's (from its cache or by download)."""
-    download = _imagenet(backbone)
+    paper = _imagenet(backbone)
+    named = [member for member in type(paper) if PurePosixPath(member.url).stem == identity]
+    download = named[0] if named else paper
     options: dict[str, Any] = {"weights_only": True, "map_location": "cpu"}
     if weights is None:
         try:
@@ -323,13 +331,14 @@ def _read(backbone: str, weights: Path | None) -> Any:
         raise InputError(f"weights={weights}: {reason}") from None
 
 
-def load_pretrained(net: DeepLabV3Plus, weights: Path | None) -> None:
-    """Load ImageNet weights into the backbone, in place: a torchvision state dict from a file, or (None) torchvision's.
+def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | None = None) -> None:
+    """Load ImageNet weights into the backbone, in place: a torchvision state dict from a file, or (None) torchvision's,
+    those of `identity` or else the paper's.
 
     Every layer of the backbone must be there in its shape, and nothing else but torchvision's classifier.
     """
     entry, source = _find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
-    given = _read(net.backbone, weights)
+    given = _read(net.backbone, weights, identity)
     if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
         raise InputError(f"{source}: is no state dict (names with tensors)")
     given = {name: value for name, value in given.items() if not str(name).startswith(entry.unused)}

@@ -364,9 +364,7 @@ def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) ->
     backbone = str(words.take("backbone"))
     if backbone not in networks.BACKBONES:
         raise unknown("backbone", backbone, networks.BACKBONES)
-    pretrained = words.take("pretrained")
-    if pretrained not in ("none", "imagenet"):
-        raise unknown("pretrained", pretrained, ("none", "imagenet"))
+    pretrained = str(words.take("pretrained"))
     names = set(Stage.model_fields) & set(PAPER)
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "self_generation"}
     special |= {"annotation", "click_size", "click_order"}
@@ -374,7 +372,7 @@ def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) ->
         "data": data,
         "data_fingerprint": _fingerprint(data, tuple(sorted(paths.items()))),
         "backbone": backbone,
-        "pretrained": _pretrained(backbone, host.weights) if pretrained == "imagenet" else "none",
+        "pretrained": "none" if pretrained == "none" else _pretrained(backbone, host.weights, pretrained),
         **{name: words.take(name) for name in sorted(names - special)},
     }
 
@@ -413,8 +411,8 @@ def _fingerprint(data: Part, paths: tuple[tuple[str, Path], ...]) -> str:
 
 
 @functools.cache
-def _pretrained(backbone: str, weights: Path | None) -> str:
-    return networks.pretrained_identity(backbone, weights)
+def _pretrained(backbone: str, weights: Path | None, name: str) -> str:
+    return networks.pretrained_identity(backbone, weights, name)
 
 
 def open_data(stage: Stage, host: Host) -> Dataset:

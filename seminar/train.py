@@ -122,7 +122,7 @@ class Trainer:
         torch.manual_seed(mix(stage.seed))
         student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze)
         if stage.pretrained != "none":
-            networks.load_pretrained(student, host.weights)
+            networks.load_pretrained(student, host.weights, stage.pretrained)
         student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.student = parallel.shared(student)
         self.teacher: Teacher | None = None

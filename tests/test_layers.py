@@ -17,7 +17,7 @@ ROOMS = [
     {"recipes", "tracking"},
     {"train", "tuning"},
     {"inspection", "predict", "studies"},
-    {"search"},
+    {"export", "search"},
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

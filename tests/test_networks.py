@@ -212,10 +212,14 @@ def test_download_is_read_from_torchvisions_cache(
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
     shutil.copy(weights, cache / Path(MobileNet_V2_Weights.IMAGENET1K_V1.url).name)
-    net = build("mobilenet_v2", 5, 16)
-    load_pretrained(net, None)
-    first = torch.load(weights, weights_only=True)["features.0.0.weight"]
-    assert torch.equal(net.encoder.body.state_dict()["0.0.weight"], first)
+    state = torch.load(weights, weights_only=True)
+    first = state["features.0.0.weight"]
+    second = state["features.0.0.weight"] = first + 1
+    torch.save(state, cache / Path(MobileNet_V2_Weights.IMAGENET1K_V2.url).name)
+    for name, expected in (("imagenet", first), ("IMAGENET1K_V1", first), ("IMAGENET1K_V2", second)):
+        net = build("mobilenet_v2", 5, 16)
+        load_pretrained(net, None, pretrained_identity("mobilenet_v2", None, name))
+        assert torch.equal(net.encoder.body.state_dict()["0.0.weight"], expected), name
 
 
 def test_identity_is_the_content(tmp_path: Path) -> None:
@@ -228,6 +232,10 @@ def test_identity_is_the_content(tmp_path: Path) -> None:
     assert pretrained_identity("resnet101", other) != pretrained_identity("resnet101", one)
     assert pretrained_identity("mobilenet_v2", None) == "mobilenet_v2-b0353104"
     assert pretrained_identity("resnet101", None) == "resnet101-63fe2227"
+    assert pretrained_identity("resnet101", None, "IMAGENET1K_V2") == "resnet101-cd907fc2"
+    for name in ("DEFAULT", "IMAGENET1K_V3"):
+        with pytest.raises(InputError, match="IMAGENET1K_V"):
+            pretrained_identity("resnet101", None, name)
 
 
 @pytest.mark.skipif(not IMAGENET.is_file(), reason=f"{IMAGENET.name} is not there")
