@@ -293,14 +293,16 @@ def profile(point: Mapping[str, Scalar]) -> str:
 def groups(cells: Sequence[frame.Cell], *apart: str) -> dict[str, list[frame.Cell]]:
     """Cells by everything but the seed and the words `apart`: rows are only compared within a group.
 
-    The name of a group is `profile, backbone` and whatever else differs between groups.
+    The name of a group is `profile, backbone` and whatever else differs between groups; between the two the data set
+    where it is not the profile's.
     """
     left_out = {"seed", "profile", "backbone", *apart}
     varied = _varied([cell.point for cell in cells]) - left_out
     result: dict[str, list[frame.Cell]] = {}
     for cell in cells:
         rest = [f"{word}={_text(cell.point[word])}" for word in sorted(varied & cell.point.keys())]
-        result.setdefault(", ".join([profile(cell.point), cell.stage.backbone, *rest]), []).append(cell)
+        own = [f"data {cell.stage.data.name}"] if "data" in cell.point else []
+        result.setdefault(", ".join([profile(cell.point), *own, cell.stage.backbone, *rest]), []).append(cell)
     return result
 
 
@@ -350,6 +352,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
+UNSCORED = f"done, without a `{frame.PROTOCOL}` score: no validation image has a mask."
+
+
 def gaps(name: str, rows: Sequence[Row]) -> list[str]:
     """What is missing and why. Empty when everything is done."""
     lines: list[str] = []
@@ -363,13 +368,14 @@ def gaps(name: str, rows: Sequence[Row]) -> list[str]:
                 lines.append(f"{name}: {row.label}, {_seeds(failed['seed'])}: failed: {cause}")
         empty = row.runs[(row.runs["status"] == "done") & row.runs["student_miou"].isna()]
         if len(empty):
-            lines.append(f"{name}: {row.label}, {_seeds(empty['seed'])}: done, but without a `{frame.PROTOCOL}` score.")
+            lines.append(f"{name}: {row.label}, {_seeds(empty['seed'])}: {UNSCORED}")
     return lines
 
 
 def report(name: str, title: str, asked: Asked, missing: Sequence[str] = (), **parts: Any) -> Report:
     """A report about `asked`: `missing` and the command that trains it are its gaps, `parts` its other fields."""
-    fill = (*missing, f"Fill with `{asked.command}`") if missing else ()
+    to_train = any(not line.endswith(UNSCORED) for line in missing)
+    fill = (*missing, f"Fill with `{asked.command}`") if to_train else tuple(missing)
     return Report(name=name, title=title, profiles=asked.profiles, header=header(asked), gaps=fill, **parts)
 
 

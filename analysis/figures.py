@@ -26,6 +26,7 @@ DPI = 160
 
 # Okabe and Ito: told apart with every common colour blindness. Yellow comes last, it is weak on white.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
+_DASHES = (0, (4, 2))
 _MARKERS = "osD^vP"  # a second cue beside the colour; it changes when the colours begin again
 
 _STYLE: dict[str, Any] = {
@@ -207,7 +208,7 @@ def _scores(axes: Axes, rows: Sequence[Row], names: Mapping[str, str], paper: Ma
         value = row.over_seeds()
         if value.mean is None:
             axes.annotate(
-                "no run yet",
+                "no score" if (row.runs["status"] == "done").any() else "no run yet",
                 (0.5, index),
                 xycoords=("axes fraction", "data"),
                 ha="center",
@@ -275,34 +276,38 @@ def _training(axes: Axes, rows: Sequence[Row], curves: pd.DataFrame, names: Mapp
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title("Validation mIoU while training (band: lowest to highest seed)")
+    # Without masks there is no mIoU, but teacher and student can be compared.
+    scored = bool(curves[["student_miou", "teacher_miou"]].notna().any(axis=None))
+    measures = (("student_miou", "-"), ("teacher_miou", _DASHES)) if scored else (("agreement", "-"),)
+    name = "Validation mIoU while training" if scored else "How far teacher and student agree"
+    axes.set_title(f"{name} (band: lowest to highest seed)")
     drawn: list[Line2D] = []
     for index, row in enumerate(rows):
         # Only finished runs: a mean over fewer seeds towards the end would jump.
         keys = row.runs.loc[row.runs["status"] == "done", "key"]
         part = curves[curves["key"].isin(keys)].drop_duplicates(["key", "epoch"])
-        for network, dashes in (("student", "-"), ("teacher", (0, (4, 2)))):
-            grouped = part.dropna(subset=[f"{network}_miou"]).groupby("epoch")[f"{network}_miou"]
+        for measure, dashes in measures:
+            grouped = part.dropna(subset=[measure]).groupby("epoch")[measure]
             if grouped.ngroups == 0:
                 continue
             over = grouped.agg(["mean", "min", "max"])
             marker = "o" if len(over) == 1 else None
             line = axes.plot(over.index, over["mean"], color=colour(index), ls=dashes, lw=1.4, marker=marker, ms=3)[0]
-            if network == "student":
+            if measure != "teacher_miou":
                 axes.fill_between(over.index, over["min"], over["max"], color=colour(index), alpha=0.13, lw=0)
                 line.set_label(names.get(row.label, row.label))
                 drawn.append(line)
     axes.grid(color="0.9", lw=0.7)
     axes.set_xlabel("epoch")
-    axes.set_ylabel("mIoU (%)")
+    axes.set_ylabel("mIoU (%)" if scored else "pixels with the same class (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not drawn:
         _nothing(axes)
         axes.set(xlim=(0, 1), ylim=(0, 100), xticks=[])
         return
     teacher = bool(curves["teacher_miou"].notna().any())
-    style = [Line2D([], [], color="0.35", lw=1.4, label="student")]
-    style += [Line2D([], [], color="0.35", lw=1.4, ls=(0, (4, 2)), label="teacher")] if teacher else []
+    style = [Line2D([], [], color="0.35", lw=1.4, label="student")] if scored else []
+    style += [Line2D([], [], color="0.35", lw=1.4, ls=_DASHES, label="teacher")] if teacher else []
     axes.legend(handles=[*drawn, *style], fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 
 

@@ -17,6 +17,7 @@ PROTOCOL = "crop"
 MISSING = float("nan")
 
 _COSTS = ("seconds", "steps", "peak_memory_mb")
+_CURVES = ("student_miou", "teacher_miou", "agreement", "loss", "lr")
 _SCORES = ("miou", "background_recall", "foreground_recall", "miou_bias", "background_bias")
 _TEXT = ("key", "status", "error", "losses", "backbone", "commit", "torch", "device", "cpu", "notes")
 
@@ -142,8 +143,8 @@ def curves(source: Source, cells: Sequence[Cell]) -> pd.DataFrame:
         for epoch in sorted(lines):
             if "student_miou" not in lines[epoch]:
                 continue
-            scores = {name: _number(lines[epoch].get(name)) for name in ("student_miou", "teacher_miou", "loss", "lr")}
+            scores = {name: _number(lines[epoch].get(name)) for name in _CURVES}
             known = {"key": stage.key, "status": status, "losses": stage.label, "seed": stage.replicate}
             rows.append({**known, "epoch": int(epoch), **scores})
-    columns = ["key", "status", "losses", "seed", "epoch", "student_miou", "teacher_miou", "loss", "lr"]
+    columns = ["key", "status", "losses", "seed", "epoch", *_CURVES]
     return pd.DataFrame(rows, columns=columns)

@@ -143,6 +143,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where to put the pictures; what is printed goes into a text file beside it",
     )
+    example = command(
+        "example",
+        _example,
+        "Write a small folder of clicked pictures, to try everything on.",
+        "seminar data example my_photos",
+        data,
+    )
+    example.add_argument("folder", type=Path, metavar="DIR", help="a folder that does not exist yet")
     voc = command(
         "voc",
         _voc,
@@ -418,6 +426,13 @@ def _look(words: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> i
     write_atomic(sheet, lambda file: picture.save(file, "PNG"))
     write_atomic(text, lambda file: file.write(("\n".join(lines) + "\n").encode()))
     print(f"wrote {sheet} and {text}")
+    return 0
+
+
+def _example(options: argparse.Namespace) -> int:
+    from seminar.data.example import write
+
+    print(write(options.folder))
     return 0
 
 

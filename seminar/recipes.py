@@ -153,7 +153,7 @@ def suite(sweeps: Sequence[Sweep], words: Mapping[str, tuple[Scalar, ...]]) -> l
 
     A word need only be read by one of them, and what cannot be there is left out: cells for whose kind of labels the
     data have none, a search with nothing to search. Raises `InputError` as `cells` does, where there is only one sweep
-    also for those; where there are several it begins with the name of the one that is at fault.
+    and nothing of it can be there also for that; where there are several it begins with the name of the one at fault.
     """
     known = {"profile", "variant", "split", *known_words()}
     result: list[Planned] = []
@@ -194,15 +194,15 @@ def _plan(
 
 def _cells(sweep: Sweep, used: set[str], known: set[str], leave_out: bool) -> tuple[list[Cell], tuple[str, ...]]:
     found: list[Cell] = []
-    reasons: list[str] = []
+    reasons: list[LeftOut] = []
     for point in sweep.points:
         try:
             found.append(_read(point, used, known))
         except LeftOut as error:
-            if not leave_out:
-                raise
-            reasons.append(f"{sweep.name}: {error}")
-    return found, tuple(dict.fromkeys(reasons))
+            reasons.append(error)
+    if reasons and not found and not leave_out:
+        raise reasons[0]
+    return found, tuple(dict.fromkeys(f"{sweep.name}: {error}" for error in reasons))
 
 
 def _refuse(unread: Mapping[str, tuple[Scalar, ...]]) -> None:
@@ -325,6 +325,8 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     if annotation in entry.paths and annotation not in paths:
         folder = f"data_{annotation}"
         raise LeftOut(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
+    if _reads("masks", terms) and not _open(data, tuple(sorted(paths.items()))).dense:
+        raise LeftOut(f"losses={words.take('losses')} learns from masks, and no image to train on has one")
     return Cell(point, stage, host, words.told)
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from seminar.data import Click, Scribble, creatures
+from analysis import figures, frame, summary
+from analysis.__main__ import main as analyse
+from seminar import recipes, sweep
+from seminar.__main__ import main
+from seminar.data import Click, Scribble, creatures, example
+from seminar.data.creatures import Creatures, make
 from seminar.data.folder import Folder, simulate
 from seminar.spec import InputError
+from seminar.store import Store
+from seminar.sweep import Sweep
 
 Build = Callable[..., Path]
 
@@ -169,8 +179,8 @@ def test_pictures_of_all_kinds(tmp_path: Path) -> None:
     (tmp_path / "clicks.csv").write_text("image,x,y,class\n" + "".join(f"{name},1,11,x\n" for name in names[4:]))
     lists(tmp_path, "turned", " ".join(names[:4]))
     data = Folder(root=tmp_path)
-    for example in data.split("val"):
-        np.testing.assert_array_equal(example.image.numpy(), np.stack([grey] * 3), example.id)
+    for one in data.split("val"):
+        np.testing.assert_array_equal(one.image.numpy(), np.stack([grey] * 3), one.id)
     (turned,) = data.split("train")
     assert turned.image.shape == (3, 12, 8)
     assert turned.clicks == (Click(1.0, 11.0, 1),)
@@ -280,3 +290,52 @@ def test_nothing_clicked_is_nothing_to_train_on(build: Build) -> None:
     root = build("image,x,y,class\n")
     lists(root, "a b", "c")
     assert "none of 3 images to train on has a click or a scribble" in message(root)
+
+
+def test_full_supervision_without_masks_to_train_on_is_left_out(tmp_path: Path) -> None:
+    """It would learn from nothing, and be reported."""
+    example.write(tmp_path / "photos")
+    words: dict[str, tuple[Any, ...]] = {"profile": ("toy",), "data": ("folder",)}
+    words["data_root"] = (str(tmp_path / "photos"),)
+    both = Sweep("both", "", {"losses": ("pce", "ce"), "seed": (0,)})
+    (planned,) = recipes.suite([both], words)
+    assert [cell.point["losses"] for cell in planned.cells] == ["pce"]
+    reason = "losses=ce learns from masks, and no image to train on has one"
+    assert planned.left_out == (f"both: {reason}",)
+    with pytest.raises(InputError, match=f"^{reason}$"):
+        recipes.one({"losses": "ce", **{word: values[0] for word, values in words.items()}})
+    assert Folder(root=tmp_path / "photos", simulated=1).dense
+
+
+def test_the_example_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "photos"
+    assert main(["data", "example", str(root)]) == 0
+    assert main(["data", "check", str(root), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    told = capsys.readouterr().out
+    assert "100 images to train on, 0 of them with a mask\n20 images to validate on, 20 of them with a mask" in told
+    assert "note: " not in told
+    data = Folder(root=root)
+    assert data.classes == Creatures.classes
+    drawn = [make(1, number, example.SIZE) for number in range(120)]
+    assert [one.clicks for one in data.split("train")] == [one.clicks for one in drawn[:100]], "CSV and labelme"
+    assert all(torch.equal(one.mask, other.mask) for one, other in zip(data.split("val"), drawn[100:]))
+    assert main(["data", "example", str(root)]) == 2
+    assert capsys.readouterr().err == f"seminar: {root}: exists already; name a new folder\n"
+
+
+def test_a_report_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No score is there, none is asked for, and how far teacher and student agree is drawn in its place."""
+    example.write(tmp_path / "photos")
+    shutil.rmtree(tmp_path / "photos" / "masks")
+    words = ["profile=toy", "data=folder", f"data_root={tmp_path / 'photos'}", "losses=pce+pcons", "seed=0"]
+    runs = ["--runs", str(tmp_path / "runs")]
+    assert main(["train", *words, *runs, "--wandb", "disabled"]) == 0
+    assert analyse(["sweeps/losses.yaml", *words, *runs, "--out", str(tmp_path / "report")]) == 0
+    told = capsys.readouterr().out
+    assert "no validation image has a mask" in told and "Fill with" not in told
+    cells = recipes.cells(Sweep("one", "", sweep.parse_words(words)))
+    store = Store(tmp_path / "runs")
+    rows, curves = summary.rows(frame.frame(store, cells)), frame.curves(store, cells)
+    assert curves["student_miou"].isna().all() and curves["agreement"].between(0, 100).all()
+    drawn, blank = (figures.table3(rows, data, "", {}) for data in (curves, curves.assign(agreement=float("nan"))))
+    assert drawn["png"] != blank["png"]

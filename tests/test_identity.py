@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,12 +280,14 @@ def test_terms_and_settings_are_sorted(cell: MakeCell) -> None:
 
 @pytest.mark.parametrize("profile", recipes.profiles())
 def test_profiles_make_stages(profile: str, monkeypatch: pytest.MonkeyPatch, losses_sweep: sweep.Sweep) -> None:
+    monkeypatch.setattr(recipes, "_open", lambda *_: SimpleNamespace(dense=True, fingerprint=lambda: "x"))
     monkeypatch.setattr(recipes, "_fingerprint", lambda *_: "x")
     root = {"data_root": ("x",)} if "voc" in profile else {}
     assert len(recipes.cells(losses_sweep, {"profile": (profile,), "seed": (0,), **root})) == 6
 
 
 def test_profile_voc_is_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "_open", lambda *_: SimpleNamespace(dense=True, fingerprint=lambda: "x"))
     monkeypatch.setattr(recipes, "_fingerprint", lambda *_: "x")
     (cell,) = recipes.cells(sweep.Sweep("test", "", {"profile": ("voc",)}), {"data_root": ("x",)})
     stage = cell.stage

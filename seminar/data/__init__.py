@@ -59,6 +59,8 @@ class Dataset(Protocol):
 
     classes: tuple[str, ...]
     """Names by class index; index 0 is the background."""
+    dense: bool
+    """Whether there are images to train on with a dense mask, for full supervision."""
 
     def __init__(self, **settings: Any) -> None: ...
 

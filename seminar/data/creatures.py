@@ -512,6 +512,7 @@ class Creatures:
     """The generated data set: 6 classes, `train` + `val` images of `size` x `size` pixels from one `seed`."""
 
     classes = ("background", *OBJECTS)
+    dense = True
 
     def __init__(
         self,

@@ -110,6 +110,7 @@ class Folder:
                     self._add(path, id, found)
         self.classes = self._name_classes(root)
         self._ids = self._divide(root, val_share, held_out)
+        self.dense = any(id in self._masks or self._labels.get(id, Labels()).areas for id in self._ids["train"])
         self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
     @classmethod

@@ -64,6 +64,7 @@ class Voc:
     """
 
     classes: tuple[str, ...] = CLASSES
+    dense = True
 
     def __init__(
         self,
