@@ -539,21 +539,23 @@ def _differences(stages: Mapping[str, Stage]) -> dict[str, str]:
         alike.setdefault(stage.title, {})[key] = settings
     result: dict[str, str] = {}
     for group in alike.values():
+        names = {name for settings in group.values() for name in settings}
+        varied = {name for name in names if len({repr(settings.get(name)) for settings in group.values()}) > 1}
         for key, settings in group.items():
-            told = [f"{n}={v}" for n, v in settings.items() if any(o.get(n) != v for o in group.values())]
-            result[key] = "".join(f" {item}" for item in told)
+            result[key] = "".join(f" {name}={value}" for name, value in settings.items() if name in varied)
     return result
 
 
 def _status_line(store: Store, key: str, stage: Stage, counts: Counter[str]) -> str:
     status = store.status(key)
     counts[status] += 1
-    record, failure, curve = store.record(key), store.failure(key), store.curve(key)
+    record, curve = store.record(key), store.curve(key)
+    failure = store.failure(key) if status == "failed" else None
     miou = score(record)
     shown = "-" if miou is None else f"{miou:.2f}"
     seconds = f"{curve[-1]['seconds']:.0f} s" if curve else "-"
     what = stage.title
-    if status == "failed" and failure is not None:
+    if failure is not None:
         what += f": {failure['error']}"
     return f"{key:<16}  {status:<8} {len(curve):>4}/{stage.epochs:<4}  {shown:>6}  {seconds:>7}  {what}"
 

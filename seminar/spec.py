@@ -6,10 +6,11 @@ Imports no torch, so that status and tables start at once.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -181,15 +182,26 @@ class Stage(_Value):
         """The whole value as JSON with sorted keys: the text that is hashed and that `stage.json` holds."""
         return _canonical(RECIPE, self.model_dump(mode="json"))
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """16 hexadecimal digits of SHA-256 of `canonical()`: the name of the training and of its folder."""
-        return key_of(RECIPE, self.model_dump(mode="json"))
+        return hash_of(self.canonical())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which has a key of its own."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("key", None)
+        return copy
 
 
 def key_of(recipe: object, stage: object) -> str:
     """The key of a stage as it is kept in JSON, of this recipe or another."""
-    return hashlib.sha256(_canonical(recipe, stage).encode()).hexdigest()[:16]
+    return hash_of(_canonical(recipe, stage))
+
+
+def hash_of(canonical: str) -> str:
+    """The key of the stage whose `canonical()` this is."""
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def _canonical(recipe: object, stage: object) -> str:

@@ -34,7 +34,7 @@ def finish(stage: Stage, miou: float, commit: str = "abc", runs: Path = Path("ru
     folder.mkdir(parents=True, exist_ok=True)
     student = {"miou": miou, "iou": [miou], "background_recall": 85.0, "foreground_recall": 64.0}
     metrics: dict[str, Any] = {"student": {"crop": {**student, "miou_bias": miou + 1, "background_bias": -0.4}}}
-    line: dict[str, Any] = {"epoch": 2, "step": 4, "lr": 0.1, "loss": 1.0, "student_miou": miou}
+    line: dict[str, Any] = {"epoch": 2, "step": 4, "lr": 0.1, "loss": 1.0, "seconds": 3.0, "student_miou": miou}
     if stage.has_teacher:
         metrics["teacher"] = {"crop": {"miou": miou + 0.5}}
         line["teacher_miou"] = miou + 0.5

@@ -21,7 +21,6 @@ from urllib.error import HTTPError
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io import loadmat
 from torchvision.datasets import SBDataset
 from torchvision.datasets.utils import check_integrity, download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -200,6 +199,8 @@ def _merge(voc: Path, sbd: Path, merged: Path) -> None:
 
 def _sbd_mask(path: Path) -> NDArray[np.uint8]:
     """(H, W) classes of one of SBD's MATLAB files. Raises `InputError` for a damaged one."""
+    from scipy.io import loadmat  # here alone: every training imports this file
+
     try:
         mask = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # loadmat has no error of its own: it lets through whatever its parsing meets

@@ -329,25 +329,28 @@ class Folder:
 
     def _divide(self, root: Path, val_share: float, held_out: int) -> dict[Split, list[str]]:
         lists = {split: self._list(root / f"{split}.txt") for split in ("train", "val")}
-        labelled = [
-            id
+        labelled = {
+            id: None  # a set that keeps its order
             for id in self._images
             if (self._simulated and id in self._masks)
             or (id in self._labels and (self._labels[id].clicks or self._labels[id].scribbles))
-        ]
+        }
         train, val = lists["train"], lists["val"]
         if val is None:
-            masked = [id for id in self._images if id in self._masks or self._labels.get(id, Labels()).areas]
+            masked: Iterable[str] = [
+                id for id in self._images if id in self._masks or self._labels.get(id, Labels()).areas
+            ]
             free = sorted(
                 set(masked or labelled) - set(train or ()), key=lambda id: hashlib.sha256(id.encode()).digest()
             )
             val = sorted(set(free) - set(labelled)) or sorted(free[: max(1, round(val_share * len(free)))])
         if train is None:
-            train = [id for id in labelled if id not in set(val)]
+            reserved = set(val)
+            train = [id for id in labelled if id not in reserved]
         both = sorted(set(train) & set(val))
         if both:
             raise InputError(f"{root}: {both[0]!r} is in train.txt and in val.txt")
-        train = [id for id in train if id in set(labelled)]
+        train = [id for id in train if id in labelled]
         if held_out:
             train, val = [id for place, id in enumerate(train) if place % held_out], train[::held_out]
         if not train or not val:
@@ -358,7 +361,7 @@ class Folder:
     def _list(self, path: Path) -> list[str] | None:
         if not path.exists():
             return None
-        ids: list[str] = []
+        ids: set[str] = set()
         for name in read_bytes(path).decode("utf-8-sig").splitlines():
             if not name.strip():
                 continue
@@ -368,7 +371,7 @@ class Folder:
             elif id in ids:
                 self.wrong(f"{path}: {id} is listed twice")
             else:
-                ids.append(id)
+                ids.add(id)
         return sorted(ids)
 
     def _mask(self, id: str, labels: Labels, width: int, height: int) -> NDArray[np.uint8]:
