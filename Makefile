@@ -14,12 +14,12 @@ READY := .venv/ready
 PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS STORAGE RUNS OUT WANDB KILLS DRY_RUN
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN
 WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run)
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help setup paper agent report status test drill lint types
+.PHONY: help setup paper agent report status test drill bench lint types
 
 help: ## Show this list
 	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
@@ -73,6 +73,9 @@ test: $(READY) ## Run the tests
 
 drill: $(READY) ## Kill workers, agents and sweeps KILLS times, finish, and compare with an undisturbed run
 	@$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(STORAGE),--storage '$(STORAGE)')
+
+bench: $(READY) ## Measure speed and its growth: tables, JSON and a figure in reports/bench (DEVICE=cuda on a GPU)
+	@$(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE))
 
 lint: $(READY) ## Check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

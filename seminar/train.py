@@ -634,15 +634,22 @@ class StopWhen:
     def end(self, stage: Stage, body: Record | None) -> None: ...
 
 
+def untrained(stage: Stage, host: Host) -> Trainer:
+    """A trainer to measure by: with an untrained ancillary where the stage asks for one."""
+    trainer = Trainer(stage, host, None)
+    if stage.ancillary is not None:
+        ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
+        ancillary.to(trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trainer.ancillary = ancillary.requires_grad_(False)
+    return trainer
+
+
 def measure_epoch(stage: Stage, host: Host) -> float:
     """Seconds that one epoch of `stage` takes here, extrapolated from a few steps; evaluation counts as forward passes.
 
-    Trains nothing that is kept: a stage with an ancillary is measured with an untrained one.
+    Trains nothing that is kept.
     """
-    trainer = Trainer(stage, host, None)
-    if stage.ancillary is not None:
-        trainer.ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
-        trainer.ancillary.to(trainer.device)
+    trainer = untrained(stage, host)
     trainer.student.train()
     times = []
     for step, views in zip(range(4), trainer.loader(0)):

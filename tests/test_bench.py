@@ -1,0 +1,58 @@
+"""The benchmark measures what it says, and leaves everything as it was."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from seminar.losses import losses
+from tests import bench
+
+
+def test_the_parts_of_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench.Bench, "groups", lambda _: {"toy": {"profile": "toy"}})
+    monkeypatch.setattr(bench, "peak_memory", lambda *_: 1)
+    before = torch.Tensor.backward, {name: losses[name].make for name in losses}
+    monkeypatch.setattr("sys.argv", ["bench", "step", "--rounds", "2", "--out", str(tmp_path)])
+    assert bench.main() == 0
+    assert (torch.Tensor.backward, {name: losses[name].make for name in losses}) == before
+    found = json.loads((tmp_path / "cpu.json").read_text())["step"]["toy"]
+    assert list(found) == list(bench.LOSSES)
+    for names, case in found.items():
+        parts = set(case["parts"]) - {"other"}
+        expected = {"data", "frozen backbone", "student", "backward", "optimiser", *names.split("+")}
+        expected |= {"teacher", "EMA"} if "pcons" in names else set()
+        expected |= {"ancillary"} if "pseudo" in names else set()
+        assert parts == expected
+        assert len(case["seconds"]) == 2
+        assert all(seconds >= 0 for seconds in case["parts"].values()), "nothing is counted twice"
+    table = (tmp_path / "cpu.md").read_text()
+    assert "| toy | pce | " in table and "| 1.00 | 1 |" in table
+    assert (tmp_path / "cpu.png").stat().st_size > 10_000
+    assert (
+        table.split("**Training step**")[1]
+        in "**Training step**" + capsys.readouterr().out.split("**Training step**")[1]
+    )
+
+
+def test_a_clock_adds_up() -> None:
+    clock = bench.Clock("cpu")
+    ticks = iter(range(100))
+    clock.now = lambda: float(next(ticks))  # type: ignore[method-assign]
+
+    class Thing:
+        def work(self, amount: int) -> int:
+            [next(ticks) for _ in range(amount)]
+            return amount
+
+    thing = Thing()
+    undo = clock.wrap(thing, "work", "work")
+    assert [thing.work(3), thing.work(0)] == [3, 0]
+    undo()
+    thing.work(5)
+    assert clock.seconds == {"work": 4 + 1}
