@@ -210,7 +210,13 @@ def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> Built:
         read = {word: values for word, values in words.items() if word in sweep.parameters}
         found: tuning.Tuning | None = None
         if sweep.is_search:
-            found = tuning.Tuning.asked(sweep, cells[0], words, runs)
+            try:
+                found = tuning.Tuning.asked(sweep, cells[0], words, runs)
+            except sweeps.LeftOut as error:
+                if len(files) == 1:
+                    raise
+                left_out.append(str(error))
+                continue
             best = found.best(source.record)
             cells = [found.trial_cell(trial.point) for trial in found.trials() if trial.key]
             cells += [*found.reported(), *(found.reported(best.point) if best else ())]

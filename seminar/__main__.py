@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -31,6 +32,10 @@ words:
 """
 
 
+LOOKED = "seminar data check"
+"""How the text beside a contact sheet begins."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     parser = _parser()
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(error)
         return 2
     except (KeyboardInterrupt, Interrupted):
-        _say("stopped; the same command goes on from the last finished epoch")
+        _say(f"stopped{options.again}")
         return 130
     except (FloatingPointError, StageFailed) as error:
         _say(error)  # its cause and traceback are kept with the run
@@ -63,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(text: object) -> None:
     rank = os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"  # of torchrun
-    print(f"seminar{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr)
+    # Names of files and classes may hold what a terminal takes for orders.
+    shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in str(text))
+    print(f"seminar{'' if rank == '0' else f' (process {rank})'}: {shown}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where trainings are kept")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, again="")
         return sub
 
     one = command("train", _train, "Train one stage (and the chain it needs).", "seminar train losses=pce+crf seed=1")
@@ -113,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     for sub in (one, cell, many):
+        sub.set_defaults(again="; the same command goes on from the last finished epoch")
         sub.add_argument(
             "--wandb",
             choices=("auto", "online", "offline", "disabled"),
@@ -166,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the archives are or go, and VOCdevkit/VOC2012 below it (or a VOC2012 folder itself)",
     )
+    voc.set_defaults(again="; the same command goes on with what is missing")
     voc.add_argument("--clicks", type=Path, metavar="DIR", help="a folder with the two click files")
     voc.add_argument("--scribbles", type=Path, metavar="DIR|ZIP", help="scribbles, a file <id>.xml or <id>.png each")
     voc.add_argument("--no-download", action="store_true", help="take only what is there")
@@ -375,7 +384,13 @@ def _sweep(options: argparse.Namespace) -> int:
     searches = []
     for part in parts:
         if part.sweep.is_search and part.cells:
-            tuning = Tuning.asked(part.sweep, part.cells[0], words, options.runs)
+            try:
+                tuning = Tuning.asked(part.sweep, part.cells[0], words, options.runs)
+            except sweeps.LeftOut as error:
+                if len(parts) == 1:
+                    raise
+                print(f"left out: {error}")
+                continue
             searches.append(search.plan_search(tuning, store, options.workers))
             print("\n".join(searches[-1].lines()), flush=True)
     if options.dry_run:
@@ -408,6 +423,11 @@ def _check(options: argparse.Namespace) -> int:
     words = {word: values[0] for word, values in sweeps.parse_words([w for w in options.words if "=" in w]).items()}
     if folders:
         words = {"profile": "folder", "data_root": folders[0], **words}
+    if "data_root" in words:
+        root = Path(str(words["data_root"]))
+        pictures = root / "images" if (root / "images").is_dir() else root
+        if options.sheet.resolve().is_relative_to(pictures.resolve()):
+            raise InputError(f"--sheet {options.sheet}: would lie among the pictures of {pictures}; name another place")
     return _look(words, options.sheet)
 
 
@@ -415,6 +435,13 @@ def _look(words: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> i
     """Tell what is in a data set, or all that is wrong with it."""
     from seminar import inspection
 
+    text = sheet.with_suffix(".txt")
+    if sheet.suffix.lower() != ".png":
+        raise InputError(f"--sheet {sheet}: must end in .png")
+    if not sheet.parent.is_dir():
+        raise InputError(f"--sheet {sheet}: no folder {sheet.parent}")
+    if (sheet.exists() or text.exists()) and not (text.exists() and text.read_bytes().startswith(LOOKED.encode())):
+        raise InputError(f"--sheet {sheet}: it or {text.name} exists, and is of something else; name another file")
     found = inspection.contents(words)
     for line in found.wrong:
         _say(line)
@@ -422,9 +449,10 @@ def _look(words: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> i
         return 2
     lines = [*found.lines(), *(f"note: {note}" for note in (*notes, *found.doubts()))]
     print("\n".join(lines))
-    text, picture = sheet.with_suffix(".txt"), inspection.contact_sheet(found)
+    picture = inspection.contact_sheet(found)
+    told = " ".join(f"{word}={value}" for word, value in words.items())
+    write_atomic(text, lambda file: file.write("\n".join([f"{LOOKED} {told}", "", *lines, ""]).encode()))
     write_atomic(sheet, lambda file: picture.save(file, "PNG"))
-    write_atomic(text, lambda file: file.write(("\n".join(lines) + "\n").encode()))
     print(f"wrote {sheet} and {text}")
     return 0
 
@@ -461,7 +489,7 @@ def _predict(options: argparse.Namespace) -> int:
     if options.short is not None and options.short < 1:
         raise InputError(f"--short {options.short}: at least 1 is needed")
     key = _named(options.training, store)
-    images = predict.pictures(options.pictures)
+    images = predict.pictures(options.pictures, options.out)
     net = predict.predictor(store, key, options.device, options.teacher, options.short, options.sliding)
     failed = list(predict.label(net, images, options.out))
     for line in failed:
@@ -483,11 +511,17 @@ def _named(text: str, store: Store) -> str:
     """The key of a training that somebody names by its key, its words, or as the best of a sweep."""
     from seminar import recipes
 
-    if "=" not in text and not text.startswith("best of "):
-        return store.find(text)
-    if not text.startswith("best of "):
-        return recipes.one({word: values[0] for word, values in sweeps.parse_words(text.split()).items()}).stage.key
-    name, *words = text.removeprefix("best of ").split()
+    try:
+        said = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{text!r}: {error}") from None
+    if said[:2] != ["best", "of"]:
+        if "=" not in text:
+            return store.find(text)
+        return recipes.one({word: values[0] for word, values in sweeps.parse_words(said).items()}).stage.key
+    if len(said) < 3 or "=" in said[2]:
+        raise InputError(f"{text!r}: the best of which sweep? For example 'best of losses'")
+    name, words = said[2], said[3:]
     cells = recipes.cells(sweeps.load(Path("sweeps") / f"{name}.yaml"), sweeps.parse_words(words))
     scores: dict[str, float] = {}
     for cell in cells:
@@ -495,7 +529,10 @@ def _named(text: str, store: Store) -> str:
         if miou is not None:
             scores[cell.stage.key] = miou
     if not scores:
-        raise InputError(f"{text!r}: none of its {len(cells)} trainings is finished with a score in {store.root}")
+        finished = sum(store.record(cell.stage.key) is not None for cell in cells)
+        which = f"{finished} of its {len(cells)}" if finished else f"none of its {len(cells)}"
+        none = " and none has a score (no validation image has a mask); name one by its key" if finished else ""
+        raise InputError(f"{text!r}: {which} trainings {'are' if finished else 'is'} finished in {store.root}{none}")
     return max(scores, key=lambda key: scores[key])
 
 

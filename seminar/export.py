@@ -41,9 +41,16 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
     tell. `out`: default `<key>.onnx` or `<key>.pt`. Raises `InputError` where there are no weights, or an exported
     network does not do what the original does."""
     predict = predictor(store, key, "cpu", teacher)
-    target = out or Path(key + (".onnx" if onnx else ".pt"))
+    suffix = ".onnx" if onnx else ".pt"
+    target = out or Path(key + suffix)
+    sidecar = target.with_suffix(".json")
+    if target.suffix != suffix:
+        raise InputError(f"--out {target}: must end in {suffix}{'' if onnx else ', or give --onnx for ONNX'}")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder")
+    for path in (target, sidecar):
+        if path.exists() and not _exported(sidecar):
+            raise InputError(f"{path}: exists already, and is not of `seminar export`; name another file with --out")
     stage = store.stage(key)
     about = {
         "key": key,
@@ -59,9 +66,17 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
         "output": "logits: (batch, classes, height, width) float32; the class is the arg-max over axis 1",
     }
     told = [_write_onnx(predict, target, about)] if onnx else [_write_weights(predict, target)]
-    sidecar = target.with_suffix(".json")
     write_atomic(sidecar, lambda file: file.write((json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode()))
     return [*told, f"wrote {target} and {sidecar}"]
+
+
+def _exported(sidecar: Path) -> bool:
+    """Whether a file is what `export` writes beside a network."""
+    try:
+        about = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and {"key", "network", "classes", "output"} <= about.keys()
 
 
 def _write_weights(predict: Predictor, target: Path) -> str:

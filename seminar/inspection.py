@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
@@ -46,6 +48,10 @@ class Contents:
     drawn: list[int] = field(default_factory=list)
     """Labelled pixels of each training view that was drawn."""
     sheet: list[Image.Image] = field(default_factory=list)
+    annotation: str = "clicks"
+    """What the training views hold."""
+    doubted: list[str] = field(default_factory=list)
+    """What the data set itself doubts."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -64,13 +70,14 @@ class Contents:
         empty = sum(count == 0 for count in self.drawn)
         mean = sum(self.drawn) / max(1, len(self.drawn))
         before = self.clicks.total() / max(1, self.images["train"])
+        each = f"labelled pixels of an image before augmentation, one for each click: {before:.2f} on average"
         return [
             *lines,
             "",
             f"clicks: {self.clicks.total() - self.clicks[0]} on objects, {self.clicks[0]} on the background",
             f"images to train on without a click on an object: {self.without_foreground}, on the background: "
             f"{self.without_background}",
-            f"labelled pixels of an image before augmentation, one for each click: {before:.2f} on average",
+            *([each] if self.annotation == "clicks" else []),
             f"labelled pixels of a training view, drawn as in an epoch: {mean:.2f} on average; {empty} of "
             f"{len(self.drawn)} views have none ({100 * empty / max(1, len(self.drawn)):.1f} %)",
             f"fingerprint: {self.fingerprint}",
@@ -79,9 +86,12 @@ class Contents:
     def doubts(self) -> list[str]:
         """What can be trained on but may not be meant."""
         found = [
-            f"class {name!r} has no label to learn from"
-            for cls, name in enumerate(self.classes)
-            if not self.clicks[cls] and not self.scribbles[cls]
+            *self.doubted,
+            *(
+                f"class {name!r} has no label to learn from"
+                for cls, name in enumerate(self.classes)
+                if not self.clicks[cls] and not self.scribbles[cls]
+            ),
         ]
         if not self.masked["val"]:
             found.append("no validation image has a mask: there will be no mIoU, only pictures and agreement")
@@ -102,6 +112,8 @@ def _every_problem(words: Mapping[str, Scalar]) -> list[str]:
     entry = datasets[name]
     given = {word.removeprefix("data_"): value for word, value in words.items() if word.startswith("data_")}
     paths = {word: Path(str(value)) for word, value in given.items() if word in entry.paths}
+    if any(required and word not in paths for word, required in entry.paths.items()):
+        return []
     settings = entry.coerce("data_", {word: value for word, value in given.items() if word not in paths})
     found: list[str] = lists_all(**dict(settings), **paths)
     return found
@@ -115,8 +127,11 @@ def contents(words: Mapping[str, Scalar]) -> Contents:
         return Contents((), wrong=_every_problem(words) or [str(error)])
     dataset = open_data(cell.stage, cell.host)
     found = Contents(dataset.classes, fingerprint=dataset.fingerprint())
+    found.annotation = cell.stage.annotation or found.annotation
+    found.doubted = getattr(dataset, "doubts", list)()
     view = train.training_view(cell.stage)
-    chosen = set(range(0, len(dataset.split("train")), max(1, len(dataset.split("train")) // SHEET)))
+    last = len(dataset.split("train")) - 1
+    chosen = {round(number * last / (SHEET - 1)) for number in range(SHEET)}
     for split, place, example in _examples(dataset, found.wrong):
         found.images[split] += 1
         known = example.mask < PADDING
@@ -127,7 +142,7 @@ def contents(words: Mapping[str, Scalar]) -> Contents:
         found.pixels.update(_counted(example.mask[known]))
         found.clicks.update(click.cls for click in example.clicks)
         found.clicked.update({click.cls for click in example.clicks})
-        found.scribbles.update(scribble.cls for scribble in example.scribbles)
+        found.scribbles += _strokes(example)
         for click in example.clicks:
             truth = int(example.mask[int(click.y), int(click.x)])
             found.misplaced[click.cls] += truth < PADDING and truth != click.cls
@@ -137,7 +152,7 @@ def contents(words: Mapping[str, Scalar]) -> Contents:
         drawn = view(example)
         if "labels" in drawn:
             found.drawn.append(int((drawn["labels"] < PADDING).sum()))
-        if place in chosen and len(found.sheet) < SHEET:
+        if place in chosen:
             found.sheet.append(_thumbnail(example))
     if found.wrong:
         # Once each: what is found while measuring the whole is found again with every image
@@ -159,6 +174,19 @@ def _examples(dataset: Any, wrong: list[str]) -> Iterator[tuple[Split, int, Exam
                 bar.update()
 
 
+def _strokes(example: Example) -> Counter[int]:
+    """Scribbles by class. Those that were drawn as pixels come as dots, of which all that touch are one."""
+    found = Counter(scribble.cls for scribble in example.scribbles if len(scribble.points) > 1)
+    dots = [(*scribble.points[0], scribble.cls) for scribble in example.scribbles if len(scribble.points) == 1]
+    for cls in {cls for *_, cls in dots}:
+        pixels = np.array([(int(y), int(x)) for x, y, other in dots if other == cls])
+        pixels -= pixels.min(0)
+        drawn = np.zeros(pixels.max(0) + 1, bool)
+        drawn[tuple(pixels.T)] = True
+        found[cls] += ndimage.label(drawn, np.ones((3, 3)))[1]
+    return found
+
+
 def _counted(labels: Tensor) -> dict[int, int]:
     return {cls: count for cls, count in enumerate(labels.long().bincount().tolist()) if count}
 
@@ -171,6 +199,9 @@ def _thumbnail(example: Example) -> Image.Image:
     picture = picture.resize(size)
     draw = ImageDraw.Draw(picture)
     for scribble in example.scribbles:
+        if len(scribble.points) == 1:
+            ((x, y),) = scribble.points
+            draw.rectangle((x * scale - 1, y * scale - 1, x * scale + 1, y * scale + 1), fill=palette()[scribble.cls])
         draw.line([(x * scale, y * scale) for x, y in scribble.points], fill=palette()[scribble.cls], width=3)
     for click in example.clicks:
         x, y = click.x * scale, click.y * scale

@@ -297,7 +297,7 @@ def _imagenet(backbone: str, name: str = "imagenet") -> Any:
 
 def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagenet") -> str:
     """The name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing. `name`: which
-    of torchvision's (`IMAGENET1K_V2`), where no file is given.
+    of torchvision's (`IMAGENET1K_V2`); a file must then be a copy of that one.
 
     torchvision ends its file names with the first 8 digits of the SHA-256, so a copy of its file has its identity.
     """
@@ -305,9 +305,13 @@ def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagen
     if weights is None:
         return PurePosixPath(download.url).stem
     try:
-        return f"{backbone}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+        digits = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
     except OSError as error:
         raise InputError(f"weights={weights}: {error.strerror}") from None
+    published = PurePosixPath(download.url).stem
+    if name != "imagenet" and not published.endswith(digits):
+        raise InputError(f"weights={weights}: is not {name}, whose file is {published}.pth; leave out one of the two")
+    return f"{backbone}-{digits}"
 
 
 def _read(backbone: str, weights: Path | None, identity: str | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from seminar.data.files import IMAGES, read_image
+from seminar.data.files import IMAGES, find_images, read_image
 from seminar.data.pictures import colour, palette
 from seminar.recipes import pick_device
 from seminar.spec import InputError
@@ -27,6 +28,7 @@ from seminar.train import finished_network, normalise
 
 OVERLAP = 1 / 3
 """Share of a window that sliding windows have in common with the next."""
+AREAS = "areas.csv"
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,27 @@ def predictor(
     return Predictor(net, classes, here, short or stage.crop, stage.crop if sliding else None)
 
 
-def pictures(places: Sequence[Path]) -> dict[str, Path]:
-    """The pictures named or lying in the folders named, by the name of their results."""
+def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
+    """The pictures named or lying in the folders named, by the name of their results in `out`. Of a folder as one
+    trains on it these are its `images/`; neither its masks nor what lies in `out` is labelled. Raises `InputError`
+    where there is none, or where results would lie among other files."""
+    if out.exists() and not (out.is_dir() and (AREAS in (there := os.listdir(out)) or not there)):
+        raise InputError(f"--out {out}: holds something else than predictions; name a new folder")
     found: dict[str, Path] = {}
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGES)
+            folder = place / "images" if (place / "images").is_dir() else place
+            inside = [path for path in find_images(folder) if not path.resolve().is_relative_to(out.resolve())]
             if not inside:
-                raise InputError(f"{place}: no image here ({', '.join(IMAGES)})")
+                raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
+        elif place.resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{place}: lies in {out}, where the results go; name another folder with --out")
         elif place.exists():
-            inside = [place]
+            folder, inside = place.parent, [place]
         else:
             raise InputError(f"{place}: no such file or folder")
         for path in inside:
-            name = (path.relative_to(place) if place.is_dir() else Path(path.name)).with_suffix("").as_posix()
+            name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
                 raise InputError(f"{path}: its results would have the name of those of {found[name]}")
             found[name] = path
@@ -123,6 +132,8 @@ def pictures(places: Sequence[Path]) -> dict[str, Path]:
 def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
     """Write `NAME.png` (palette mask), `NAME_overlay.jpg` and, for all, `areas.csv` to `out`; yields a line for each
     picture that could not be read."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / AREAS, lambda file: None)  # by which `pictures` knows a folder of predictions
     table = io.StringIO()
     areas = csv.writer(table, lineterminator="\n")
     areas.writerow(["image", "class", "pixels", "percent"])
@@ -145,4 +156,4 @@ def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[st
         for cls, count in enumerate(counts.tolist()):
             if count:
                 areas.writerow([name, predict.classes[cls], count, f"{100 * count / labels.size:.3f}"])
-    write_atomic(out / "areas.csv", lambda file: file.write(table.getvalue().encode()))
+    write_atomic(out / AREAS, lambda file: file.write(table.getvalue().encode()))

@@ -54,6 +54,8 @@ class Store:
 
     def find(self, prefix: str) -> str:
         """The one key that begins with `prefix`. Raises `InputError` where there is none, or several."""
+        if not prefix:
+            raise InputError("'': name a training by its key, or the beginning of it (see `seminar status`)")
         found = [key for key in self.keys() if key.startswith(prefix.lower())]
         if len(found) != 1:
             several = (

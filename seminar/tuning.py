@@ -23,7 +23,7 @@ from seminar import recipes
 from seminar.recipes import Cell
 from seminar.spec import InputError, Scalar
 from seminar.store import score, write_json
-from seminar.sweep import DEFAULT, PAIRED, Point, Sweep
+from seminar.sweep import DEFAULT, PAIRED, LeftOut, Point, Sweep
 
 SEEDS = (0, 1, 2, 3)
 """Seeds of the reported trainings where none are given by hand."""
@@ -50,7 +50,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A search as it stands below `runs`. Raises `InputError` for one that would choose by what is reported.
+    """A search as it stands below `runs`. Raises `LeftOut` for one that would choose by what is reported.
 
     `sweep`: with the words put over it. `own`: the cell of the profile's own values, on the tuning split. `seeds`: of
     the trainings that report the winner; the trials have the first seed of the sweep.
@@ -72,7 +72,7 @@ class Tuning:
         for cell in self.reported():
             if cell.stage.data_fingerprint == self.own.stage.data_fingerprint:
                 name = self.own.stage.data.name
-                raise InputError(
+                raise LeftOut(
                     f"{self.sweep.name}: split=tuning has the very images that are reported; leave out the words of "
                     f"data {name!r} that decide it (the profile's `tuning`)"
                 )

@@ -95,6 +95,23 @@ def test_refused(
     (key,) = Store(runs).keys()
     assert main(["export", key, "--out", "no/where.pt", "--runs", str(runs)]) == 2
     assert capsys.readouterr().err == "seminar: no: no such folder\n"
+    for more in (["--out", "net.json"], ["--out", "net.onnx"], ["--out", "net.pt", "--onnx"]):
+        assert main(["export", key, *more, "--runs", str(runs)]) == 2
+        assert f"--out {more[1]}: must end in " in capsys.readouterr().err
+    for name in ("clicks.json", "net.pt"):
+        Path(name).write_text('{"a": []}')
+        assert main(["export", key, "--out", str(Path(name).with_suffix(".pt")), "--runs", str(runs)]) == 2
+        told = capsys.readouterr().err
+        assert (
+            told == f"seminar: {name}: exists already, and is not of `seminar export`; name another file with --out\n"
+        )
+        assert Path(name).read_text() == '{"a": []}'
+        Path(name).unlink()
+    for _ in range(2):
+        assert main(["export", key, "--out", "net.pt", "--runs", str(runs)]) == 0, "its own may be replaced"
+    capsys.readouterr()
+    Path("net.pt").unlink()
+    Path("net.json").unlink()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", key, "--onnx", "--runs", str(runs)]) == 2
     assert "onnxruntime is not installed; pip install 'seminar-learning[export]'" in capsys.readouterr().err

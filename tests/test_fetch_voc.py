@@ -190,6 +190,11 @@ def test_labels_that_are_at_hand(web: Path, tmp_path: Path) -> None:
     data = Voc(root=merged.root, train_list="train_aug")
     assert {click.cls for example in data.split("train") for click in example.clicks} == {3, 0}, "they are read"
     assert refused(tmp_path / "data", clicks=tmp_path).endswith("clicks_fg.json)")
+    assert fetch(tmp_path / "data", clicks=own, scribbles=own) == merged
+    (own / "clicks_fg.json").write_bytes(clicks(lambda k: 4))
+    told = refused(tmp_path / "data", clicks=own)
+    assert told.startswith(f"{merged.root}/clicks_fg.json: is there already, and is not {own}/clicks_fg.json;")
+    assert (merged.root / "clicks_fg.json").read_bytes() == clicks(lambda k: 3), "somebody's work"
     assert refused(tmp_path / "data", scribbles=tmp_path / "no.zip") == f"{tmp_path}/no.zip: no such file or folder"
 
 
@@ -275,6 +280,33 @@ def test_scribbles_that_are_no_zip_file(web: Path, tmp_path: Path, content: byte
     assert [found.relative_to(merged.root) for found in tmp_path.rglob("*08.xml")] == [
         Path("scribbles/2008_000008.xml")
     ]
+    assert fetch(tmp_path / "data", scribbles=path) == merged, "the same ones once more"
+    (merged.root / "scribbles" / "2008_000008.xml").write_text("somebody's own")
+    told = refused(tmp_path / "data", scribbles=path)
+    assert told.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000008.xml or none")
+    assert (merged.root / "scribbles" / "2008_000008.xml").read_text() == "somebody's own"
+
+
+def test_scribbles_behind_a_password(web: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("2008_000008.xml", "<annotation/>")
+    content = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(mark) + place] |= 1  # "encrypted"
+    path.write_bytes(content)
+    assert refused(tmp_path / "data", scribbles=path).startswith(f"{path}: no zip file that can be read (")
+    left = {entry.name for entry in (tmp_path / "data" / "VOCdevkit" / "VOC2012").iterdir()}
+    assert not [name for name in left if "scribbles" in name and "whats" not in name]
+
+
+def test_what_is_no_text(web: Path, tmp_path: Path) -> None:
+    merged = fetch(tmp_path / "data")
+    path = merged.root / "ImageSets" / "Segmentation" / "train_aug.txt"
+    path.write_bytes(b"2007_000032\n\xff\xfe")
+    assert refused(tmp_path / "data") == f"{path}: is no text in UTF-8; save it as such"
+    with pytest.raises(InputError, match="is no text in UTF-8"):
+        Voc(root=merged.root, train_list="train_aug")
 
 
 def test_the_command(web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,7 +321,9 @@ def test_the_command(web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         f"make ablation-scribbles PROFILE=voc data_root={voc} data_scribbles={voc}/scribbles\n"
     )
     assert (voc / "contact-sheet-scribbles.png").exists()
-    assert (voc / "contact-sheet.png").exists() and told.startswith((voc / "contact-sheet.txt").read_text())
+    assert (voc / "contact-sheet.png").exists() and told.startswith(
+        (voc / "contact-sheet.txt").read_text().partition("\n\n")[2]
+    )
     (voc / "JPEGImages" / "2008_000015.jpg").write_bytes(b"\xff\xd8cut")
     (voc / "SegmentationClassAug" / "2007_000042.png").write_bytes(png(np.zeros((9, 12))))
     again = [sys.executable, "-m", "seminar", "data", "voc", "--root", str(root), "--no-download"]

@@ -279,6 +279,91 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
     assert "val.txt: no image goes by the name 'x'" in message(root)
 
 
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        ({"shape_type": "point", "points": [["nan", 1]]}, "a shape without a label and points of two numbers"),
+        ({"shape_type": "point", "points": [[float("inf"), 1]]}, "a shape without a label and points of two numbers"),
+        ({"shape_type": "point", "points": [[10**400, 1]]}, "a shape without a label and points of two numbers"),
+        ({"shape_type": "point", "points": [[True, 1]]}, "a shape without a label and points of two numbers"),
+        ({"shape_type": "linestrip", "points": []}, "cat: a linestrip of 0 points; known are"),
+        ({"shape_type": "linestrip", "points": [[1, 1], [1e9, 1]]}, "a: scribble point x=1e+09 y=1 (cat) is far outs"),
+        ({"shape_type": "polygon", "points": [[1, 1], [1e9, 1], [3, 3]]}, "a: a polygon (cat) goes far outside the 12"),
+        (None, "a shape without a label and points"),
+        ([], "a shape without a label and points"),
+    ],
+)
+def test_what_labelme_cannot_have_meant(build: Build, shape: Any, why: str) -> None:
+    root = build(None)
+    lists(root, "a", "b")
+    drawn = {"label": "cat", **shape} if isinstance(shape, dict) else shape
+    good = {"label": "cat", "shape_type": "point", "points": [[1, 1]]}
+    (root / "a.json").write_text(json.dumps({"shapes": [good, drawn], "imagePath": "a.png"}))
+    assert why in message(root)
+
+
+def test_a_line_is_cut_where_it_leaves_its_image(build: Build) -> None:
+    root = build(None)
+    lists(root, "a", "b")
+    points = [[1, 1], [12.5, 1], [99, 1], [5, 5]]
+    shape = {"label": "cat", "shape_type": "linestrip", "points": points}
+    (root / "a.json").write_text(json.dumps({"shapes": [shape], "imagePath": "a.png"}))
+    (example,) = Folder(root=root, clicks_outside="drop").split("train")
+    assert [scribble.points for scribble in example.scribbles] == [((1.0, 1.0), (12.5, 1.0)), ((5.0, 5.0),)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("clicks.csv", "image,x,y,class\n".encode("utf-16"), "clicks.csv: is no text in UTF-8"),
+        ("clicks.csv", b"image,x,y,class\na,1,1,c\xe9\n", "clicks.csv: is no text in UTF-8"),
+        ("clicks.csv", b"image,x,y,class\na,1,1," + b"x" * 200_000, "clicks.csv: cannot be read (field larger"),
+        ("clicks.csv", "image,x,y,class\na,1,1,²\n".encode(), "a: class='²': choose from background, cat, dog"),
+        ("clicks.json", b"[" * 100_000, "clicks.json: cannot be read ("),
+        ("clicks.json", b'{"a": [{"x": 1' + b"0" * 400 + b', "y": 1, "class": "cat"}]}', "a: expected x, y and class"),
+        ("clicks.json", b'{"a": [{"x": NaN, "y": 1, "class": "cat"}]}', "clicks.json: a: expected x, y and class"),
+        ("classes.txt", b"background\nc\xe9", "classes.txt: is no text in UTF-8"),
+        ("classes.txt", b"background\n" + b"\n".join(b"%d" % n for n in range(254)), "255 classes, of which a mask"),
+        ("classes.txt", b"background\n\x1b[31mcat", "classes.txt: class '\\x1b[31mcat' holds what cannot be printed"),
+        ("train.txt", b"\xff\xfea", "train.txt: is no text in UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_named(build: Build, name: str, content: bytes, why: str) -> None:
+    root = build()
+    lists(root, "a b", "c")
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    (root / name).write_bytes(content)
+    assert why in message(root)
+
+
+def test_tables_end_their_lines_in_any_way(build: Build) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        root = build()
+        (root / "clicks.csv").write_bytes(end.join(["\ufeffimage,x,y,class", "a,1,2,cat", "b,3,4,dog"]).encode())
+        lists(root, "a b", "c")
+        assert [one.clicks for one in Folder(root=root).split("train")] == [(Click(1, 2, 1),), (Click(3, 4, 2),)]
+
+
+def test_a_picture_that_would_fill_the_memory(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = build()
+    lists(root, "a b", "c")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    assert "unreadable image (Image size (96 pixels) exceeds limit of 80 pixels" in message(root)
+
+
+def test_a_click_at_the_very_edge_stays_inside(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((30, 333, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    edge = f"{np.nextafter(333, 0)!r},{np.nextafter(30, 0)!r}".replace("np.float64(", "").replace(")", "")
+    (tmp_path / "clicks.csv").write_text(f"image,x,y,class\na,{edge},cat\nb,1,1,cat\n")
+    lists(tmp_path, "a", "b")
+    for side in range(10, 333):
+        (click,) = Folder(root=tmp_path, max_side=side).split("train")[0].clicks
+        height, width = Folder(root=tmp_path, max_side=side).split("train")[0].image.shape[1:]
+        assert click.x < width and click.y < height, side
+
+
 def test_an_outside_click_may_be_dropped(build: Build) -> None:
     root = build("image,x,y,class\na,12,2,cat\na,1,1,cat\nb,1,1,dog\n")
     lists(root, "a b", "c")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seminar import inspection
 from seminar.__main__ import main
+from seminar.data import Example, Scribble
+from seminar.data.pictures import palette
 from tests.conftest import ROOT
 
 TEST_DATA = ROOT.parent / "shared" / "data"
@@ -67,7 +72,9 @@ def test_a_good_folder_gets_a_sheet(photos: Path, capsys: pytest.CaptureFixture[
     told = capsys.readouterr()
     assert "note: class 'lid' has no label" in told.out
     assert told.out.endswith(f"wrote {sheet} and {sheet.with_suffix('.txt')}\n")
-    assert told.out.startswith(sheet.with_suffix(".txt").read_text())
+    head, _, text = sheet.with_suffix(".txt").read_text().partition("\n\n")
+    assert head == f"seminar data check profile=toy data_root={photos} data=folder"
+    assert told.out.startswith(text)
     with Image.open(sheet) as picture:
         assert picture.width > 300
     assert main(["data", "check", str(photos), "--sheet", str(sheet)]) == 0, "the profile `folder` is meant"
@@ -98,10 +105,78 @@ def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
+    ("sheet", "why"),
+    [
+        ("images/s.png", "would lie among the pictures of"),
+        ("s.jpg", "must end in .png"),
+        ("no/s.png", "no folder"),
+        ("classes.png", "it or classes.txt exists, and is of something else"),
+        ("mine.png", "it or mine.txt exists, and is of something else"),
+    ],
+)
+def test_the_sheet_replaces_nothing(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, sheet: str, why: str
+) -> None:
+    (photos / "mine.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    monkeypatch.setattr(inspection, "contents", None)  # told before anything is read
+    assert main(["data", "check", str(photos), "--sheet", str(photos / sheet)]) == 2
+    assert why in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_beside_pictures_the_sheet_would_be_one_of_them(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(photos / "images")
+    assert main(["data", "check", "."]) == 2
+    assert "--sheet contact-sheet.png: would lie among the pictures of ." in capsys.readouterr().err
+
+
+def test_what_is_not_used_is_doubted(photos: Path) -> None:
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(photos / "images" / "6.png")
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(photos / "masks" / "6.bmp")
+    (photos / "masks" / "5.png").rename(photos / "masks" / "5.PNG")
+    (photos / "labelme").mkdir()
+    shape = {"label": "box", "shape_type": "point", "points": [[3, 3]]}
+    for name in "ab":
+        (photos / "labelme" / f"{name}.json").write_text(json.dumps({"shapes": [shape], "imagePath": "2.jpg"}))
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
+    assert found.doubts() == [
+        "images that are neither trained nor validated on: 1, for example 6",
+        "no masks, which are PNG files: 1, for example 6.bmp",
+        "images with several files of labelme, all of which count: 1, for example 2",
+        "class 'lid' has no label to learn from",
+    ]
+    assert found.masked["train"] == 5, "also where the suffix is in capitals"
+
+
+def test_drawn_scribbles_are_counted_by_the_line() -> None:
+    lines = [Scribble(((1.0, 2.0), (5.0, 2.0)), 1)]
+    dots = [Scribble(((x + 0.5, y + 0.5),), cls) for x, y, cls in ((1, 1, 1), (2, 2, 1), (8, 2, 1), (3, 3, 2))]
+    blank = torch.zeros(3, 10, 20, dtype=torch.uint8)
+    example = Example("a", blank, torch.full((10, 20), 255, dtype=torch.uint8), (), (*lines, *dots))
+    assert inspection._strokes(example) == {1: 3, 2: 1}
+    drawn = np.asarray(inspection._thumbnail(replace(example, scribbles=tuple(dots))))
+    scale = drawn.shape[1] / 20
+    for x, y, cls in ((8.5, 2.5, 1), (3.5, 3.5, 2)):
+        assert tuple(drawn[int(y * scale), int(x * scale)]) == palette()[cls]
+
+
+def test_the_sheet_is_evenly_spaced(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "SHEET", 3)
+    monkeypatch.setattr(inspection, "_thumbnail", lambda example: example.id)
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
+    assert found.sheet == ["1", "3", "5"]
+
+
+@pytest.mark.parametrize(
     ("words", "why"),
     [
         (["nowhere"], "nowhere: not found; data_root=DIR names the folder"),
         (["one", "two"], "one two: one folder"),
+        (["profile=folder"], "data/photos: not found"),
+        (["data=folder"], "data_root is missing"),
         (["profile=folderr"], "did you mean 'folder'"),
         (["nowhere", "data_sizee=3"], "nowhere"),
     ],

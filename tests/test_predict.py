@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,9 @@ def test_a_folder_is_labelled(runs: Path, photos: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize("name", [" ".join(WORDS), "best of losses profile=toy losses=pce,pce+pcons seed=1,2"])
 @pytest.mark.parametrize("more", [[], ["--teacher"], ["--sliding"], ["--short", "64"]])
 def test_a_training_by_its_words(runs: Path, photos: Path, tmp_path: Path, name: str, more: list[str]) -> None:
-    assert main(["predict", name, str(photos / "a.jpg"), "--runs", str(runs), "--out", str(tmp_path), *more]) == 0
-    assert (tmp_path / "a.png").exists()
+    out = tmp_path / "out"
+    assert main(["predict", name, str(photos / "a.jpg"), "--runs", str(runs), "--out", str(out), *more]) == 0
+    assert (out / "a.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,11 @@ def test_a_training_by_its_words(runs: Path, photos: Path, tmp_path: Path, name:
     [
         (["ffff", "photos"], "'ffff': no training begins so in"),
         (["profile=toy losses=pce", "photos"], "is not finished (missing)"),
-        (["best of losses profile=toy seed=5", "photos"], "none of its 6 trainings is finished with a score"),
+        (["best of losses profile=toy seed=5", "photos"], "none of its 6 trainings is finished in"),
+        (["best of ", "photos"], "the best of which sweep?"),
+        (["best of profile=toy", "photos"], "the best of which sweep?"),
+        (["losses='pce", "photos"], "No closing quotation"),
+        (["", "photos"], "'': name a training by its key"),
         (["best of nothing", "photos"], "nothing.yaml"),
         ([" ".join(WORDS), "none.jpg"], "none.jpg: no such file or folder"),
         ([" ".join(WORDS), "empty"], "empty: no image here"),
@@ -91,6 +97,49 @@ def test_bad_input_is_one_line(
     assert told.count("\n") == 1
     assert why in told
     assert not (photos.parent / "out").exists()
+
+
+def test_no_file_of_others_is_replaced(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos.parent / "notes").write_text("mine")
+    before = {path: path.read_bytes() for path in photos.parent.rglob("*") if path.is_file()}
+    for places, out in (
+        ([photos], photos),
+        ([photos], photos.parent / "notes"),
+        ([photos / "a.jpg"], photos),
+        ([photos / "a.jpg"], photos / "deep"),
+    ):
+        given = [*map(str, places), "--runs", str(runs), "--out", str(out)]
+        assert main(["predict", " ".join(WORDS), *given]) == 2
+        assert (
+            capsys.readouterr().err
+            == f"seminar: --out {out}: holds something else than predictions; name a new folder\n"
+        )
+    assert {path: path.read_bytes() for path in photos.parent.rglob("*") if path.is_file()} == before
+
+
+def test_neither_masks_nor_results_are_labelled(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = photos.parent / "my photos", photos.parent / "my photos" / "labelled"
+    for part in ("images", "masks"):
+        shutil.copytree(photos, folder / part)
+    again = ["predict", " ".join(WORDS), str(folder), "--runs", str(runs), "--out", str(out)]
+    for _ in range(2):
+        assert main(again) == 0
+        assert capsys.readouterr().out.startswith("3 pictures labelled")
+    shutil.rmtree(folder / "images")
+    shutil.copytree(photos, folder, dirs_exist_ok=True)
+    assert main(again) == 0
+    assert capsys.readouterr().out.startswith("3 pictures labelled"), "beside masks and results"
+    assert main([*again[:2], str(out / "a.png"), *again[3:]]) == 2
+    assert "lies in" in capsys.readouterr().err
+
+
+def test_the_best_of_trainings_without_a_score(
+    runs: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("seminar.__main__.score", lambda record: None)
+    best = "best of losses profile=toy losses=pce,pce+pcons seed=1,2"
+    assert main(["predict", best, str(photos), "--runs", str(runs)]) == 2
+    assert f"1 of its 4 trainings are finished in {runs} and none has a score" in capsys.readouterr().err
 
 
 class Bright(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
@@ -24,8 +24,19 @@ def write(root: Path) -> str:
     where something is there already."""
     if root.exists():
         raise InputError(f"{root}: exists already; name a new folder")
-    part = root.with_name(root.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as scratch:
+        part = Path(scratch) / root.name
+        _write(part)
+        part.rename(root)
+    return (
+        f"{root}: {TRAIN} images with clicks in clicks.csv, {LABELME} in labelme/, {VAL} with a mask to evaluate by\n"
+        f"seminar data check {root}\n"
+        f"make ablation-losses PROFILE=creatures SEEDS=1 data=folder data_root={root}"
+    )
+
+
+def _write(part: Path) -> None:
     for folder in ("images", "masks", "labelme"):
         (part / folder).mkdir(parents=True)
     rows: list[tuple[str, float, float, str]] = []
@@ -42,12 +53,6 @@ def write(root: Path) -> str:
     with (part / "clicks.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("image", "x", "y", "class"), *rows])
     (part / "classes.txt").write_text("\n".join(Creatures.classes) + "\n", encoding="utf-8")
-    part.rename(root)
-    return (
-        f"{root}: {TRAIN} images with clicks in clicks.csv, {LABELME} in labelme/, {VAL} with a mask to evaluate by\n"
-        f"seminar data check {root}\n"
-        f"make ablation-losses PROFILE=creatures SEEDS=1 data=folder data_root={root}"
-    )
 
 
 def _labelme(name: str, example: Example) -> dict[str, object]:

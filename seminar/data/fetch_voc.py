@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import shutil
 import sys
 import tarfile
 import zipfile
@@ -16,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 
 import numpy as np
@@ -26,6 +26,7 @@ from torchvision.datasets.utils import check_integrity, download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 from tqdm import tqdm
 
+from seminar.data.files import read_text
 from seminar.data.pictures import palette
 from seminar.data.voc import CLASSES, CLICK_FILES
 from seminar.spec import InputError
@@ -89,10 +90,7 @@ def fetch(root: Path, *, clicks: Path | None = None, scribbles: Path | None = No
 
 
 def _ids(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return read_text(path).split()
 
 
 def _more(missing: Sequence[Path]) -> str:
@@ -122,11 +120,13 @@ def _names(folder: Path) -> set[str]:
 def _unpack(root: Path, url: str, name: str, md5: str, download: bool) -> None:
     """Unpack an archive below `root`, downloaded first where it is not there as published."""
     archive = root / name
-    print(f"checking {archive}" if archive.exists() else f"downloading {url}", file=sys.stderr, flush=True)
+    if archive.exists():
+        print(f"checking {archive}", file=sys.stderr, flush=True)
     if not check_integrity(str(archive), md5):
         state = "is damaged or incomplete" if archive.exists() else "not found"
         if not download:
             raise InputError(f"{archive}: {state} (MD5 {md5} is expected); its source is {url}")
+        print(f"downloading {url}", file=sys.stderr, flush=True)
         fresh = _download(url, archive, f"{archive}: {state}; ")
         if not check_integrity(str(fresh), md5):
             raise InputError(f"{fresh}: what {url} gave is damaged or incomplete (MD5 {md5} is expected)")
@@ -219,12 +219,16 @@ def _png(mask: NDArray[np.uint8]) -> bytes:
 
 def _click_file(voc: Path, names: tuple[str, str], sha256: str, given: Path | None, download: bool) -> Path:
     """A click file below `voc`, copied or downloaded to there; `names`: what it may be called, as the reader looks."""
-    if given is not None:
-        source = next((given / name for name in names if (given / name).exists()), None)
-        if source is None:
-            raise InputError(f"{given / names[1]}: not found (nor {names[0]})")
-        write_atomic(voc / names[0], lambda file: file.write(source.read_bytes()))
-        return voc / names[0]
+    source = next((given / name for name in names if (given / name).exists()), None) if given else None
+    if given is not None and source is None:
+        raise InputError(f"{given / names[1]}: not found (nor {names[0]})")
+    if source is not None:
+        target, content = voc / names[0], source.read_bytes()
+        if not target.exists():
+            write_atomic(target, lambda file: file.write(content))
+        elif target.read_bytes() != content:
+            raise InputError(f"{target}: is there already, and is not {source}; move it away or leave out --clicks")
+        return target
     there = next((voc / name for name in names if (voc / name).exists()), None)
     if there is not None:
         return there
@@ -256,13 +260,19 @@ def _scribbles(voc: Path, given: Path | None, download: bool, notes: list[str]) 
         except InputError as error:
             notes.append(f"no scribbles, which only sweeps/scribbles.yaml needs: {error}")
             return None
-    part = target.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    for name, content in _members(archive):
-        (part / name).write_bytes(content)
-    shutil.rmtree(target, ignore_errors=True)
-    return part.replace(target)
+    if target.is_dir():
+        for name, content in _members(archive):
+            if not (target / name).exists() or (target / name).read_bytes() != content:
+                raise InputError(
+                    f"{target}: is there already, with another {name} or none; move it, or leave out {given}"
+                )
+        return target
+    with TemporaryDirectory(dir=voc, prefix=".scribbles-") as scratch:
+        part = Path(scratch) / target.name
+        part.mkdir()
+        for name, content in _members(archive):
+            (part / name).write_bytes(content)
+        return part.replace(target)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
@@ -275,7 +285,7 @@ def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
                 if name.endswith((".xml", ".png")) and not name.startswith("."):
                     found = True
                     yield name, content.read(entry)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last: a password, or a method unknown to it
         raise InputError(f"{archive}: no zip file that can be read ({error}); delete it or give another") from None
     if not found:
         raise InputError(f"{archive}: no scribbles in it (<id>.xml or <id>.png)")

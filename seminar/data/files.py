@@ -15,6 +15,8 @@ from seminar.data import Example
 from seminar.spec import InputError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What PIL raises for a picture that it cannot read; SyntaxError is for a broken PNG chunk."""
 CACHE_BYTES = 10**9
 """Decoded images and masks are kept in memory when all of them together need fewer bytes than this."""
 
@@ -56,7 +58,7 @@ def fit_into_memory(images: Iterable[Path]) -> bool:
         try:
             with Image.open(path) as image:
                 total += image.width * image.height * 4
-        except OSError as error:
+        except UNREADABLE as error:
             raise _unreadable(path, error) from None
         if total >= CACHE_BYTES:
             return False
@@ -70,6 +72,20 @@ def existing(paths: Sequence[Path], hint: str = "") -> Path:
             return path
     others = "".join(f" (nor {path.name})" for path in paths[1:])
     raise InputError(f"{paths[0]}: not found{others}{hint}")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The pictures in a folder and in those below it, but for a folder `masks`; sorted."""
+    inside = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "masks")
+    return sorted(path for path in inside if path.suffix.lower() in IMAGES and path.is_file())
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8, with or without a mark at its beginning."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text in UTF-8; save it as such") from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -89,7 +105,7 @@ def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
             if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
             return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:  # PIL raises SyntaxError for a broken PNG chunk
+    except UNREADABLE as error:
         raise _unreadable(path, error) from None
 
 
@@ -97,11 +113,12 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     """(H, W) values of a palette or grey 8-bit picture, as stored."""
     try:
         with Image.open(path) as image:
-            if image.mode not in ("P", "L"):
-                raise InputError(f"{path}: a mask is a palette or grey 8-bit PNG, this one has mode {image.mode}")
-            return np.array(image)
-    except (OSError, SyntaxError) as error:
+            if image.mode in ("P", "L"):
+                return np.array(image)
+            mode = image.mode
+    except UNREADABLE as error:
         raise _unreadable(path, error) from None
+    raise InputError(f"{path}: a mask is a palette or grey 8-bit PNG, this one has mode {mode}")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -6,12 +6,14 @@ import csv
 import hashlib
 import io
 import json
+import math
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,8 +25,18 @@ from pydantic import Field
 from scipy import ndimage
 from tqdm import tqdm
 
-from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
-from seminar.data.files import IMAGES, Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
+from seminar.data import PADDING, UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data.files import (
+    IMAGES,
+    Examples,
+    existing,
+    find_images,
+    fit_into_memory,
+    read_image,
+    read_mask,
+    read_text,
+)
+from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
 
 BACKGROUND = ("background", "bg", "_background_")
@@ -41,13 +53,14 @@ Area = tuple[str, str, Points]
 
 @dataclass
 class Labels:
-    """What somebody drew on one image, classes by name, in its pixels; `size`: (width, height) that it was drawn on."""
+    """What somebody drew on one image, classes by name, in its pixels; `size`: (width, height) that it was drawn on,
+    as its file `labelme` tells."""
 
     clicks: list[tuple[float, float, str]] = field(default_factory=list)
     scribbles: list[tuple[Points, str]] = field(default_factory=list)
     areas: list[Area] = field(default_factory=list)
     size: tuple[int, int] | None = None
-    source: Path | None = None
+    labelme: Path | None = None
 
     @property
     def names(self) -> set[str]:
@@ -79,7 +92,8 @@ class Folder:
     what a click outside its image is. `held_out`: n > 0 validates on every n-th training image and trains on the
     others, to choose settings by.
 
-    Raises `InputError` for whatever cannot be used; `seminar data check` lists all of it.
+    Raises `InputError` for whatever cannot be used; `seminar data check` lists all of it. A point of a line or an area
+    may lie a little outside its image, as `in_reach` has it.
     """
 
     classes: tuple[str, ...]
@@ -102,8 +116,10 @@ class Folder:
         existing([root], "; data_root=DIR names the folder")
         self._folder = root / "images" if (root / "images").is_dir() else root
         self._images = self._find_images(self._folder)
+        self._not_masks: list[Path] = []
         self._masks = self._find_masks(root, masks)
         self._labels: dict[str, Labels] = {}
+        self._twice: set[str] = set()
         if not simulated:
             for path in _label_files(root, labels):
                 for id, found in self._read_labels(path):
@@ -133,6 +149,18 @@ class Folder:
                 found.append(str(error))
         return found
 
+    def doubts(self) -> list[str]:
+        """What can be used but may not be meant, a line each."""
+        found: list[str] = []
+        unused = sorted(set(self._images) - set(self._all_ids))
+        if unused:
+            found.append(f"images that are neither trained nor validated on: {_some(unused)}")
+        if self._not_masks:
+            found.append(f"no masks, which are PNG files: {_some(path.name for path in self._not_masks)}")
+        if self._twice:
+            found.append(f"images with several files of labelme, all of which count: {_some(self._twice)}")
+        return found
+
     def wrong(self, text: str) -> None:
         """What is done about something that cannot be used."""
         raise InputError(text)
@@ -158,19 +186,23 @@ class Folder:
         labels = self._labels.get(id, Labels())
         if labels.size not in (None, (width, height)):
             drawn = "x".join(map(str, labels.size or ()))
-            self.wrong(f"{labels.source}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
+            self.wrong(f"{labels.labelme}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
         mask = self._mask(id, labels, width, height)
         clicks = list(self._clicks(id, labels, width, height))
         if self._simulated:
             clicks = simulate(mask, self._simulated, _generator(self._simulated_seed, id))
-        scribbles = [Scribble(points, self._class(name)) for points, name in labels.scribbles]
+        scribbles = list(self._scribbles(id, labels, width, height))
         scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
         if scale < 1:
             size = max(1, round(width * scale)), max(1, round(height * scale))
             image = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
             mask = np.array(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
             fx, fy = size[0] / width, size[1] / height
-            clicks = [Click(click.x * fx, click.y * fy, click.cls) for click in clicks]
+            # Rounding may bring a click near the edge onto it, which is outside.
+            right, bottom = np.nextafter(size[0], 0), np.nextafter(size[1], 0)
+            clicks = [
+                Click(float(min(click.x * fx, right)), float(min(click.y * fy, bottom)), click.cls) for click in clicks
+            ]
             scribbles = [Scribble(tuple((x * fx, y * fy) for x, y in s.points), s.cls) for s in scribbles]
         return Example(
             id=id,
@@ -182,11 +214,8 @@ class Folder:
 
     def _find_images(self, folder: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*")):
-            inside = path.relative_to(folder)
-            if path.suffix.lower() not in IMAGES or not path.is_file() or inside.parts[0] == "masks":
-                continue
-            id = inside.with_suffix("").as_posix()
+        for path in find_images(folder):
+            id = path.relative_to(folder).with_suffix("").as_posix()
             if id in found:
                 self.wrong(f"{path}: {found[id].name} has the same name; an image goes by its name without the suffix")
             found[id] = path
@@ -195,11 +224,14 @@ class Folder:
         return found
 
     def _find_masks(self, root: Path, folder: Path | None) -> dict[str, Path]:
-        if folder is not None:
-            existing([folder])
+        if folder is not None and not existing([folder]).is_dir():
+            raise InputError(f"{folder}: is no folder of masks")
         folder = folder or root / "masks"
         found: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*.png")):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() != ".png":
+                self._not_masks += [path] if path.suffix.lower() in IMAGES else []
+                continue
             id = path.relative_to(folder).with_suffix("").as_posix()
             if id in self._images:
                 found[id] = path
@@ -216,8 +248,9 @@ class Folder:
         known.clicks += found.clicks
         known.scribbles += found.scribbles
         known.areas += found.areas
-        if found.size is not None:
-            known.size, known.source = found.size, path
+        if found.labelme:
+            self._twice |= {id} if known.labelme else set()
+            known.labelme, known.size = path, found.size or known.size
 
     def _no_image(self, path: Path, name: str) -> str:
         near = get_close_matches(name, self._images, n=1)
@@ -232,12 +265,15 @@ class Folder:
 
     def _read_labels(self, path: Path) -> Iterator[tuple[str, Labels]]:
         try:
-            text = read_bytes(path).decode("utf-8-sig")
+            text = read_text(path)
             if path.suffix.lower() == ".csv":
                 yield from self._from_csv(path, text)
                 return
             content = json.loads(text)
-        except ValueError as error:  # of the encoding, or of JSON
+        except InputError as error:
+            self.wrong(str(error))
+            return
+        except (ValueError, RecursionError, csv.Error) as error:
             self.wrong(f"{path}: cannot be read ({error})")
             return
         if isinstance(content, dict) and isinstance(content.get("shapes"), list):
@@ -248,9 +284,11 @@ class Folder:
             self.wrong(f"{path}: neither labelme's file nor {{image: [click, ...]}}")
 
     def _from_csv(self, path: Path, text: str) -> Iterator[tuple[str, Labels]]:
-        first = text.partition("\n")[0]
+        lines = io.StringIO(text, newline=None)  # whatever ends them
+        first = lines.readline()
+        lines.seek(0)
         separator = max(",;\t", key=first.count)
-        rows = csv.DictReader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+        rows = csv.DictReader(lines, delimiter=separator, skipinitialspace=True)
         columns = [name for name in ("image", "x", "y", "class") if name not in (rows.fieldnames or ())]
         if columns:
             self.wrong(
@@ -268,30 +306,29 @@ class Folder:
         for name, clicks in content.items():
             found = Labels()
             for click in clicks:
-                match click:
-                    case {"x": int() | float() as x, "y": int() | float() as y, "class": str() | int() as cls}:
-                        found.clicks.append((float(x), float(y), str(cls)))
-                    case {"x": int() | float() as x, "y": int() | float() as y, "cls": str() | int() as cls}:
-                        found.clicks.append((float(x), float(y), str(cls)))
-                    case _:
-                        self.wrong(f"{path}: {name}: expected x, y and class, got {reprlib.repr(click)}")
+                given = click if isinstance(click, dict) else {}
+                x, y, cls = _number(given.get("x")), _number(given.get("y")), given.get("class", given.get("cls"))
+                if x is None or y is None or not isinstance(cls, str | int):
+                    self.wrong(f"{path}: {name}: expected x, y and class, got {reprlib.repr(click)}")
+                else:
+                    found.clicks.append((x, y, str(cls)))
             yield name, found
 
     def _from_labelme(self, path: Path, content: dict[str, Any]) -> Iterator[tuple[str, Labels]]:
-        found = Labels()
+        found = Labels(labelme=path)
         size = content.get("imageWidth"), content.get("imageHeight")
         if isinstance(size[0], int) and isinstance(size[1], int):
             found.size = size[0], size[1]
         for shape in content["shapes"]:
             try:
                 name, kind = str(shape["label"]), str(shape.get("shape_type", "polygon"))
-                points = tuple((float(x), float(y)) for x, y in shape["points"])
-            except (KeyError, TypeError, ValueError):
-                self.wrong(f"{path}: a shape without label and points: {reprlib.repr(shape)}")
+                points = tuple((_finite(x), _finite(y)) for x, y in shape["points"])
+            except (AttributeError, KeyError, TypeError, ValueError):
+                self.wrong(f"{path}: a shape without a label and points of two numbers: {reprlib.repr(shape)}")
                 continue
             if kind in ("point", "points"):
                 found.clicks += [(x, y, name) for x, y in points]
-            elif kind in ("line", "linestrip"):
+            elif kind in ("line", "linestrip") and points:
                 found.scribbles.append((points, name))
             elif (kind, len(points)) in (("rectangle", 2), ("circle", 2)) or (kind == "polygon" and len(points) > 2):
                 found.areas.append((name, kind, points))
@@ -299,7 +336,7 @@ class Folder:
                 self.wrong(
                     f"{path}: {name}: a {kind} of {len(points)} points; known are point, linestrip, polygon, ..."
                 )
-        image = path.parent / str(content.get("imagePath") or path.stem).replace("\\", "/")
+        image = path.parent / str(content.get("imagePath") or path.stem).replace("\\", "/").replace("\0", "")
         here, there = self._folder.resolve(), image.resolve()
         inside = there.relative_to(here).as_posix() if there.is_relative_to(here) else ""
         yield inside if inside and self._id(inside) else image.name, found
@@ -308,24 +345,30 @@ class Folder:
         path = root / "classes.txt"
         used = set().union(*(labels.names for labels in self._labels.values()))
         if not path.exists():
-            numbers = sorted(name for name in used if name.isdigit())
+            numbers = sorted(name for name in used if name.isdecimal())
             if numbers or self._masks:
                 why = f"class {numbers[0]} is a number" if numbers else f"the masks in {root} hold numbers"
                 raise InputError(f"{path}: not found, but {why}; write the names, one a line, the background first")
-            return ("background", *sorted(name for name in used if name.lower() not in BACKGROUND))
-        names = [line.strip() for line in read_bytes(path).decode("utf-8-sig").splitlines() if line.strip()]
-        if len(set(names)) != len(names) or len(names) < 2 or names[0].lower() not in BACKGROUND:
-            raise InputError(f"{path}: write different names, one a line, the first of them 'background'")
+            path, names = root, ["background", *sorted(name for name in used if name.lower() not in BACKGROUND)]
+        else:
+            names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            if len(set(names)) != len(names) or len(names) < 2 or names[0].lower() not in BACKGROUND:
+                raise InputError(f"{path}: write different names, one a line, the first of them 'background'")
+        if len(names) > PADDING:
+            raise InputError(f"{path}: {len(names)} classes, of which a mask can hold {PADDING}")
+        strange = [name for name in names if not name.isprintable()]
+        if strange:
+            raise InputError(f"{path}: class {strange[0]!r} holds what cannot be printed")
         return ("background", *names[1:])
 
-    def _class(self, name: str) -> int:
+    def _class(self, id: str, name: str) -> int:
         if name.lower() in BACKGROUND:
             return 0
         if name in self.classes:
             return self.classes.index(name)
-        if name.isdigit() and int(name) < len(self.classes):
+        if name.isdecimal() and int(name) < len(self.classes):
             return int(name)
-        raise unknown("class", name, self.classes)
+        raise unknown(f"{id}: class", name, self.classes)
 
     def _divide(self, root: Path, val_share: float, held_out: int) -> dict[Split, list[str]]:
         lists = {split: self._list(root / f"{split}.txt") for split in ("train", "val")}
@@ -362,7 +405,7 @@ class Folder:
         if not path.exists():
             return None
         ids: set[str] = set()
-        for name in read_bytes(path).decode("utf-8-sig").splitlines():
+        for name in read_text(path).splitlines():
             if not name.strip():
                 continue
             id = self._id(name.strip())
@@ -391,7 +434,10 @@ class Folder:
         canvas = Image.new("L", (width, height), 0)
         draw = ImageDraw.Draw(canvas)
         for name, kind, points in labels.areas:
-            value = UNLABELLED if name.lower() in VOID else self._class(name)
+            value = UNLABELLED if name.lower() in VOID else self._class(id, name)
+            if not all(in_reach(point, width, height) for point in points):
+                self.wrong(f"{id}: a {kind} ({name}) goes far outside the {width}x{height} image")
+                continue
             if kind == "polygon":
                 draw.polygon(points, fill=value)
             else:
@@ -406,12 +452,24 @@ class Folder:
     def _clicks(self, id: str, labels: Labels, width: int, height: int) -> Iterator[Click]:
         for x, y, name in labels.clicks:
             if 0 <= x < width and 0 <= y < height:
-                yield Click(x, y, self._class(name))
+                yield Click(x, y, self._class(id, name))
             elif not self._drop_outside:
                 self.wrong(
                     f"{id}: click x={x:g} y={y:g} ({name}) is outside the {width}x{height} image; "
                     "data_clicks_outside=drop leaves such clicks out"
                 )
+
+    def _scribbles(self, id: str, labels: Labels, width: int, height: int) -> Iterator[Scribble]:
+        for points, name in labels.scribbles:
+            for near, run in groupby(points, lambda point: in_reach(point, width, height)):
+                if near:
+                    yield Scribble(tuple(run), self._class(id, name))
+                elif not self._drop_outside:
+                    x, y = next(run)
+                    self.wrong(
+                        f"{id}: scribble point x={x:g} y={y:g} ({name}) is far outside the {width}x{height} image; "
+                        "data_clicks_outside=drop leaves such points out"
+                    )
 
     @cached_property
     def _all_ids(self) -> list[str]:
@@ -455,9 +513,27 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
     return [*named, *sorted(path for path in root.rglob("*.json") if path not in named)]
 
 
-def _number(text: str | None) -> float | None:
+def _finite(given: object) -> float:
+    """Raises `ValueError` for what is no finite number, or no number at all."""
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        raise ValueError
     try:
-        value = float(text or "")
+        value = float(given)
+    except OverflowError:
+        raise ValueError from None
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def _number(given: object) -> float | None:
+    try:
+        return _finite(given)
     except ValueError:
         return None
-    return value if np.isfinite(value) else None
+
+
+def _some(names: Iterable[str]) -> str:
+    """How many they are, and the first of them."""
+    known = sorted(names)
+    return f"{len(known)}, for example {', '.join(known[:3])}"

@@ -11,6 +11,15 @@ from torch import Tensor
 
 from seminar.data import UNLABELLED
 
+OVERSHOOT = 0.1
+"""How far a line may run out of its image, as a fraction of the longer side. ScribbleSup's do, a little."""
+
+
+def in_reach(point: tuple[float, float], width: int, height: int) -> bool:
+    """Whether a point x, y lies in an image, or no further outside than `OVERSHOOT` allows."""
+    reach = OVERSHOOT * max(width, height)
+    return -reach <= point[0] < width + reach and -reach <= point[1] < height + reach
+
 
 def trace(starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.intp]:
     """(n, steps, 2): the pixels of n segments from pixel `starts` to pixel `ends`, each (n, 2) x, y; both included.

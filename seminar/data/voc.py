@@ -18,10 +18,10 @@ from pydantic import Field
 from scipy import ndimage
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
-from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask
+from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask, read_text
+from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
 
-Points = tuple[tuple[float, float], ...]
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
@@ -39,8 +39,6 @@ CLICK_FILES = (
     ("clicks_bg.json", "voc_whats_the_point_bg_from_scribbles.json"),
 )
 """Names of the files of clicks on objects and on the background: ours, and as they were published."""
-OVERSHOOT = 0.1
-"""How far a scribble may run out of its image, as a fraction of the longer side. The published ones do, a little."""
 
 
 @datasets.register("voc")
@@ -53,7 +51,7 @@ class Voc:
     an entry has no clicks. `scribbles`: a folder of ScribbleSup annotations `<id>.xml`, or of lines drawn on a mask
     `<id>.png` (255: no line); without it there are none, and an id without a file has none. `train_list`, `val_list`:
     names of the id lists. Examples are in the order of their ids, so the order of a list has no effect.
-    `clicks_outside`: what a click outside its image is, or a scribble's point further outside than `OVERSHOOT`; the
+    `clicks_outside`: what a click outside its image is, or a scribble's point out of reach (`in_reach`); the
     published files hold about 60 such clicks (x up to 1198, where no VOC image is wider than 500), which the paper's
     base code leaves out unseen. A scribble that loses a point falls in two.
     `held_out`: n > 0 validates on every n-th training image and trains on the others, to choose settings by; the
@@ -158,12 +156,14 @@ class Voc:
         scribbles: list[Scribble] = []
         if self._scribbles is not None and id in self._scribbles:
             for whole in _read_scribbles(self._scribbles[id], (height, width)):
-                for near, points in _runs(whole.points, width, height):
+                # A line is cut where it leaves what is in reach, and where it comes back.
+                for near, run in groupby(whole.points, lambda point: in_reach(point, width, height)):
                     if near:
-                        scribbles.append(Scribble(points, whole.cls))
+                        scribbles.append(Scribble(tuple(run), whole.cls))
                     elif not self._drop_outside:
+                        x, y = next(run)
                         raise InputError(
-                            f"{self._scribbles[id]}: scribble point x={points[0][0]} y={points[0][1]} is far outside"
+                            f"{self._scribbles[id]}: scribble point x={x} y={y} is far outside"
                             f" the {width}x{height} image; data_clicks_outside=drop leaves such points out"
                         )
         # permute makes no copy: channels stay innermost in memory, and torchvision resizes that several times faster.
@@ -191,7 +191,7 @@ def _read_ids(root: Path, name: str) -> list[str]:
     path = next((folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").exists()), None)
     if path is None:
         raise InputError(f"{root / name}.txt: not found (nor in ImageSets/Segmentation or ImageSets/SegmentationAug)")
-    ids = sorted(path.read_text(encoding="utf-8").split())
+    ids = sorted(read_text(path).split())
     if not ids:
         raise InputError(f"{path}: the list is empty")
     for before, id in pairwise(ids):
@@ -203,10 +203,10 @@ def _read_ids(root: Path, name: str) -> list[str]:
 def _read_clicks(path: Path, ids: Iterable[str]) -> dict[str, tuple[Click, ...]]:
     """The clicks of the given ids that have an entry."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+        entries = json.loads(read_text(path))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(entries, dict):
         raise InputError(f"{path}: expected an object {{image id: [click, ...]}}, got a {type(entries).__name__}")
@@ -289,14 +289,3 @@ def _listed_scribbles(path: Path) -> Iterator[Scribble]:
                 raise InputError(f"{path}: {tag}: expected a point with numbers X and Y, got {x!r} and {y!r}") from None
         if points:
             yield Scribble(tuple(points), TAGS[tag])
-
-
-def _runs(points: Points, width: int, height: int) -> Iterator[tuple[bool, Points]]:
-    """A line cut where it enters and leaves what is in reach of an image: whether each run of its points is."""
-    reach = OVERSHOOT * max(width, height)
-
-    def near(point: tuple[float, float]) -> bool:
-        return -reach <= point[0] < width + reach and -reach <= point[1] < height + reach
-
-    for is_near, run in groupby(points, near):
-        yield is_near, tuple(run)
