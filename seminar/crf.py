@@ -115,6 +115,25 @@ def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tu
     return small, keep, sigma_xy * image.shape[-1] / 513 * scale
 
 
+def softmax_at(logits: Tensor, size: torch.Size) -> Tensor:
+    """The softmax over the classes of `logits` (B, C, H, W), bilinear at `size` (h, w): (B, C, h, w) float32.
+
+    Where that is less than half as large, most pixels are read by nobody, and only the others are computed.
+    """
+    if any(2 * small >= edge for small, edge in zip(size, logits.shape[-2:])):
+        return F.interpolate(F.softmax(logits.float(), dim=1), size=size, mode="bilinear", align_corners=False)
+    maps = logits.movedim(1, -1)
+    shares = []
+    for axis, small in enumerate(size, start=1):
+        edge = maps.shape[axis]
+        at = (torch.arange(small, device=logits.device) + 0.5) * (edge / small) - 0.5
+        maps = maps.index_select(axis, torch.cat([at.long(), at.long() + 1]))
+        shares.append(at.frac())
+    top, bottom = F.softmax(maps.movedim(-1, 1).float(), dim=1).chunk(2, dim=2)
+    left, right = torch.lerp(top, bottom, shares[0][:, None]).chunk(2, dim=3)
+    return torch.lerp(left, right, shares[1])
+
+
 class _DenseCRF(torch.autograd.Function):
     """The loss of softmax maps (B, C, N), its gradient computed with it and kept until it is asked for."""
 

@@ -19,14 +19,16 @@ batch are those of `seminar.parallel`, for a batch may be spread over several pr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from seminar import crf as dense_crf
 from seminar.data import PADDING, UNLABELLED
@@ -35,6 +37,8 @@ from seminar.parts import Entry, Registry
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
 INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
+PIECE = 2**17
+"""So many numbers of a map are worked on at a time on a CPU: what is made of them stays in its cache."""
 Positive = Annotated[float, Field(gt=0)]
 Region = Literal["all", "unlabelled"]
 
@@ -80,9 +84,12 @@ def partial_cross_entropy(
     batch size, as the base implementation does. No labelled pixel gives exactly 0 with a zero gradient.
     """
     labelled = labels < PADDING
-    # Clicks are few: taking their pixels out first is several times faster than a masked loss over the whole map.
-    pixels = student.movedim(1, -1)[labelled].float()
-    mean = batch_mean(F.cross_entropy(pixels, labels[labelled], reduction="sum"), len(pixels))
+    if student.device.type == "cpu":
+        # Clicks are few: taking their pixels out first is several times faster than a masked loss over the whole map.
+        pixels = student.movedim(1, -1)[labelled].float()
+        mean = batch_mean(F.cross_entropy(pixels, labels[labelled], reduction="sum"), len(pixels))
+    else:  # where it would have the CPU wait, to learn how many they are
+        mean = batch_mean(_cross_entropy_sum(student, labels, labelled), labelled.sum())
     return mean / images(len(student)) if normalizer == "rloss" else mean
 
 
@@ -110,12 +117,42 @@ def pixel_consistency(
     it to the size of L_pCE, as the text says), `"sum"` is the literal norm, C times larger. `region="unlabelled"`
     leaves the clicked pixels out (Eq. 8).
     """
-    p = F.softmax(student.float(), dim=1)
-    q = F.softmax(teacher.detach().float(), dim=1)
-    squared = (p - q).square().sum(dim=1)
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
-    mean = batch_mean((squared * pixels).sum(), pixels.sum())
+    squares: Tensor = _SquaredDifference.apply(student, teacher, pixels)
+    mean = batch_mean(squares, pixels.sum())
     return mean / student.shape[1] if classes == "mean" else mean
+
+
+class _SquaredDifference(torch.autograd.Function):
+    """Sum over `pixels` (B, H, W) of the squared difference of the softmaxes of two logits (B, C, H, W).
+
+    The gradient to the first, 2 p (p - q - <p - q, p>), is made on the way, in pieces that stay in the cache of a CPU:
+    through autograd the same takes up to twice the time, and both softmaxes are kept until the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
+        images, classes, height, width = student.shape
+        rows = height
+        if student.device.type == "cpu":
+            images = max(1, PIECE // student[0].numel())
+            rows = max(1, PIECE // (classes * width))
+        product = torch.empty_like(student, dtype=torch.float32) if ctx.needs_input_grad[0] else None
+        total = torch.zeros((), device=student.device)
+        for first, top in itertools.product(range(0, len(student), images), range(0, height, rows)):
+            part = (slice(first, first + images), slice(None), slice(top, top + rows))
+            p, q = (F.softmax(logits[part].float(), dim=1) for logits in (student, teacher))
+            apart = (p - q).mul_(pixels[:, None][part])
+            total += apart.square().sum()
+            if product is not None:
+                product[part] = apart.sub_((apart * p).sum(dim=1, keepdim=True)).mul_(p)
+        ctx.product = product
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.product * (2 * grad), None, None
 
 
 @term("crf")
@@ -140,7 +177,7 @@ def crf(
     """
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
     small, keep, xy = dense_crf.at_scale(image, pixels, scale, sigma_xy)
-    p = F.interpolate(F.softmax(student.float(), dim=1), size=small.shape[-2:], mode="bilinear", align_corners=False)
+    p = dense_crf.softmax_at(student, small.shape[-2:])
     loss, facts = dense_crf.dense_crf(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator)
     here = len(student)
     return image_mean(loss, here), {name: image_mean(values.mean(), here) for name, values in vars(facts).items()}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from seminar import crf, losses
 from seminar.crf import STRENGTH, dense_crf
@@ -112,6 +113,19 @@ def test_crf_term_scales_sigma_with_the_crop() -> None:
     assert facts["energy"].item() == pytest.approx(expected / STRENGTH * facts["kappa"].item(), rel=1e-4)
     assert facts["landmarks"] == 0
     assert facts["ratio"] == 1
+
+
+@pytest.mark.parametrize(
+    ("edges", "size"), [((64, 64), (16, 16)), ((97, 131), (41, 32)), ((65, 65), (32, 32)), ((9, 65), (5, 8))]
+)
+def test_the_softmax_at_another_size(edges: tuple[int, int], size: tuple[int, int]) -> None:
+    """Taken only where it is read, or everywhere: the same map and gradient."""
+    logits = torch.randn(2, 5, *edges, requires_grad=True)
+    whole = functional.interpolate(logits.softmax(1), size=size, mode="bilinear", align_corners=False)
+    found, weight = crf.softmax_at(logits, torch.Size(size)), torch.randn(2, 5, *size)
+    torch.testing.assert_close(found, whole)
+    gradients = [torch.autograd.grad((weight * each).sum(), logits)[0] for each in (whole, found)]
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 @pytest.mark.parametrize("root", [pytest.param(None, id="generated"), PHOTOS])

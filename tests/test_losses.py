@@ -29,6 +29,7 @@ def test_pce_is_the_mean_over_clicked_pixels_of_the_batch() -> None:
     labels = row(0, 1, UNLABELLED, PADDING)
     expected = -(math.log(0.5) + math.log(0.75)) / 2
     assert losses.partial_cross_entropy(student, labels).item() == pytest.approx(expected)
+    assert losses.cross_entropy(student, labels).item() == pytest.approx(expected), "what a GPU computes"
     two = torch.cat([student, student])
     none = torch.full_like(labels, UNLABELLED)
     pair = losses.partial_cross_entropy(two, torch.cat([labels, none]))
@@ -79,6 +80,27 @@ def test_pcons_of_equal_networks_is_exactly_zero() -> None:
     labels = torch.full((2, 4, 4), UNLABELLED)
     inside = torch.ones(2, 4, 4, dtype=torch.bool)
     assert losses.pixel_consistency(student, student.clone(), labels, inside).item() == 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("piece", [losses.PIECE, 400, 60, 1])
+def test_pcons_has_the_gradient_of_its_formula(
+    monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format, piece: int
+) -> None:
+    """In one piece or in many, of some images or some rows; padding is in none of them."""
+    monkeypatch.setattr(losses, "PIECE", piece)
+    torch.manual_seed(0)
+    student, teacher = (2 * torch.randn(3, 5, 7, 9).contiguous(memory_format=layout) for _ in range(2))
+    inside = torch.rand(3, 7, 9) > 0.2
+    student.requires_grad_()
+    expected = ((student.softmax(1) - teacher.softmax(1)) ** 2).sum(1)[inside].mean() / 5
+    found = losses.pixel_consistency(student, teacher, inside.long(), inside)
+    gradients = [torch.autograd.grad(3 * value, student)[0] for value in (expected, found)]
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-9)
+    assert gradients[1].is_contiguous(memory_format=layout), "as the network's"
+    with torch.no_grad():
+        torch.testing.assert_close(losses.pixel_consistency(student, teacher, inside.long(), inside), expected)
 
 
 def test_a_loss_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,6 +230,8 @@ def test_identity_is_the_content(tmp_path: Path) -> None:
     assert pretrained_identity("resnet101", one) == "resnet101-ca978112"
     assert pretrained_identity("resnet101", copy) == pretrained_identity("resnet101", one)
     assert pretrained_identity("resnet101", other) != pretrained_identity("resnet101", one)
+    with pytest.raises(InputError, match=r"is not IMAGENET1K_V2, whose file is resnet101-cd907fc2\.pth; leave out one"):
+        pretrained_identity("resnet101", one, "IMAGENET1K_V2")
     assert pretrained_identity("mobilenet_v2", None) == "mobilenet_v2-b0353104"
     assert pretrained_identity("resnet101", None) == "resnet101-63fe2227"
     assert pretrained_identity("resnet101", None, "IMAGENET1K_V2") == "resnet101-cd907fc2"
