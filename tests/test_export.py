@@ -57,7 +57,8 @@ def test_onnx_answers_as_the_original(runs: Path, exported: Path, shape: tuple[i
 def test_it_says_what_it_is(runs: Path, exported: Path) -> None:
     (key,) = Store(runs).keys()
     about = json.loads(exported.with_suffix(".json").read_text())
-    assert about["key"] == key and about["backbone"] == "small_resnet"
+    assert about["key"] == key and about["backbone"] == "small_resnet" and about["network"] == "student"
+    assert (about["output_stride"], about["short_side"]) == (8, 32), "as the profile `toy` has them"
     assert about["classes"][0] == "background" and len(about["classes"]) == 7
     inside = {entry.key: entry.value for entry in onnx.load(exported).metadata_props}
     assert json.loads(inside["classes"]) == about["classes"]
@@ -80,12 +81,27 @@ def test_plain_state_dict(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["export", " ".join(WORDS), "--teacher", "--out", str(path), "--runs", str(runs)]) == 0
     assert capsys.readouterr().out.endswith(f"wrote {path} and {tmp_path}/teacher.json\n")
     about = json.loads(path.with_suffix(".json").read_text())
+    assert about["network"] == "teacher"
+    assert about["input"].endswith("RGB / 255, less (0.485, 0.456, 0.406), over (0.229, 0.224, 0.225)"), "ImageNet's"
     net = networks.build(about["backbone"], len(about["classes"]), about["output_stride"])
     net.load_state_dict(torch.load(path, weights_only=True))
     image = torch.rand(2, 3, 48, 40)
     for teacher in (True, False):
         original = predictor(Store(runs), key, "cpu", teacher).net(image)
         assert torch.allclose(net.eval()(image), original, rtol=1e-3, atol=1e-4) is teacher
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"no JSON", b"\xff", b'{"key": "a", "network": "b", "classes": []}'])
+def test_a_file_of_another_program_stays(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (key,) = Store(runs).keys()
+    path = tmp_path / "net.json"
+    path.write_bytes(content)
+    assert main(["export", key, "--out", str(tmp_path / "net.pt"), "--runs", str(runs)]) == 2
+    assert capsys.readouterr().err.startswith(f"seminar: {path}: exists already, and is not of `seminar export`")
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_refused(

@@ -85,7 +85,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     web.mkdir()
     with HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(web))) as server:
         monkeypatch.setattr(Quiet, "address", f"http://127.0.0.1:{server.server_port}/")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         publish(web, monkeypatch)
         yield web
         server.shutdown()
@@ -146,6 +146,8 @@ def test_everything_is_downloaded_and_merged(web: Path, tmp_path: Path) -> None:
         assert example.mask.sum() == 9 * 15 and example.mask[2:5, 2:5].eq(15).all(), "SBD's, turned the right way"
     assert [click.cls for click in train[3].clicks] == [15, 0]
     assert train[2].scribbles == (Scribble(((2.0, 2.0), (4.0, 4.0)), 15),)
+    assert merged.scribbles is not None
+    assert [path.name for path in merged.scribbles.iterdir()] == ["2008_000008.xml"], "not what macOS adds"
 
 
 def test_a_second_call_does_nothing_and_needs_nothing(web: Path, tmp_path: Path) -> None:
@@ -173,6 +175,49 @@ def test_goes_on_where_it_was_stopped(web: Path, tmp_path: Path) -> None:
     (merged.root / "JPEGImages" / "2007_000033.jpg").unlink()
     assert fetch(tmp_path / "data", download=False) == merged, "unpacked once more"
     assert (merged.root / "JPEGImages" / "2007_000033.jpg").exists()
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        (merged.root / folder / "2007_000042.png").unlink()
+        assert fetch(tmp_path / "data", download=False) == merged
+        assert (merged.root / folder / "2007_000042.png").exists(), "one to validate by"
+
+
+def test_what_a_stopped_download_left_is_not_taken(web: Path, tmp_path: Path) -> None:
+    for name in ("VOCtrainval_11-May-2012.tar", "VOCdevkit/VOC2012/voc_scribbles.zip"):
+        part = tmp_path / "data" / f"{name}.part"
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"half of it")
+    assert fetch(tmp_path / "data").scribbles is not None
+    assert not [*tmp_path.rglob("*.part")]
+
+
+@pytest.mark.parametrize("name", ["voc_whats_the_point", "voc_whats_the_point_bg_from_scribbles"])
+def test_clicks_that_arrive_otherwise_are_not_used(web: Path, tmp_path: Path, name: str) -> None:
+    (web / f"{name}.json").write_bytes(clicks(lambda k: 2))
+    told = refused(tmp_path / "data")
+    path = tmp_path / "data" / "VOCdevkit" / "VOC2012" / f"{name}.json"
+    assert told.startswith(f"{path}.part: what {Quiet.address}{name}.json gave is damaged or incomplete (SHA-256 ")
+    assert not path.exists()
+    told = refused(tmp_path / "data", download=False)
+    assert told == f"{path}: not found; its source is {Quiet.address}{name}.json"
+
+
+@pytest.mark.parametrize("way", ["..", "out"])
+def test_an_archive_writes_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Neither by a name with `..` nor through a link to another folder."""
+    root, outside = tmp_path / "data", tmp_path / "outside"
+    published = dict(DATASET_YEAR_DICT["2012"])
+    for folder in (root, outside):
+        folder.mkdir()
+    with tarfile.open(root / published["filename"], "w") as archive:
+        link = tarfile.TarInfo("out")
+        link.type, link.linkname = tarfile.SYMTYPE, str(outside)
+        if way == "out":
+            archive.addfile(link)
+        archive.addfile(tarfile.TarInfo(f"{way}/evil.txt"))
+    published["md5"] = hashlib.md5((root / published["filename"]).read_bytes()).hexdigest()
+    monkeypatch.setitem(DATASET_YEAR_DICT, "2012", published)
+    assert refused(root, download=False).startswith(f"{root / published['filename']}: cannot be unpacked (")
+    assert not [*tmp_path.rglob("evil.txt")]
 
 
 def test_labels_that_are_at_hand(web: Path, tmp_path: Path) -> None:
@@ -203,6 +248,22 @@ def test_without_scribbles_there_is_a_note(web: Path, tmp_path: Path) -> None:
     merged = fetch(tmp_path / "data")
     assert merged.scribbles is None
     assert "only sweeps/scribbles.yaml needs" in merged.notes[2]
+    merged = fetch(tmp_path / "data", download=False)
+    assert merged.scribbles is None
+    assert merged.notes[2:] == ["no scribbles: sweeps/scribbles.yaml needs them, nothing else does"]
+
+
+def test_sbd_may_lie_in_a_folder_of_its_name(web: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    merged = fetch(root)
+    masks = merged.root / "SegmentationClassAug"
+    (root / "benchmark_RELEASE" / "dataset").rename(root / "SBD")
+    (root / "benchmark.tgz").unlink()
+    shutil.rmtree(masks)
+    assert fetch(root, download=False) == merged
+    shutil.rmtree(masks)
+    (root / "SBD" / "cls" / "2008_000015.mat").unlink()
+    assert refused(root, download=False).startswith(f"{root}/benchmark.tgz: not found")
 
 
 @pytest.mark.parametrize("archive", ["VOCtrainval_11-May-2012.tar", "benchmark.tgz"])
@@ -250,7 +311,7 @@ def test_an_image_of_sbd_that_voc_does_not_have(web: Path, tmp_path: Path) -> No
     assert refused(tmp_path / "data") == f"{voc}/JPEGImages/2008_000015.jpg: not found; SBD's images are VOC 2012's"
 
 
-@pytest.mark.parametrize("what", ["cut", "no mask", "another class"])
+@pytest.mark.parametrize("what", ["cut", "no mask", "another class", "other numbers"])
 def test_a_damaged_mask_of_sbd(web: Path, tmp_path: Path, what: str) -> None:
     fetch(tmp_path / "data")
     voc, sbd = tmp_path / "data" / "VOCdevkit" / "VOC2012", tmp_path / "data" / "benchmark_RELEASE" / "dataset"
@@ -259,6 +320,8 @@ def test_a_damaged_mask_of_sbd(web: Path, tmp_path: Path, what: str) -> None:
         path.write_bytes(path.read_bytes()[:200])
     elif what == "no mask":
         savemat(path, {"GTinst": 3})
+    elif what == "other numbers":
+        savemat(path, {"GTcls": {"Segmentation": np.full((10, 12), 0.5)}})
     else:
         path.write_bytes(mat(21))
     (voc / "SegmentationClassAug" / "2008_000008.png").unlink()
@@ -285,6 +348,11 @@ def test_scribbles_that_are_no_zip_file(web: Path, tmp_path: Path, content: byte
     told = refused(tmp_path / "data", scribbles=path)
     assert told.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000008.xml or none")
     assert (merged.root / "scribbles" / "2008_000008.xml").read_text() == "somebody's own"
+    (merged.root / "scribbles" / "2008_000008.xml").write_text("<annotation/>")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("2008_000015.png", b"")
+    told = refused(tmp_path / "data", scribbles=path)
+    assert told.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000015.png or none")
 
 
 def test_scribbles_behind_a_password(web: Path, tmp_path: Path) -> None:

@@ -113,17 +113,71 @@ def test_labelme_points_lines_and_areas(build: Build, place: str) -> None:
     assert "a.json: drawn on 13x8 pixels, but" in message(root)
 
 
+def test_labels_and_masks_may_lie_elsewhere(build: Build) -> None:
+    """Those in the folder itself are not read then."""
+    root = build(names="a b c")
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    for folder in ("masks", "others", "labels/deep"):
+        (root / folder).mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(root / "masks" / "b.png")
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(root / "others" / "c.png")
+    shape = {"label": "dog", "shape_type": "point", "points": [[7, 7]]}
+    (root / "labels" / "deep" / "a.json").write_text(json.dumps({"shapes": [shape], "imagePath": "a.png"}))
+    (root / "own.csv").write_text("image,x,y,class\na,5,5,dog\n")
+    for labels, place in (("labels", 7.0), ("own.csv", 5.0)):
+        data = Folder(root=root, labels=root / labels, masks=root / "others")
+        assert [(one.id, one.clicks) for one in data.split("train")] == [("a", (Click(place, place, 2),))]
+        assert [one.id for one in data.split("val")] == ["c"]
+
+
+def test_the_labels_of_several_files_add_up(build: Build) -> None:
+    root = build("image\tx\ty\tclass\na\t1\t2\tcat\nb\t1\t1\tcat\n")
+    lists(root, "a b", "c")
+    for name, x in (("1", 4), ("2", 6)):
+        shapes = [
+            {"label": "cat", "shape_type": "points", "points": [[x, 1], [x, 2]]},
+            {"label": "cat", "shape_type": "line", "points": [[x, 3], [x, 4]]},
+        ]
+        (root / f"{name}.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}))
+    one = Folder(root=root).split("train")[0]
+    assert [(click.x, click.y) for click in one.clicks] == [(1, 2), (4, 1), (4, 2), (6, 1), (6, 2)]
+    assert [scribble.points for scribble in one.scribbles] == [((4, 3), (4, 4)), ((6, 3), (6, 4))]
+    (root / "1.json").write_text(json.dumps({"shapes": [], "imagePath": "a.png", "imageWidth": 13, "imageHeight": 8}))
+    assert "drawn on 13x8 pixels, but" in message(root), "also where another file does not tell"
+
+
+@pytest.mark.parametrize("path", ["..\\images\\deep\\a.png", "../images/deep/a.png"])
+def test_labelme_finds_pictures_of_the_same_name_by_their_path(build: Build, path: str) -> None:
+    root = build(None, "a deep/a b")
+    (root / "labelme").mkdir()
+    shape = {"label": "cat", "shape_type": "point", "points": [[1, 1]]}
+    content = {"shapes": [shape], "imagePath": path, "imageWidth": 99, "imageHeight": None}
+    (root / "labelme" / "1.json").write_text(json.dumps(content))
+    lists(root, "deep/a", "b")
+    assert [one.id for one in Folder(root=root).split("train")] == ["deep/a"]
+
+
+def test_what_nobody_labelled_is_not_trained_on(build: Build) -> None:
+    root = build("image,x,y,class\na,1,1,cat\n", "a b c d e f")
+    lists(root, "a b d e f", "c")
+    data = Folder(root=root)
+    assert [one.id for one in data.split("train")] == ["a"]
+    assert data.doubts() == ["images that are neither trained nor validated on: 4, for example b, d, e"]
+
+
 def test_masks_are_for_validation(build: Build) -> None:
     root = build(names="a b c d e")
     (root / "masks").mkdir()
+    mask = np.full((8, 12), 2, np.uint8)
+    mask[0, :3] = 255
     for name in "de":
-        Image.fromarray(np.full((8, 12), 2, np.uint8)).save(root / "masks" / f"{name}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{name}.png")
     assert "classes.txt: not found, but the masks in" in message(root)
     (root / "classes.txt").write_text("background\ncat\ndog\n")
     data = Folder(root=root)
     assert [example.id for example in data.split("val")] == ["d", "e"], "nobody clicked on them"
     assert [example.id for example in data.split("train")] == ["a", "b", "c"]
-    assert (data.split("val")[0].mask == 2).all()
+    np.testing.assert_array_equal(data.split("val")[0].mask.numpy(), mask)
 
 
 def test_without_lists_a_share_is_for_validation_and_stays(build: Build) -> None:
@@ -137,20 +191,108 @@ def test_without_lists_a_share_is_for_validation_and_stays(build: Build) -> None
     before, after = ({example.id for example in data.split("val")} for data in (first, second))
     assert len(before - after) <= 1
     assert first.fingerprint() != second.fingerprint()
+    assert len(Folder(root=root, val_share=0.5).split("val")) == 10
     held = Folder(root=root, held_out=3)
     assert not {e.id for e in held.split("val")} & {e.id for e in Folder(root=root).split("val")}
+
+
+def test_every_nth_of_those_to_train_on_is_held_out(build: Build) -> None:
+    rows = "".join(f"{name},1,1,cat\n" for name in "abcdefg")
+    root = build(f"image,x,y,class\n{rows}", "a b c d e f g h")
+    lists(root, "a b c d e f g", "h")
+    data = Folder(root=root, held_out=3)
+    assert ["".join(one.id for one in data.split(split)) for split in ("train", "val")] == ["bcef", "adg"]
+
+
+def test_a_share_of_those_with_a_mask_is_for_validation(build: Build) -> None:
+    root = build("image,x,y,class\n" + "".join(f"{name},1,1,cat\n" for name in "abcdefgh"), "a b c d e f g h")
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("background\ncat\n")
+    for name in "abcdef":
+        Image.fromarray(np.zeros((8, 12), np.uint8)).save(root / "masks" / f"{name}.png")
+    data = Folder(root=root, val_share=0.5)
+    train, val = ({one.id for one in data.split(split)} for split in ("train", "val"))
+    assert len(val) == 3 and val < set("abcdef") and train == set("abcdefgh") - val
+    (root / "train.txt").write_text("\n".join(sorted(val)))
+    kept = {one.id for one in Folder(root=root, val_share=0.5).split("val")}
+    assert len(kept) == 2 and kept < set("abcdef") - val, "none of those that are listed to train on"
+
+
+def test_the_fingerprint_is_of_all_that_is_learned_and_evaluated(build: Build) -> None:
+    root = build()
+    lists(root, "a b", "c")
+    (root / "classes.txt").write_text("background\ncat\ndog\nowl\n")
+    (root / "masks").mkdir()
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(root / "masks" / "c.png")
+    line = {"label": "cat", "shape_type": "line", "points": [[1, 1], [5, 1]]}
+    area = {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [5, 5]]}
+    (root / "a.json").write_text(json.dumps({"shapes": [line, area], "imagePath": "a.png"}))
+    prints = [Folder(root=root).fingerprint()]
+    for name, before, after in (
+        ("classes.txt", b"owl", b"cow"),
+        ("clicks.csv", b"a,1,2", b"a,1,3"),
+        ("clicks.csv", b"a,1,3,cat", b"a,1,3,dog"),
+        ("a.json", b"[5, 1]", b"[6, 1]"),
+        ("a.json", b"[5, 5]", b"[6, 5]"),
+        ("train.txt", b"a\nb", b"a"),
+        ("images/a.png", b"IEND", b"IEND and more"),
+        ("images/c.png", b"IEND", b"IEND and more"),
+        ("masks/c.png", b"IEND", b"IEND and more"),
+    ):
+        content = (root / name).read_bytes()
+        assert before in content
+        (root / name).write_bytes(content.replace(before, after))
+        prints.append(Folder(root=root).fingerprint())
+        assert prints[-1] not in prints[:-1], (name, after)
+    assert Folder(root=root).fingerprint() == prints[-1]
+
+
+def test_what_a_circle_and_names_of_any_case_mean(build: Build) -> None:
+    """Its centre and any point of its rim are given."""
+    root = build(None)
+    lists(root, "a", "b")
+    for rim in ([8, 4], [5, 7], [5, 1]):
+        shapes = [
+            {"label": "Cat", "shape_type": "circle", "points": [[5, 4], rim]},
+            {"label": "Background", "shape_type": "point", "points": [[0, 0]]},
+            {"label": "Void", "shape_type": "rectangle", "points": [[11, 7], [11, 0]]},
+        ]
+        (root / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}))
+        data = Folder(root=root)
+        assert data.classes == ("background", "Cat")
+        (one,) = data.split("train")
+        assert [click.cls for click in one.clicks] == [0]
+        mask = one.mask.numpy()
+        assert mask[4].tolist() == [0, 0, *[1] * 7, 0, 0, 255]
+        assert mask[:, 5].tolist() == [0, *[1] * 7]
+        assert mask[1, 2] == mask[1, 8] == mask[7, 2] == mask[7, 8] == 0, "round"
+
+
+def test_the_background_comes_first_by_whatever_name(build: Build) -> None:
+    root = build("image,x,y,class\na,1,2,2\nb,3,4,BG\nb,1,1,_background_\n")
+    lists(root, "a b", "c")
+    (root / "classes.txt").write_text("bg\ncat\ndog\n")
+    data = Folder(root=root)
+    assert data.classes == ("background", "cat", "dog")
+    assert [[click.cls for click in one.clicks] for one in data.split("train")] == [[2], [0, 0]]
+    (root / "clicks.csv").write_text("image,x,y,class\na,1,2,3\nb,3,4,BG\n")
+    assert "a: class='3': choose from background, cat, dog" in message(root)
+    (root / "classes.txt").write_text("bg\n" + "\n".join(f"class {n}" for n in range(253)))
+    assert len(Folder(root=root).classes) == 254, "as many as there are values below those of void and padding"
 
 
 def test_large_images_are_made_smaller_with_all_that_lies_on_them(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     picture = np.zeros((300, 600, 3), np.uint8)
-    picture[150:, 300:] = 200
+    picture[151:, 302:] = 200
     Image.fromarray(picture).save(tmp_path / "images" / "a.png")
     Image.fromarray(picture).save(tmp_path / "images" / "b.png")
-    mask = (picture[..., 0] > 0).astype(np.uint8)
+    mask = 2 * (picture[..., 0] > 0).astype(np.uint8)
     (tmp_path / "masks").mkdir()
     Image.fromarray(mask).save(tmp_path / "masks" / "b.png")
-    (tmp_path / "classes.txt").write_text("bg\nbox\n")
+    (tmp_path / "classes.txt").write_text("bg\nbox\nlid\n")
+    line = {"label": "box", "shape_type": "line", "points": [[60, 30], [599.9, 240]]}
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": [line], "imagePath": "a.png"}))
     (tmp_path / "clicks.csv").write_text("image,x,y,class\na,450,225,box\na,599.9,299.9,box\n")
     data = Folder(root=tmp_path, max_side=100)
     a, b = data.split("train")[0], data.split("val")[0]
@@ -158,8 +300,25 @@ def test_large_images_are_made_smaller_with_all_that_lies_on_them(tmp_path: Path
     assert a.clicks[0] == Click(75.0, 37.5, 1)
     assert a.clicks[1].x < 100
     assert a.image[0, 40, 90] == 200
-    np.testing.assert_array_equal(b.mask.numpy(), mask[::6, ::6])
+    assert np.allclose(a.scribbles[0].points, ((10, 5), (599.9 / 6, 40)))
+    np.testing.assert_array_equal(b.mask.numpy(), mask[3::6, 3::6])
     assert Folder(root=tmp_path, max_side=0).split("train")[0].image.shape == (3, 300, 600)
+
+
+def test_a_thin_image_keeps_a_row(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.fromarray(np.zeros((2, 600, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    shapes = [
+        {"label": "cat", "shape_type": "point", "points": [[300, 1]]},
+        {"label": "cat", "shape_type": "line", "points": [[60, 1], [120, 2]]},
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}))
+    lists(tmp_path, "a", "b")
+    (one,) = Folder(root=tmp_path, max_side=100).split("train")
+    assert one.image.shape == (3, 1, 100) and one.mask.shape == (1, 100)
+    assert one.clicks == (Click(50.0, 0.5, 1),)
+    assert np.allclose(one.scribbles[0].points, ((10, 0.5), (20, 1)))
 
 
 def test_pictures_of_all_kinds(tmp_path: Path) -> None:
@@ -216,6 +375,44 @@ def test_a_simulated_click_is_rather_in_the_middle_and_specks_get_none() -> None
     assert np.mean(away) < 10, "evenly drawn it would be 20"
 
 
+@pytest.mark.parametrize(("rows", "clicked"), [(3, True), (2, False)])
+def test_how_large_an_object_must_be_for_a_simulated_click(rows: int, clicked: bool) -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[50 : 50 + rows, 20:30] = 3
+    assert bool(simulate(mask, 0, np.random.default_rng(0))) is clicked, "0.3 % of the pixels are needed"
+
+
+def test_a_simulated_click_lies_on_its_object_whatever_is_drawn() -> None:
+    class Lowest:
+        def random(self) -> float:
+            return 0.0
+
+    mask = np.full((10, 10), 255, np.uint8)
+    mask[4:8, 6:9] = 2
+    mask[9, 5:] = 0
+    found = simulate(mask, 1, Lowest())  # type: ignore[arg-type]
+    assert found == [Click(6.5, 4.5, 2), Click(5.5, 9.5, 0)]
+
+
+def test_an_object_at_the_edge_is_clicked_in_its_middle() -> None:
+    mask = np.zeros((20, 41), np.uint8)
+    mask[:, :21] = 1
+    drawn = [click for n in range(100) for click in simulate(mask, 0, np.random.default_rng(n))]
+    assert 9 < np.mean([click.x for click in drawn]) < 12
+
+
+def test_simulated_clicks_take_the_place_of_what_was_clicked(build: Build) -> None:
+    root = build()
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    for name in "ab":
+        Image.fromarray(np.full((8, 12), 2, np.uint8)).save(root / "masks" / f"{name}.png")
+    data = Folder(root=root, simulated=1)
+    drawn = [one.clicks for split in ("train", "val") for one in data.split(split)]
+    assert [[click.cls for click in clicks] for clicks in drawn] == [[2], [2]]
+    assert drawn[0] != drawn[1], "each image has its own"
+
+
 @pytest.mark.parametrize(
     ("csv", "why"),
     [
@@ -259,6 +456,8 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
     (root / "classes.txt").write_text("background\ncat\ndog\n")
     Image.fromarray(np.zeros((8, 11), np.uint8)).save(root / "masks" / "a.png")
     assert "a.png: has 11x8 pixels, its image 12x8" in message(root)
+    Image.fromarray(np.zeros((12, 8), np.uint8)).save(root / "masks" / "a.png")
+    assert "a.png: has 8x12 pixels, its image 12x8" in message(root)
     Image.fromarray(np.full((8, 12), 3, np.uint8)).save(root / "masks" / "a.png")
     assert "a.png: value 3 is neither a class 0..2 nor 255 (void)" in message(root)
     Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(root / "masks" / "a.png")
@@ -277,6 +476,9 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
     assert "a is listed twice" in message(root)
     lists(root, "a", "x")
     assert "val.txt: no image goes by the name 'x'" in message(root)
+    build(None, "holiday")
+    lists(root, "a", "holidays")
+    assert "val.txt: no image goes by the name 'holidays'; did you mean 'holiday'?" in message(root)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +524,7 @@ def test_a_line_is_cut_where_it_leaves_its_image(build: Build) -> None:
         ("clicks.json", b"[" * 100_000, "clicks.json: cannot be read ("),
         ("clicks.json", b'{"a": [{"x": 1' + b"0" * 400 + b', "y": 1, "class": "cat"}]}', "a: expected x, y and class"),
         ("clicks.json", b'{"a": [{"x": NaN, "y": 1, "class": "cat"}]}', "clicks.json: a: expected x, y and class"),
+        ("clicks.json", b'{"a": [{"x": [1], "y": 1, "class": "cat"}]}', "clicks.json: a: expected x, y and class"),
         ("classes.txt", b"background\nc\xe9", "classes.txt: is no text in UTF-8"),
         ("classes.txt", b"background\n" + b"\n".join(b"%d" % n for n in range(254)), "255 classes, of which a mask"),
         ("classes.txt", b"background\n\x1b[31mcat", "classes.txt: class '\\x1b[31mcat' holds what cannot be printed"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from PIL import Image
 
 from seminar import inspection
 from seminar.__main__ import main
-from seminar.data import Example, Scribble
+from seminar.data import Click, Example, Scribble
 from seminar.data.pictures import palette
+from seminar.inspection import Contents
 from tests.conftest import ROOT
 
 TEST_DATA = ROOT.parent / "shared" / "data"
@@ -53,6 +55,8 @@ def test_counts_and_doubts(photos: Path) -> None:
     text = "\n".join(found.lines())
     assert "5 images to train on, 5 of them with a mask" in text
     assert "clicks: 6 on objects, 5 on the background" in text
+    assert "sizes, as they are used: 40 to 40 x 30 to 30 pixels" in text
+    assert "one for each click: 2.20 on average" in text, "of those to train on"
     sheet = inspection.contact_sheet(found)
     assert len(found.sheet) == 5
     assert sheet.width > 300
@@ -63,6 +67,66 @@ def test_swapped_coordinates_are_doubted(photos: Path) -> None:
     path.write_text(path.read_text().replace("10,15,box", "30,15,box"))
     found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
     assert "6 clicks lie on another class than their own: are x and y swapped?" in found.doubts()
+
+
+def test_images_without_a_kind_of_click(photos: Path) -> None:
+    rows = ["1,10,15,box", "2,10,15,box", "3,30,15,background", "4,10,15,box", "4,30,15,background"]
+    (photos / "clicks.csv").write_text("\n".join(["image,x,y,class", *rows]))
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
+    assert (found.without_foreground, found.without_background) == (1, 2)
+    assert "without a click on an object: 1, on the background: 2" in "\n".join(found.lines())
+
+
+def test_scribbles_are_counted(photos: Path) -> None:
+    line = {"label": "lid", "shape_type": "line", "points": [[1, 1], [9, 1]]}
+    for name, lines in ((1, [line, line]), (2, [line])):
+        (photos / f"{name}.json").write_text(json.dumps({"shapes": lines, "imagePath": f"{name}.jpg"}))
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
+    assert +found.scribbles == {2: 3}
+    assert found.doubts() == []
+
+
+def test_void_is_no_class(photos: Path) -> None:
+    """Neither in the share of a class, nor as what a click lies on."""
+    Image.fromarray(np.full((30, 40), 255, np.uint8)).save(photos / "masks" / "1.png")
+    found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
+    assert found.pixels == {0: 4 * 600, 1: 4 * 600}
+    assert found.misplaced.total() == 0
+    assert found.masked == {"train": 4, "val": 1}
+
+
+def test_padding_is_no_label(photos: Path) -> None:
+    words = {"profile": "toy", "data": "folder", "data_root": str(photos), "scale_min": 0.5, "scale_max": 0.5}
+    found = inspection.contents({**words, "click_size": 1})
+    assert len(found.drawn) == 5
+    assert max(found.drawn) <= 3, "one for each click, in views of which most is padding"
+
+
+def test_what_the_lines_say() -> None:
+    classes = ("background", "box", "lid")
+    found = Contents(classes, drawn=[0, 3, 5, 0, 2], sizes=[(4, 3), (50, 20)])
+    found.images.update({"train": 5, "val": 2})
+    found.clicks.update({0: 4, 1: 6})
+    found.pixels.update({0: 300, 1: 100})
+    lines = found.lines()
+    assert "sizes, as they are used: 4 to 50 x 3 to 20 pixels" in lines
+    assert "labelled pixels of an image before augmentation, one for each click: 2.00 on average" in lines
+    shares = [line.split()[-1] for line in lines if line.startswith(classes)]
+    assert shares == ["75.0", "25.0", "0.0"]
+    views = "labelled pixels of a training view, drawn as in an epoch"
+    assert f"{views}: 2.00 on average; 2 of 5 views have none (40.0 %)" in lines
+    assert not [line for line in replace(found, annotation="scribbles").lines() if "for each click" in line]
+
+
+def test_what_is_doubted() -> None:
+    found = Contents(("background", "box", "lid"), clicks=Counter({0: 10, 1: 10}), scribbles=Counter({2: 1}))
+    found.masked.update({"train": 1, "val": 1})
+    found.misplaced.update({1: 2})
+    assert found.doubts() == [], "a scribble is a label, and a few clicks may be off"
+    found.misplaced.update({0: 1})
+    assert found.doubts() == ["3 clicks lie on another class than their own: are x and y swapped?"]
+    found.masked.clear()
+    assert found.doubts() == ["no validation image has a mask: there will be no mIoU, only pictures and agreement"]
 
 
 def test_a_good_folder_gets_a_sheet(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +143,7 @@ def test_a_good_folder_gets_a_sheet(photos: Path, capsys: pytest.CaptureFixture[
         assert picture.width > 300
     assert main(["data", "check", str(photos), "--sheet", str(sheet)]) == 0, "the profile `folder` is meant"
     assert capsys.readouterr().out.count("\n") > 8
+    assert main(["data", "check", str(photos), "--sheet", str(photos / "other.PNG")]) == 0
 
 
 def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +173,7 @@ def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureF
     ("sheet", "why"),
     [
         ("images/s.png", "would lie among the pictures of"),
+        ("images/deep/s.png", "would lie among the pictures of"),
         ("s.jpg", "must end in .png"),
         ("no/s.png", "no folder"),
         ("classes.png", "it or classes.txt exists, and is of something else"),
@@ -168,6 +234,34 @@ def test_the_sheet_is_evenly_spaced(photos: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(inspection, "_thumbnail", lambda example: example.id)
     found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
     assert found.sheet == ["1", "3", "5"]
+
+
+def test_a_picture_of_the_sheet_has_its_clicks_and_its_mask_beside_it() -> None:
+    mask = torch.full((90, 180), 255, dtype=torch.uint8)
+    mask[:30, :60] = 2
+    example = Example("a", torch.full((3, 90, 180), 9, dtype=torch.uint8), mask, (Click(120.0, 30.0, 1),))
+    drawn = np.asarray(inspection._thumbnail(example))
+    assert drawn.shape == (90, 360, 3)
+    for x, y, colour in (
+        (120, 30, palette()[1]),
+        (30, 80, (9, 9, 9)),
+        (180 + 20, 20, palette()[2]),
+        (180 + 20, 70, palette()[255]),
+        (180 + 70, 20, palette()[255]),
+    ):
+        assert tuple(drawn[y, x]) == colour, (x, y)
+    nothing = replace(example, mask=torch.full_like(mask, 255))
+    assert inspection._thumbnail(nothing).size == (180, 90), "no mask"
+
+
+def test_the_sheet_is_read_line_by_line_above_the_colours_of_the_classes() -> None:
+    pictures = [Image.new("RGB", (180, 180), (number, 0, 0)) for number in range(1, 8)]
+    sheet = np.asarray(inspection.contact_sheet(Contents(("background", "box", "lid"), sheet=pictures)))
+    assert [[sheet[90 + 186 * row, 90 + 186 * column, 0] for column in range(5)] for row in range(2)] == [
+        [1, 2, 3, 4, 5],
+        [6, 7, 255, 255, 255],
+    ]
+    assert [tuple(sheet[2 * 186 + 9, 150 * cls + 5]) for cls in range(3)] == palette()[:3]
 
 
 @pytest.mark.parametrize(

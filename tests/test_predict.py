@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import nn
 
 from seminar import predict
 from seminar.__main__ import main
-from seminar.predict import Predictor
+from seminar.data.pictures import palette
+from seminar.predict import Predictor, pictures
+from seminar.spec import InputError
 from seminar.store import Store
 
 WORDS = ["profile=toy", "losses=pce+pcons", "seed=2"]
@@ -69,6 +72,47 @@ def test_a_training_by_its_words(runs: Path, photos: Path, tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
+    ("more", "weights", "short", "window"),
+    [
+        ([], "student.pt", 32, None),
+        (["--teacher"], "teacher.pt", 32, None),
+        (["--short", "64"], "student.pt", 64, None),
+        (["--sliding"], "student.pt", 32, 32),
+    ],
+)
+def test_what_is_asked_for_is_used(
+    runs: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+    weights: str,
+    short: int,
+    window: int | None,
+) -> None:
+    (key,) = Store(runs).keys()
+    used: list[Predictor] = []
+    monkeypatch.setattr(predict, "label", lambda net, images, out: used.append(net) or [])
+    assert main(["predict", key, str(photos), "--runs", str(runs), "--out", str(photos / "out"), *more]) == 0
+    ((net, asked),) = ((one.net, (one.short, one.window)) for one in used)
+    assert asked == (short, window)
+    saved = torch.load(Store(runs).folder(key) / weights, weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in net.state_dict().items())
+
+
+def test_without_a_teacher_there_is_none_to_take(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "profile=toy losses=pce data_train=8 epochs=1"
+    runs, out = ["--runs", str(tmp_path / "runs")], tmp_path / "net"
+    assert main(["train", *words.split(), *runs, "--wandb", "disabled"]) == 0
+    capsys.readouterr()
+    for command in (["predict", words, str(photos), "--out", str(out)], ["export", words, "--out", f"{out}.pt"]):
+        assert main([*command, "--teacher", *runs]) == 2
+        assert capsys.readouterr().err.endswith(": was trained without a teacher\n")
+    assert not [*tmp_path.glob("net*")]
+
+
+@pytest.mark.parametrize(
     ("arguments", "why"),
     [
         (["ffff", "photos"], "'ffff': no training begins so in"),
@@ -117,6 +161,31 @@ def test_no_file_of_others_is_replaced(runs: Path, photos: Path, capsys: pytest.
     assert {path: path.read_bytes() for path in photos.parent.rglob("*") if path.is_file()} == before
 
 
+def test_where_results_may_lie(photos: Path) -> None:
+    out = photos / "deep"
+    with pytest.raises(InputError, match="holds something else than predictions"):
+        pictures([photos], out)
+    (out / "areas.csv").touch()
+    assert pictures([photos], out) == {name[0]: photos / name for name in ("a.jpg", "c.png")}, "no result of before"
+    (out / "deeper").mkdir()
+    (out / "ö.png").rename(out / "deeper" / "ö.png")
+    assert list(pictures([photos], out)) == ["a", "c"]
+    with pytest.raises(InputError, match="lies in"):
+        pictures([out / "deeper" / "ö.png"], out)
+    with pytest.raises(InputError, match="deep: no image here"):
+        pictures([out], out)
+    (photos / "empty").mkdir()
+    assert list(pictures([photos / "a.jpg", out], photos / "empty")) == ["a", "deeper/ö"]
+
+
+def test_of_a_folder_to_train_on_its_images_are_labelled(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for part in ("images", "masks"):
+        shutil.copytree(photos / "deep", folder / part)
+    shutil.copy(photos / "c.png", folder / "contact-sheet.png")
+    assert pictures([folder], tmp_path / "out") == {"ö": folder / "images" / "ö.png"}
+
+
 def test_neither_masks_nor_results_are_labelled(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = photos.parent / "my photos", photos.parent / "my photos" / "labelled"
     for part in ("images", "masks"):
@@ -159,8 +228,67 @@ def test_labels_lie_where_they_belong(window: int | None, size: tuple[int, int])
     np.testing.assert_array_equal(labels, (image[..., 0] > 0).astype(np.uint8))
 
 
+def test_a_tie_goes_to_the_first_class() -> None:
+    """As an arg-max has it."""
+    labels = Predictor(Steps([5.0]), ("a", "b"), torch.device("cpu"), 4)(np.zeros((4, 4, 3), np.uint8))
+    assert not labels.any()
+
+
+def test_what_is_written_for_a_turned_photo(tmp_path: Path) -> None:
+    """Its right quarter is bright, and with its EXIF data it is seen turned, that quarter below."""
+    stored = np.zeros((40, 80, 3), np.uint8)
+    stored[:, 60:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    Image.fromarray(stored).save(tmp_path / "photo.png", exif=exif)
+    bright = Predictor(Bright(), ("background", "box", "lid"), torch.device("cpu"), 40)
+    out = tmp_path / "out"
+    assert list(predict.label(bright, {"deep/photo": tmp_path / "photo.png"}, out)) == []
+    expected = np.zeros((80, 40), np.uint8)
+    expected[60:] = 1
+    with Image.open(out / "deep" / "photo.png") as mask:
+        np.testing.assert_array_equal(np.array(mask), expected)
+        assert tuple(mask.getpalette()[3:6]) == palette()[1]
+    with Image.open(out / "deep" / "photo_overlay.jpg") as overlay:
+        assert overlay.getpixel((20, 30)) == (0, 0, 0), "the background as it is"
+        mixed = np.array(overlay.getpixel((20, 70)))
+        assert np.abs(mixed - (255 + np.array(palette()[1])) / 2).max() < 4, "half photo, half colour of the class"
+    assert (out / "areas.csv").read_text().splitlines() == [
+        "image,class,pixels,percent",
+        "deep/photo,background,2400,75.000",
+        "deep/photo,box,800,25.000",
+    ]
+
+
+class Steps(nn.Module):
+    """Answers the n-th call with the n-th number, for both classes."""
+
+    def __init__(self, answers: list[float]) -> None:
+        super().__init__()
+        self.answers, self.seen = answers, list[torch.Size]()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.seen.append(image.shape)
+        return torch.full((1, 2, *image.shape[2:]), self.answers[len(self.seen) - 1])
+
+
+@pytest.mark.parametrize(("short", "seen"), [(16, (1, 3, 16, 40)), (80, (1, 3, 80, 200))])
+def test_a_picture_is_seen_at_the_size_asked_for(short: int, seen: tuple[int, ...]) -> None:
+    net = Steps([0.0])
+    labels = Predictor(net, ("a", "b"), torch.device("cpu"), short)(np.zeros((40, 100, 3), np.uint8))
+    assert net.seen == [seen]
+    assert labels.shape == (40, 100)
+
+
+def test_where_windows_overlap_their_mean_counts() -> None:
+    slide = Predictor(Steps([2.0, 6.0]), ("a", "b"), torch.device("cpu"), 3, 3)._slide
+    logits = slide(torch.zeros(1, 3, 3, 5, dtype=torch.uint8))
+    assert torch.equal(logits, torch.tensor([2.0, 2.0, 4.0, 6.0, 6.0]).expand(1, 2, 3, 5))
+
+
 def test_windows_cover_everything() -> None:
     for length in (1, 32, 33, 100, 257):
         starts = predict._starts(length, 32)
         covered = {at for start in starts for at in range(start, min(length, start + 32))}
         assert covered == set(range(length))
+        assert all(after - before <= 22 for before, after in pairwise(starts)), "with a third in common"
