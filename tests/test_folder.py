@@ -143,7 +143,9 @@ def test_the_labels_of_several_files_add_up(build: Build) -> None:
     assert [(click.x, click.y) for click in one.clicks] == [(1, 2), (4, 1), (4, 2), (6, 1), (6, 2)]
     assert [scribble.points for scribble in one.scribbles] == [((4, 3), (4, 4)), ((6, 3), (6, 4))]
     (root / "1.json").write_text(json.dumps({"shapes": [], "imagePath": "a.png", "imageWidth": 13, "imageHeight": 8}))
-    assert "drawn on 13x8 pixels, but" in message(root), "also where another file does not tell"
+    assert "1.json: drawn on 13x8 pixels, but" in message(root), "also where another file does not tell"
+    (root / "2.json").write_text(json.dumps({"shapes": [], "imagePath": "a.png", "imageWidth": 12, "imageHeight": 8}))
+    assert "1.json: drawn on 13x8 pixels, but" in message(root), "or tells another"
 
 
 @pytest.mark.parametrize("path", ["..\\images\\deep\\a.png", "../images/deep/a.png"])

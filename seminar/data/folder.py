@@ -53,14 +53,18 @@ Area = tuple[str, str, Points]
 
 @dataclass
 class Labels:
-    """What somebody drew on one image, classes by name, in its pixels; `size`: (width, height) that it was drawn on,
-    as its file `labelme` tells."""
+    """What somebody drew on one image, classes by name, in its pixels; `sizes`: (width, height) that it was drawn on,
+    as labelme's files tell."""
 
     clicks: list[tuple[float, float, str]] = field(default_factory=list)
     scribbles: list[tuple[Points, str]] = field(default_factory=list)
     areas: list[Area] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    labelme: Path | None = None
+    sizes: dict[Path, tuple[int, int] | None] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """That of the last file which tells one."""
+        return next((size for size in reversed(self.sizes.values()) if size), None)
 
     @property
     def names(self) -> set[str]:
@@ -119,7 +123,6 @@ class Folder:
         self._not_masks: list[Path] = []
         self._masks = self._find_masks(root, masks)
         self._labels: dict[str, Labels] = {}
-        self._twice: set[str] = set()
         if not simulated:
             for path in _label_files(root, labels):
                 for id, found in self._read_labels(path):
@@ -157,8 +160,9 @@ class Folder:
             found.append(f"images that are neither trained nor validated on: {_some(unused)}")
         if self._not_masks:
             found.append(f"no masks, which are PNG files: {_some(path.name for path in self._not_masks)}")
-        if self._twice:
-            found.append(f"images with several files of labelme, all of which count: {_some(self._twice)}")
+        twice = [id for id, labels in self._labels.items() if len(labels.sizes) > 1]
+        if twice:
+            found.append(f"images with several files of labelme, all of which count: {_some(twice)}")
         return found
 
     def wrong(self, text: str) -> None:
@@ -184,9 +188,10 @@ class Folder:
         image = read_image(self._images[id], upright=True)
         height, width = image.shape[:2]
         labels = self._labels.get(id, Labels())
-        if labels.size not in (None, (width, height)):
-            drawn = "x".join(map(str, labels.size or ()))
-            self.wrong(f"{labels.labelme}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
+        for path, size in labels.sizes.items():
+            if size not in (None, (width, height)):
+                drawn = "x".join(map(str, size or ()))
+                self.wrong(f"{path}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
         mask = self._mask(id, labels, width, height)
         clicks = list(self._clicks(id, labels, width, height))
         if self._simulated:
@@ -248,9 +253,7 @@ class Folder:
         known.clicks += found.clicks
         known.scribbles += found.scribbles
         known.areas += found.areas
-        if found.labelme:
-            self._twice |= {id} if known.labelme else set()
-            known.labelme, known.size = path, found.size or known.size
+        known.sizes |= found.sizes
 
     def _no_image(self, path: Path, name: str) -> str:
         near = get_close_matches(name, self._images, n=1)
@@ -315,10 +318,9 @@ class Folder:
             yield name, found
 
     def _from_labelme(self, path: Path, content: dict[str, Any]) -> Iterator[tuple[str, Labels]]:
-        found = Labels(labelme=path)
-        size = content.get("imageWidth"), content.get("imageHeight")
-        if isinstance(size[0], int) and isinstance(size[1], int):
-            found.size = size[0], size[1]
+        width, height = content.get("imageWidth"), content.get("imageHeight")
+        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+        found = Labels(sizes={path: size})
         for shape in content["shapes"]:
             try:
                 name, kind = str(shape["label"]), str(shape.get("shape_type", "polygon"))
