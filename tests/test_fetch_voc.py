@@ -412,3 +412,20 @@ def test_the_published_click_files() -> None:
     assert len(bg) == fetch_voc.TRAIN + fetch_voc.VAL and set(bg) <= set(fg)
     assert "2007_000032" in bg
     assert (sum(len(fg[id]) for id in bg), sum(map(len, bg.values()))) == (32_452, 32_614)
+
+
+VAL_LIST = ROOT / "data" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+
+
+@pytest.mark.skipif(
+    not (CLICKS.is_dir() and VAL_LIST.exists()),
+    reason="needs the folder clicks of ../shared/data, and VOC 2012 in data/VOCdevkit",
+)
+def test_the_clicks_that_are_trained_on() -> None:
+    names = ("voc_whats_the_point.json", "voc_whats_the_point_bg_from_scribbles.json")
+    fg, bg = (json.loads((CLICKS / name).read_bytes()) for name in names)
+    train = set(bg) - set(VAL_LIST.read_text().split())
+    assert len(train) == fetch_voc.TRAIN
+    assert [sum(len(clicks[id]) for id in train) for clicks in (fg, bg)] == [29_070, 28_784]
+    assert [sum(not clicks[id] for id in train) for clicks in (fg, bg)] == [17, 21]
+    assert all(fg[id] or bg[id] for id in train)
