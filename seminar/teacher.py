@@ -27,6 +27,7 @@ class Teacher:
     def __init__(self, student: nn.Module, alpha: float, bn: BatchNormMode) -> None:
         self.alpha, self.bn, self.t = alpha, bn, 0
         self.net = copy.deepcopy(student).requires_grad_(False)
+        self._weights = tuple(self.net.parameters())
         # With `copy` and `ema` the statistics come from the student, so a train-mode forward must not move them.
         self.net.train(bn == "own")
 
@@ -35,7 +36,7 @@ class Teacher:
         """Eq. 1, to be called after each optimiser step."""
         self.t += 1
         keep = min(self.alpha, 1 - 1 / self.t)
-        torch._foreach_lerp_(list(self.net.parameters()), [p.detach() for p in student.parameters()], 1 - keep)
+        torch._foreach_lerp_(self._weights, tuple(student.parameters()), 1 - keep)
         if self.bn == "own":
             return
         for mine, theirs in zip(self.net.buffers(), student.buffers(), strict=True):

@@ -5,6 +5,7 @@
     python -m tests.bench step loading    # parts of it: step, evaluation, loading, size, start, overhead, growth
 
 Cases that are compared take turns, step by step, after two rounds of warm-up; medians, and the quartiles beside them.
+Ratios are medians of the ratios of each round.
 Pictures are drawn (21 classes, 384 px) and weights are random: neither changes what a step costs, but for the CRF,
 which looks at the colours.
 """
@@ -240,15 +241,16 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
                 for name, value in seconds.items():
                     split[names][name].append(value)
         batch_size = owners["pce"].stage.batch_size
-        alone = statistics.median(whole["pce"])
         del owners, views
         data[group] = {}
         for names in LOSSES:
             middle = statistics.median(whole[names])
             middles = {name: statistics.median(values) for name, values in split[names].items()}
             memory = peak_memory(bench, {**words, "losses": names})
-            ratio, rate = f"{middle / alone:.2f}", f"{batch_size / middle:,.1f}"
-            table.rows.append((group, names, spread(whole[names], 1e3), rate, ratio, str(memory)))
+            # Round by round, so that a machine that is slower for a while is so for both.
+            ratio = statistics.median(one / alone for one, alone in zip(whole[names], whole["pce"]))
+            rate = f"{batch_size / middle:,.1f}"
+            table.rows.append((group, names, spread(whole[names], 1e3), rate, f"{ratio:.2f}", str(memory)))
             shown = sorted(middles.items(), key=lambda item: -item[1])
             text = ", ".join(f"{name} {1e3 * value:.1f}" for name, value in shown if value > 5e-4 * middle)
             parts.rows.append((group, names, text))
