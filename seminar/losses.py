@@ -37,8 +37,9 @@ from seminar.parts import Entry, Registry
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
 INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
+IGNORED = -100
 PIECE = 2**17
-"""So many numbers of a map are worked on at a time on a CPU: what is made of them stays in its cache."""
+"""So many logits are worked on at a time on a CPU: what is made of them stays in its cache."""
 Positive = Annotated[float, Field(gt=0)]
 Region = Literal["all", "unlabelled"]
 
@@ -118,41 +119,14 @@ def pixel_consistency(
     leaves the clicked pixels out (Eq. 8).
     """
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
-    squares: Tensor = _SquaredDifference.apply(student, teacher, pixels)
-    mean = batch_mean(squares, pixels.sum())
+    mean = batch_mean(_pixel_sum(_squared_difference, student, teacher, pixels), pixels.sum())
     return mean / student.shape[1] if classes == "mean" else mean
 
 
-class _SquaredDifference(torch.autograd.Function):
-    """Sum over `pixels` (B, H, W) of the squared difference of the softmaxes of two logits (B, C, H, W).
-
-    The gradient to the first, 2 p (p - q - <p - q, p>), is made on the way, in pieces that stay in the cache of a CPU:
-    through autograd the same takes up to twice the time, and both softmaxes are kept until the backward pass.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
-        images, classes, height, width = student.shape
-        rows = height
-        if student.device.type == "cpu":
-            images = max(1, PIECE // student[0].numel())
-            rows = max(1, PIECE // (classes * width))
-        product = torch.empty_like(student, dtype=torch.float32) if ctx.needs_input_grad[0] else None
-        total = torch.zeros((), device=student.device)
-        for first, top in itertools.product(range(0, len(student), images), range(0, height, rows)):
-            part = (slice(first, first + images), slice(None), slice(top, top + rows))
-            p, q = (F.softmax(logits[part].float(), dim=1) for logits in (student, teacher))
-            apart = (p - q).mul_(pixels[:, None][part])
-            total += apart.square().sum()
-            if product is not None:
-                product[part] = apart.sub_((apart * p).sum(dim=1, keepdim=True)).mul_(p)
-        ctx.product = product
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.product * (2 * grad), None, None
+def _squared_difference(student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
+    """Sum over `pixels` (B, H, W) of the squared difference of the softmaxes of two logits (B, C, H, W)."""
+    p, q = F.softmax(student.float(), dim=1), F.softmax(teacher.float(), dim=1)
+    return (F.mse_loss(p, q, reduction="none").sum(dim=1) * pixels).sum()
 
 
 @term("crf")
@@ -192,5 +166,46 @@ def pseudo_cross_entropy(student: Tensor, pseudo: Tensor) -> Tensor:
 
 def _cross_entropy_sum(logits: Tensor, target: Tensor, where: Tensor) -> Tensor:
     """Sum of the cross-entropy over the pixels where `where` is True."""
-    ignored = -100
-    return F.cross_entropy(logits.float(), torch.where(where, target, ignored), ignore_index=ignored, reduction="sum")
+    return _pixel_sum(_known_cross_entropy, logits, torch.where(where, target, IGNORED))
+
+
+def _known_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), target, ignore_index=IGNORED, reduction="sum")
+
+
+def _pixel_sum(function: Callable[..., Tensor], logits: Tensor, *maps: Tensor) -> Tensor:
+    """`function(logits, *maps)`, a sum over pixels of logits (B, C, H, W) and of maps (B, ..., H, W) without gradient,
+    taken piece by piece."""
+    total: Tensor = _PixelSum.apply(function, logits, *(each.detach() for each in maps))
+    return total
+
+
+class _PixelSum(torch.autograd.Function):
+    """What `_pixel_sum` does, with the gradient made on the way.
+
+    On a CPU a piece stays in the cache from the softmax to the gradient. That has the layout of the logits, as those of
+    the other losses have; torch's own is laid out otherwise, and adding the two up costs more than the loss itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], logits: Tensor, *maps: Tensor) -> Tensor:
+        images, classes, rows, width = logits.shape
+        if logits.device.type == "cpu":
+            images, rows = max(1, PIECE // logits[0].numel()), max(1, PIECE // (classes * width))
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[1] else None
+        total = torch.zeros((), device=logits.device)
+        for first, top in itertools.product(range(0, len(logits), images), range(0, logits.shape[2], rows)):
+            part = (slice(first, first + images), ..., slice(top, top + rows), slice(None))
+            with torch.enable_grad():
+                piece = logits[part].detach().requires_grad_(gradient is not None)
+                value = function(piece, *(each[part] for each in maps))
+            total += value.detach()
+            if gradient is not None:
+                (gradient[part],) = torch.autograd.grad(value, piece)
+        ctx.gradient, ctx.maps = gradient, len(maps)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, ctx.gradient * grad, *[None] * ctx.maps
