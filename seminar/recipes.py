@@ -54,6 +54,7 @@ PAPER: dict[str, Scalar] = {
     "momentum": 0.9,
     "weight_decay": 5e-4,
     "precision": "fp32",
+    "compile": False,
     "crop": 513,
     "scale_min": 0.5,
     "scale_max": 2.0,

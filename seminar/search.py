@@ -181,7 +181,8 @@ def plan_search(tuning: Tuning, store: Store, workers: int | None) -> SearchPlan
 def shape(stage: Stage) -> str:
     """What the speed of a stage depends on; seeds, learning rates and the like do not."""
     terms = tuple((term.name, term.settings) for term in stage.losses)
-    parts = (stage.data, stage.backbone, stage.output_stride, stage.crop, stage.batch_size, stage.precision)
+    numbers = (stage.crop, stage.batch_size, stage.precision, stage.compile)
+    parts = (stage.data, stage.backbone, stage.output_stride, *numbers)
     return repr((parts, terms, stage.has_teacher, stage.ancillary is not None, stage.eval_every, stage.freeze))
 
 

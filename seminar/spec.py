@@ -12,7 +12,15 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 RECIPE = 5
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
@@ -96,6 +104,7 @@ class Stage(_Value):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     precision: Literal["fp32", "bf16"]
+    compile: bool = False
 
     crop: Annotated[int, Field(ge=16)]
     scale_min: Annotated[float, Field(gt=0)]
@@ -107,6 +116,11 @@ class Stage(_Value):
     seed: Annotated[int, Field(ge=0)]
     self_generation: Literal["none", "reset", "unchange"] = "none"
     ancillary: Stage | None = None
+
+    @model_serializer(mode="wrap")
+    def _serialized(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`compile` is younger than the others and tells of itself only where it is on: keys stay what they were."""
+        return {name: value for name, value in plain(self).items() if name != "compile" or value}
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:

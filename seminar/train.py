@@ -14,8 +14,9 @@ import math
 import platform
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -129,6 +130,11 @@ class Trainer:
         if stage.alpha is not None and stage.teacher_bn is not None:
             self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
+        self._compiled: dict[nn.Module, Any] = {}
+        if stage.compile:
+            if parallel.size() > 1:
+                raise InputError("compile=true: one process only; leave it out where several train together")
+            torch.compiler.reset()  # the networks of earlier trainings would count towards torch's limit of variants
         if stage.self_generation != "none" and ancillary_folder is not None:
             self._continue(ancillary_folder)
         self.ancillary_shares = stage.ancillary is not None and _backbone(stage) == _backbone(stage.ancillary)
@@ -220,9 +226,10 @@ class Trainer:
         factor = self.lr_factor(step)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
-        total, parts = self.objective(views, epoch)
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        with self._telling_of_compilers():
+            total, parts = self.objective(views, epoch)
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         if self.teacher is not None:
             self.teacher.update(self.student)
@@ -261,22 +268,48 @@ class Trainer:
         inputs["image"] = inputs["image"].float()
         network_input = normalise(inputs["image"])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-            features = self._frozen_features(network_input)
-            inputs["student"] = self.learner(network_input, features)
+            features = self._frozen_features(network_input, self.forward)
+            inputs["student"] = self.forward(self.learner, network_input, features)
             with torch.no_grad():
                 if self.teacher is not None:
-                    inputs["teacher"] = self.teacher.net(network_input, features)
+                    inputs["teacher"] = self.forward(self.teacher.net, network_input, features)
                 if self.ancillary is not None:
-                    labels = self.ancillary(network_input, features if self.ancillary_shares else None).argmax(1)
+                    known = features if self.ancillary_shares else None
+                    labels = self.forward(self.ancillary, network_input, known).argmax(1)
                     inputs["pseudo"] = torch.where(inputs["inside"], labels, PADDING)
         return inputs
 
-    def _frozen_features(self, network_input: Tensor) -> tuple[Tensor, Tensor] | None:
+    def forward(self, net: nn.Module, *inputs: Any) -> Any:
+        """What `net` makes of the inputs of a training step, in its compiled form where the stage says so."""
+        if not self.stage.compile:
+            return net(*inputs)
+        if net not in self._compiled:
+            # Dropout as without the compiler: the two then differ by rounding only.
+            self._compiled[net] = torch.compile(net, dynamic=False, options={"fallback_random": True})
+        return self._compiled[net](*inputs)
+
+    @contextmanager
+    def _telling_of_compilers(self) -> Iterator[None]:
+        """Raise `InputError` where torch.compile gives up: for want of a compiler, say."""
+        if not self.stage.compile:
+            yield
+            return
+        from torch._dynamo.exc import TorchDynamoException  # a second of importing
+
+        try:
+            yield
+        except TorchDynamoException as error:
+            reason = textwrap.shorten(str(error).strip().partition("\n\n")[0], 200)
+            raise InputError(f"compile=true: torch.compile does not work here ({reason}); leave it out") from error
+
+    def _frozen_features(
+        self, network_input: Tensor, forward: Callable[..., Any] = nn.Module.__call__
+    ) -> tuple[Tensor, Tensor] | None:
         """What student and teacher both see of a batch where the backbone is frozen, computed once; else None."""
         if self.stage.freeze != "backbone":
             return None
         with torch.no_grad():
-            features: tuple[Tensor, Tensor] = self.student.encoder(network_input)
+            features: tuple[Tensor, Tensor] = forward(self.student.encoder, network_input)
         return features
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
@@ -565,9 +598,9 @@ def mix(*numbers: int) -> int:
 
 def normalise(image: Tensor) -> Tensor:
     """RGB in 0..255 (B, 3, H, W) to ImageNet's zero mean and unit variance, channels last."""
-    mean = torch.tensor(IMAGENET_MEAN, device=image.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=image.device)[:, None, None]
-    return ((image / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    # Numbers, since the CPU would wait for a GPU to take tensors of them.
+    planes = [(plane / 255 - mean) / std for plane, mean, std in zip(image.unbind(1), IMAGENET_MEAN, IMAGENET_STD)]
+    return torch.stack(planes, dim=-1).movedim(-1, 1)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -127,14 +127,12 @@ class Bench:
             },
         }
         if self.device == "cuda":
+            paper: Words = {**scratch, "profile": "voc"}
             for backbone in ("mobilenet_v2", "resnet101"):
-                for precision in ("fp32", "bf16"):
-                    found[f"paper: {backbone}, 513 px, batch 12, {precision}"] = {
-                        **scratch,
-                        "profile": "voc",
-                        "backbone": backbone,
-                        "precision": precision,
-                    }
+                setting = f"paper: {backbone}, 513 px, batch 12"
+                found[f"{setting}, fp32"] = {**paper, "backbone": backbone}
+                found[f"{setting}, bf16"] = {**paper, "backbone": backbone, "precision": "bf16"}
+                found[f"{setting}, bf16, compiled"] = {**found[f"{setting}, bf16"], "compile": True}
         for words in found.values():
             words.pop("loader_workers", None)
         return found
@@ -178,12 +176,13 @@ class Clock:
         yield
         self.seconds[name] += self.now() - started
 
-    def wrap(self, owner: Any, attribute: str, name: str) -> Callable[[], None]:
-        """Time every call of `owner.attribute`; returns what undoes it."""
+    def wrap(self, owner: Any, attribute: str, name: str | Callable[..., str]) -> Callable[[], None]:
+        """Time every call of `owner.attribute` under `name`, or what that makes of its arguments; returns what undoes
+        it."""
         plain = getattr(owner, attribute)
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            with self.at(name):
+            with self.at(name if isinstance(name, str) else name(*arguments)):
                 return plain(*arguments, **options)
 
         setattr(owner, attribute, timed)
@@ -193,16 +192,13 @@ class Clock:
     def inside(self, owner: Trainer) -> Iterator[None]:
         """Time the parts of the steps of a trainer."""
         undo = [self.wrap(torch.Tensor, "backward", "backward"), self.wrap(owner.optimizer, "step", "optimiser")]
-        undo.append(self.wrap(owner, "_frozen_features", "frozen backbone"))
         undo += [self.wrap(losses[term.name], "make", term.name) for term in owner.stage.losses]
-        nets: dict[str, nn.Module] = {"student": owner.student}
+        nets: dict[nn.Module | None, str] = {owner.student.encoder: "frozen backbone", owner.learner: "student"}
         if owner.teacher is not None:
             undo.append(self.wrap(owner.teacher, "update", "EMA"))
-            nets["teacher"] = owner.teacher.net
-        if owner.ancillary is not None:
-            nets["ancillary"] = owner.ancillary
-        for name, net in nets.items():
-            undo.append(self.wrap(net, "forward", name))
+            nets[owner.teacher.net] = "teacher"
+        nets[owner.ancillary] = "ancillary"
+        undo.append(self.wrap(owner, "forward", lambda net, *_: nets[net]))
         yield
         for each in reversed(undo):
             each()

@@ -25,7 +25,7 @@ def test_the_parts_of_a_step(
     assert list(found) == list(bench.LOSSES)
     for names, case in found.items():
         parts = set(case["parts"]) - {"other"}
-        expected = {"data", "frozen backbone", "student", "backward", "optimiser", *names.split("+")}
+        expected = {"data", "student", "backward", "optimiser", *names.split("+")}
         expected |= {"teacher", "EMA"} if "pcons" in names else set()
         expected |= {"ancillary"} if "pseudo" in names else set()
         assert parts == expected

@@ -1,0 +1,100 @@
+"""`compile=true`: the networks of the training step through torch.compile."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seminar import __main__ as command
+from seminar import parallel, train
+from seminar.recipes import Cell
+from seminar.search import shape
+from seminar.spec import InputError, Stage
+
+MakeCell = Callable[..., Cell]
+WHOLE = {"losses": "pce+pcons+pseudo", "lr": 0.001, "seed": 3}
+
+
+def curve(cell: Cell, epochs: int) -> list[dict[str, Any]]:
+    torch.manual_seed(5)  # the weights of the untrained ancillary
+    trainer = train.untrained(cell.stage, cell.host)
+    return [trainer.run_epoch(epoch) for epoch in range(epochs)]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_compiled_step_differs_by_rounding(cell: MakeCell) -> None:
+    plain, compiled = (curve(cell(**WHOLE, **words), 2) for words in ({}, {"compile": True}))
+    for one, other in zip(plain, compiled):
+        for name in ("loss", "loss_pce", "loss_pcons", "loss_pseudo"):
+            assert other[name] == pytest.approx(one[name], rel=1e-4), name
+        assert other["student_miou"] == pytest.approx(one["student_miou"], abs=0.5)
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, backend: Any = "eager") -> list[torch.nn.Module]:
+    """The networks that are compiled from now on, which `backend` then runs."""
+    found: list[torch.nn.Module] = []
+    whole = torch.compile
+
+    def compiled(net: torch.nn.Module, **_: Any) -> Any:
+        found.append(net)
+        return whole(net, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    return found
+
+
+@pytest.mark.parametrize("freeze", ["none", "bn"])
+def test_every_network_of_the_step_is_compiled_once(
+    cell: MakeCell, monkeypatch: pytest.MonkeyPatch, freeze: str
+) -> None:
+    found = counted(monkeypatch)
+    one = cell(**WHOLE, freeze=freeze, compile=True)
+    trainer = train.untrained(one.stage, one.host)
+    for epoch in range(2):
+        trainer.run_epoch(epoch)
+    assert trainer.teacher is not None
+    assert found == [trainer.student, trainer.teacher.net, trainer.ancillary]
+    found.clear()
+    assert curve(cell(**WHOLE), 1)
+    assert not found, "only where it is asked for"
+
+
+def test_it_is_part_of_the_training_where_it_is_on(cell: MakeCell) -> None:
+    off, plain, on = cell(compile=False).stage, cell().stage, cell(compile=True).stage
+    assert off == plain
+    assert off.key == plain.key
+    assert "compile" not in off.canonical(), "keys from before there was this setting"
+    for stage in on.chain:
+        assert json.loads(stage.canonical())["stage"]["compile"] is True
+    assert not {stage.key for stage in on.chain} & {stage.key for stage in off.chain}
+    for stage in (off, on):
+        assert Stage.model_validate_json(stage.model_dump_json()) == stage
+    assert shape(on) != shape(off), "the plan measures it by itself"
+
+
+def test_where_torch_cannot_compile_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("no compiler found")
+
+    monkeypatch.chdir(tmp_path)
+    counted(monkeypatch, backend)
+    assert command.main(["train", "profile=toy", "losses=pce", "compile=true", "--wandb", "disabled"]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "compile=true: torch.compile does not work here (" in told
+    assert "no compiler found" in told
+    assert told.endswith("); leave it out")
+
+
+def test_several_processes_are_refused(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    one = cell(losses="pce", compile=True)
+    with pytest.raises(InputError, match=r"^compile=true: one process only"):
+        train.Trainer(one.stage, one.host, None)
