@@ -600,7 +600,7 @@ def normalise(image: Tensor) -> Tensor:
     """RGB in 0..255 (B, 3, H, W) to ImageNet's zero mean and unit variance, channels last."""
     # Numbers, since the CPU would wait for a GPU to take tensors of them.
     planes = [(plane / 255 - mean) / std for plane, mean, std in zip(image.unbind(1), IMAGENET_MEAN, IMAGENET_STD)]
-    return torch.stack(planes, dim=-1).movedim(-1, 1)
+    return torch.stack(planes, dim=1).contiguous(memory_format=torch.channels_last)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["sweep", LOSSES, "--seeds", "0"], "--seeds 0"),
         (["sweep", LOSSES, "seed=1", "--seeds", "2"], "seed= is given as well"),
         (["sweep", LOSSES, "--workers", "0"], "--workers 0"),
-        (["sweep", LOSSES, "profile=voc"], "data/VOC2012"),
+        (["sweep", LOSSES, "profile=voc"], "data/VOCdevkit/VOC2012"),
         (["train", "profile=toy", "pretrained=imagenet"], "small_resnet"),
         (["train", "profile=toy", "backbone=mobilenet_v2", "pretrained=imagenet", "weights=no.pth"], "no.pth"),
     ],

@@ -65,6 +65,21 @@ def test_every_network_of_the_step_is_compiled_once(
     assert not found, "only where it is asked for"
 
 
+def test_each_training_of_a_process_has_torchs_limit_of_variants_for_itself(
+    cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    counted(monkeypatch, backend)
+    for trainings in (1, 2):
+        assert curve(cell(losses="pce+pcons", compile=True), 1)
+        assert len(graphs) == 2 * trainings
+
+
 def test_it_is_part_of_the_training_where_it_is_on(cell: MakeCell) -> None:
     off, plain, on = cell(compile=False).stage, cell().stage, cell(compile=True).stage
     assert off == plain

@@ -77,7 +77,8 @@ class Voc:
         held_out: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         self._drop_outside = clicks_outside == "drop"
-        self._images = existing([existing([root], "; data_root=DIR names the folder") / "JPEGImages"])
+        folder = existing([root], "; data_root=DIR names the folder, `seminar data voc` makes one")
+        self._images = existing([folder / "JPEGImages"])
         self._masks = existing([root / "SegmentationClassAug", root / "SegmentationClass"])
         every = _read_ids(root, train_list)
         if held_out:
