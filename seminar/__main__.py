@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from seminar import sweep as sweeps
-from seminar.spec import InputError, Scalar, Stage
+from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import Interrupted, Record, StageFailed, Store, score, write_atomic
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
@@ -67,10 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: object) -> None:
-    rank = os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"  # of torchrun
+    rank = _rank()
     # Names of files and classes may hold what a terminal takes for orders.
     shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in str(text))
     print(f"seminar{'' if rank == '0' else f' (process {rank})'}: {shown}", file=sys.stderr)
+
+
+def _rank() -> str:
+    """Which of the processes this is that torchrun has started."""
+    return os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,7 +189,9 @@ def _parser() -> argparse.ArgumentParser:
         "Label pictures with a finished training: masks, overlays and the area of each class.",
         "seminar predict 3f2a my_photos --out labelled\n  seminar predict 'best of losses profile=folder' one.jpg",
     )
-    naming = "a key or its beginning, 'word=value ...', or 'best of SWEEP word=value ...'"
+    naming = (
+        "a key or its beginning, 'word=value ...', or 'best of SWEEP word=value ...' (sweeps/SWEEP.yaml, or a file)"
+    )
     use.add_argument("training", metavar="RUN", help=naming)
     use.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE|DIR")
     use.add_argument("--out", type=Path, default=Path("predictions"), metavar="DIR")
@@ -210,13 +217,18 @@ def _train(options: argparse.Namespace) -> int:
     from seminar import recipes
     from seminar.tracking import WandbWatch
 
-    words = sweeps.parse_words(options.words)
-    for word, values in words.items():
-        if len(values) > 1:
-            raise InputError(f"{word}={','.join(map(str, values))}: one value each; use a sweep file for several")
-    cell = recipes.one({word: values[0] for word, values in words.items()})
+    cell = recipes.one(_one_each(options.words))
     mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
     return _ensure(cell, Store(options.runs), [_Bar(), mirror], stopped, mirror.recorded)
+
+
+def _one_each(arguments: list[str]) -> dict[str, Scalar]:
+    """The words of one training."""
+    words = sweeps.parse_words(arguments)
+    for word, values in words.items():
+        if len(values) > 1:
+            raise InputError(f"{word}={','.join(map(str, values))}: one value each; only sweeps take several")
+    return {word: values[0] for word, values in words.items()}
 
 
 def _cell(options: argparse.Namespace) -> int:
@@ -253,6 +265,8 @@ def _ensure(
     from seminar import parallel, train
     from seminar.recipes import pick_device
 
+    if cell.stage.compile and parallel.asked()[1] > 1:
+        raise InputError("compile=true: one process only; leave it out with torchrun")
     warnings.simplefilter("default", RuntimeWarning)
     stop = train.StopWhen(lambda: bool(stopped))
     told: list[Stage] = []
@@ -294,6 +308,8 @@ def _signals() -> list[int]:
     def take(number: int, _: object) -> None:
         stopped.append(number)
         signal.signal(number, signal.SIG_DFL)
+        if _rank() == "0":  # a step that compiles takes minutes; no print, which this may have interrupted
+            os.write(2, b"\nseminar: stopping after this step; once more ends it at once\n")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, take)
@@ -420,7 +436,7 @@ def _check(options: argparse.Namespace) -> int:
     folders = [item for item in options.words if "=" not in item]
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder")
-    words = {word: values[0] for word, values in sweeps.parse_words([w for w in options.words if "=" in w]).items()}
+    words = _one_each([item for item in options.words if "=" in item])
     if folders:
         words = {"profile": "folder", "data_root": folders[0], **words}
     if "data_root" in words:
@@ -518,11 +534,16 @@ def _named(text: str, store: Store) -> str:
     if said[:2] != ["best", "of"]:
         if "=" not in text:
             return store.find(text)
-        return recipes.one({word: values[0] for word, values in sweeps.parse_words(said).items()}).stage.key
+        return recipes.one(_one_each(said)).stage.key
     if len(said) < 3 or "=" in said[2]:
         raise InputError(f"{text!r}: the best of which sweep? For example 'best of losses'")
     name, words = said[2], said[3:]
-    cells = recipes.cells(sweeps.load(Path("sweeps") / f"{name}.yaml"), sweeps.parse_words(words))
+    file = Path(name)
+    if file.suffix not in (".yaml", ".yml"):
+        file = Path("sweeps") / f"{name}.yaml"
+        if not file.exists():
+            raise unknown("sweep", name, (path.stem for path in file.parent.glob("*.yaml")))
+    cells = recipes.cells(sweeps.load(file), sweeps.parse_words(words))
     scores: dict[str, float] = {}
     for cell in cells:
         miou = score(store.record(cell.stage.key))

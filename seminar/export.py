@@ -43,9 +43,9 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
     predict = predictor(store, key, "cpu", teacher)
     suffix = ".onnx" if onnx else ".pt"
     target = out or Path(key + suffix)
-    sidecar = target.with_suffix(".json")
     if target.suffix != suffix:
         raise InputError(f"--out {target}: must end in {suffix}{'' if onnx else ', or give --onnx for ONNX'}")
+    sidecar = target.with_suffix(".json")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder")
     for path in (target, sidecar):

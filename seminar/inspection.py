@@ -24,7 +24,7 @@ from seminar.spec import InputError, Scalar
 
 SHEET = 24
 """Training images on a contact sheet."""
-_THUMB, _GAP = 180, 6
+_THUMB, _GAP, _NAME = 180, 6, 14
 
 
 @dataclass
@@ -192,7 +192,7 @@ def _counted(labels: Tensor) -> dict[int, int]:
 
 
 def _thumbnail(example: Example) -> Image.Image:
-    """The image with its clicks and scribbles, beside it the mask where there is one."""
+    """The image with its clicks and scribbles, beside it the mask where there is one, below it its name."""
     picture = Image.fromarray(example.image.permute(1, 2, 0).numpy())
     scale = _THUMB / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
@@ -206,12 +206,16 @@ def _thumbnail(example: Example) -> Image.Image:
     for click in example.clicks:
         x, y = click.x * scale, click.y * scale
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=palette()[click.cls], outline="white")
-    if not (example.mask < PADDING).any():
-        return picture
-    both = Image.new("RGB", (2 * size[0], size[1]))
-    both.paste(picture, (0, 0))
-    both.paste(colour(example.mask).resize(size, Image.Resampling.NEAREST), (size[0], 0))
-    return both
+    masked = bool((example.mask < PADDING).any())
+    whole = Image.new("RGB", ((1 + masked) * size[0], size[1] + _NAME), "white")
+    whole.paste(picture, (0, 0))
+    if masked:
+        whole.paste(colour(example.mask).resize(size, Image.Resampling.NEAREST), (size[0], 0))
+    draw, name = ImageDraw.Draw(whole), example.id
+    while len(name) > 1 and draw.textlength(name) > whole.width:
+        name = "…" + name[2:]  # names of one folder differ at their end
+    draw.text((0, size[1]), name, fill="black")
+    return whole
 
 
 def contact_sheet(found: Contents) -> Image.Image:
@@ -221,12 +225,13 @@ def contact_sheet(found: Contents) -> Image.Image:
     rows = -(-len(found.sheet) // columns)
     per_line = max(1, columns * wide // 150)
     legend = 18 * -(-len(found.classes) // per_line) + _GAP
-    sheet = Image.new("RGB", (columns * wide, rows * (_THUMB + _GAP) + legend), "white")
+    high = _THUMB + _NAME + _GAP
+    sheet = Image.new("RGB", (columns * wide, rows * high + legend), "white")
     for number, picture in enumerate(found.sheet):
-        sheet.paste(picture, (number % columns * wide, number // columns * (_THUMB + _GAP)))
+        sheet.paste(picture, (number % columns * wide, number // columns * high))
     draw = ImageDraw.Draw(sheet)
     for cls, name in enumerate(found.classes):
-        x, y = cls % per_line * 150, rows * (_THUMB + _GAP) + cls // per_line * 18
+        x, y = cls % per_line * 150, rows * high + cls // per_line * 18
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=palette()[cls], outline="black")
         draw.text((x + 16, y + 2), name, fill="black")
     return sheet

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from seminar.data.files import IMAGES, find_images, read_image
+from seminar.data.files import IMAGES, check_name, find_images, read_image
 from seminar.data.pictures import colour, palette
 from seminar.recipes import pick_device
 from seminar.spec import InputError
@@ -118,7 +118,7 @@ def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
         elif place.resolve().is_relative_to(out.resolve()):
             raise InputError(f"{place}: lies in {out}, where the results go; name another folder with --out")
         elif place.exists():
-            folder, inside = place.parent, [place]
+            folder, inside = place.parent, [check_name(place)]
         else:
             raise InputError(f"{place}: no such file or folder")
         for path in inside:
@@ -132,7 +132,10 @@ def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
 def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
     """Write `NAME.png` (palette mask), `NAME_overlay.jpg` and, for all, `areas.csv` to `out`; yields a line for each
     picture that could not be read."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
     write_atomic(out / AREAS, lambda file: None)  # by which `pictures` knows a folder of predictions
     table = io.StringIO()
     areas = csv.writer(table, lineterminator="\n")
@@ -143,7 +146,13 @@ def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[st
         except InputError as error:
             yield str(error)
             continue
-        labels = predict(image)
+        try:
+            labels = predict(image)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            yield f"{path}: at a short side of {predict.short} pixels memory does not suffice; see --short"
+            continue
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         mask = Image.fromarray(labels).convert("P")
         mask.putpalette([value for rgb in palette() for value in rgb])

@@ -80,6 +80,9 @@ class Plan:
             steps = sum(s.epochs for s in self.todo)
             processes = _processes(self.workers, self.device)
             lines.append(f"  {steps} epochs on {processes}: about {clock(self.wall_seconds)} of training")
+            compiled = sum(stage.compile for stage in self.todo)
+            if compiled:
+                lines.append(f"  and torch.compile, a minute or more at every start of {compiled} of the trainings")
         return lines
 
 

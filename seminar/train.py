@@ -132,8 +132,6 @@ class Trainer:
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
         self._compiled: dict[nn.Module, Any] = {}
         if stage.compile:
-            if parallel.size() > 1:
-                raise InputError("compile=true: one process only; leave it out where several train together")
             torch.compiler.reset()  # the networks of earlier trainings would count towards torch's limit of variants
         if stage.self_generation != "none" and ancillary_folder is not None:
             self._continue(ancillary_folder)
@@ -281,7 +279,8 @@ class Trainer:
 
     def forward(self, net: nn.Module, *inputs: Any) -> Any:
         """What `net` makes of the inputs of a training step, in its compiled form where the stage says so."""
-        if not self.stage.compile:
+        # Compiling once more for the smaller batch that ends an epoch takes longer than it saves.
+        if not self.stage.compile or len(inputs[0]) < self.stage.batch_size:
             return net(*inputs)
         if net not in self._compiled:
             # Dropout as without the compiler: the two then differ by rounding only.
@@ -682,7 +681,7 @@ def measure_epoch(stage: Stage, host: Host) -> float:
 
     Trains nothing that is kept.
     """
-    trainer = untrained(stage, host)
+    trainer = untrained(stage.model_copy(update={"compile": False}), host)  # compiling is no part of an epoch
     trainer.student.train()
     times = []
     for step, views in zip(range(4), trainer.loader(0)):

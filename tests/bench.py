@@ -2,7 +2,8 @@
 
     make bench                            # everything: a quarter of an hour on two CPU cores
     make bench DEVICE=cuda                # the paper's step as well, on a GPU
-    python -m tests.bench step loading    # parts of it: step, evaluation, loading, size, start, overhead, growth
+    python -m tests.bench step loading    # parts of it: step, evaluation, loading, size, start, overhead, growth;
+                                          # only printed, unless --out names a folder
 
 Cases that are compared take turns, step by step, after two rounds of warm-up; medians, and the quartiles beside them.
 Ratios are medians of the ratios of each round.
@@ -39,7 +40,7 @@ from seminar import recipes, train
 from seminar.__main__ import main as seminar
 from seminar.data.creatures import make
 from seminar.losses import losses
-from seminar.spec import Scalar
+from seminar.spec import InputError, Scalar
 from seminar.train import Trainer
 from tests import records
 
@@ -225,15 +226,20 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
                 owner.student.train()
                 with clock.at("data"):
                     batch = next(views[names])
+                place = owner.stage.epochs - 1, number % owner.total_steps
                 started = clock.now()
                 with clock.inside(owner):
-                    owner.step(batch, owner.stage.epochs - 1, number % owner.total_steps)
-                took = clock.now() - started
+                    owner.step(batch, *place)
+                split_up = took = clock.now() - started
+                if bench.device == "cuda":  # where the clock waits for every part, which training does not
+                    started = clock.now()
+                    owner.step(batch, *place)
+                    took = clock.now() - started
                 if number < WARM_UP:
                     continue
                 whole[names].append(took)
                 seconds = dict(clock.seconds)
-                seconds["other"] = took - sum(value for name, value in seconds.items() if name != "data")
+                seconds["other"] = split_up - sum(value for name, value in seconds.items() if name != "data")
                 for name, value in seconds.items():
                     split[names][name].append(value)
         batch_size = owners["pce"].stage.batch_size
@@ -294,19 +300,20 @@ def evaluation(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
 
 
 def loading(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
-    table = Table("Training views", ("setting", "loader workers", "images/s (quartiles)"))
+    table = Table(
+        "Training views, whole epochs with the start of the workers",
+        ("setting", "images of an epoch", "loader workers", "images/s (quartiles)"),
+    )
     data: dict[str, Any] = {}
     for group, words in bench.groups().items():
         for workers in (0, 1, 2):
             owner = trainer({**words, "losses": "pce+crf+pcons", "loader_workers": workers})
             rates = []
             for epoch in range(4):
-                views = iter(owner.loader(epoch))
-                count = len(next(views)["image"]) * 0  # workers have started
                 started = time.perf_counter()
-                count += sum(len(batch["image"]) for batch in views)
+                count = sum(len(batch["image"]) for batch in owner.loader(epoch))
                 rates.append(count / (time.perf_counter() - started))
-            table.rows.append((group, str(workers), spread(rates[1:])))
+            table.rows.append((group, str(count), str(workers), spread(rates[1:])))
             data[f"{group}, {workers}"] = rates[1:]
     return [table], data
 
@@ -503,11 +510,20 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="steps of each case (default: 15)")
-    parser.add_argument("--out", type=Path, default=Path("reports/bench"), metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/bench for all parts, else nowhere")
     options = parser.parse_args()
     strange = set(options.parts) - set(PARTS)
     if strange:
         parser.error(f"{', '.join(sorted(strange))}: choose from {', '.join(PARTS)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds}: at least 1 is needed")
+    out = options.out or (None if options.parts else Path("reports/bench"))
+    try:
+        recipes.pick_device(options.device)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+    except (InputError, OSError) as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     environment = train.environment(torch.device(options.device))
     environment = {name: environment[name] for name in ("python", "torch", "device", "cpu", "threads", "commit")}
@@ -515,8 +531,6 @@ def main() -> int:
     environment["load at the start"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     lines = ["# Speed", "", *(f"- {name}: {value}" for name, value in environment.items()), ""]
     data: dict[str, Any] = {"environment": environment}
-    options.out.mkdir(parents=True, exist_ok=True)
-    name = options.device
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options.device, options.rounds)
         for part in options.parts or PARTS:
@@ -525,11 +539,14 @@ def main() -> int:
             for table in tables:
                 lines += [*table.lines(), ""]
                 print("\n".join([*table.lines(), ""]), flush=True)
-    (options.out / f"{name}.md").write_text("\n".join(lines), encoding="utf-8")
-    (options.out / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    if out is None:
+        return 0
+    target = out / f"{options.device}.md"
+    target.write_text("\n".join(lines), encoding="utf-8")
+    target.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     if "step" in data:
-        figure(data["step"], options.out / f"{name}.png")
-    print(f"wrote {options.out}/{name}.md, .json" + (" and .png" if "step" in data else ""))
+        figure(data["step"], target.with_suffix(".png"))
+    print(f"wrote {target}, .json" + (" and .png" if "step" in data else ""))
     return 0
 
 

@@ -56,3 +56,28 @@ def test_a_clock_adds_up() -> None:
     undo()
     thing.work(5)
     assert clock.seconds == {"work": 4 + 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--rounds", "0"], "--rounds 0: at least 1 is needed"),
+        (["steps"], "steps: choose from step, evaluation"),
+        (["--out", "/dev/null/x"], "Not a directory"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        bench.main()
+    assert why in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_part_replaces_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(bench.PARTS, "start", lambda _: ([], {}))
+    monkeypatch.setattr("sys.argv", ["bench", "start"])
+    assert bench.main() == 0
+    assert not [*tmp_path.iterdir()]

@@ -15,7 +15,8 @@ from seminar import __main__ as command
 from seminar import parallel, train
 from seminar.recipes import Cell
 from seminar.search import shape
-from seminar.spec import InputError, Stage
+from seminar.spec import Stage
+from tests.conftest import ROOT
 
 MakeCell = Callable[..., Cell]
 WHOLE = {"losses": "pce+pcons+pseudo", "lr": 0.001, "seed": 3}
@@ -108,8 +109,36 @@ def test_where_torch_cannot_compile_it_says_so(
     assert told.endswith("); leave it out")
 
 
-def test_several_processes_are_refused(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "size", lambda: 2)
-    one = cell(losses="pce", compile=True)
-    with pytest.raises(InputError, match=r"^compile=true: one process only"):
-        train.Trainer(one.stage, one.host, None)
+def test_several_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parallel, "asked", lambda: (0, 2, 0))
+    words = ["train", "profile=toy", "losses=pce", "compile=true", "--wandb", "disabled"]
+    assert command.main([*words, "--runs", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err == "seminar: compile=true: one process only; leave it out with torchrun\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_smaller_batch_that_ends_an_epoch_is_not_compiled(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        sizes.extend({len(each) for each in inputs if each.dim() == 4 and each.shape[1:] == (3, 32, 32)})
+        return graph.forward
+
+    counted(monkeypatch, backend)
+    one = cell(losses="pce+pcons", compile=True, batch_size=6)
+    trainer = train.untrained(one.stage, one.host)
+    assert [len(batch) for batch in train.batches(16, 6, 0, 0)] == [6, 6, 4]
+    trainer.run_epoch(0)
+    assert sizes == [6, 6], "student and teacher"
+
+
+def test_a_plan_tells_of_compiling_and_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = counted(monkeypatch)
+    words = [str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", "losses=pce,pce+crf", "compile=false,true", "seed=0"]
+    assert command.main(["sweep", *words, "--dry-run", "--runs", str(tmp_path)]) == 0
+    assert "and torch.compile, a minute or more at every start of 2 of the trainings" in capsys.readouterr().out
+    assert not found

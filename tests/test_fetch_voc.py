@@ -27,7 +27,7 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 from seminar.__main__ import main
 from seminar.data import Scribble, fetch_voc
 from seminar.data.fetch_voc import fetch
-from seminar.data.voc import Voc
+from seminar.data.voc import CLICK_FILES, Voc
 from seminar.spec import InputError
 from tests.conftest import ROOT
 
@@ -198,7 +198,26 @@ def test_clicks_that_arrive_otherwise_are_not_used(web: Path, tmp_path: Path, na
     assert told.startswith(f"{path}.part: what {Quiet.address}{name}.json gave is damaged or incomplete (SHA-256 ")
     assert not path.exists()
     told = refused(tmp_path / "data", download=False)
-    assert told == f"{path}: not found; its source is {Quiet.address}{name}.json"
+    assert told.startswith(f"{path}: not found; its source is {Quiet.address}{name}.json")
+    other = "voc_whats_the_point_bg_from_scribbles.json"
+    assert told.endswith(f"; not here either: {other} ({Quiet.address}{other})") == (name != other[:-5])
+
+
+def test_without_downloads_all_that_is_missing_is_named(web: Path, tmp_path: Path) -> None:
+    told = refused(tmp_path / "data", download=False)
+    for name in ("VOCtrainval_11-May-2012.tar", "benchmark.tgz", *(names[1] for names in CLICK_FILES)):
+        assert told.count(f"{Quiet.address}{name}") == 1, name
+    assert "benchmark.tgz" not in refused(tmp_path / "data", download=False, clicks=web).partition("either")[0]
+    assert "voc_whats" not in refused(tmp_path / "data", download=False, clicks=web)
+
+
+def test_a_slip_of_the_pen_is_told_before_anything_is_downloaded(web: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refused(tmp_path / "file") == f"--root {tmp_path / 'file'}: is no folder"
+    none = tmp_path / "none"
+    assert refused(tmp_path / "data", clicks=none) == f"--clicks {none}: no such file or folder"
+    assert refused(tmp_path / "data", scribbles=none) == f"--scribbles {none}: no such file or folder"
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("way", ["..", "out"])
@@ -240,7 +259,9 @@ def test_labels_that_are_at_hand(web: Path, tmp_path: Path) -> None:
     told = refused(tmp_path / "data", clicks=own)
     assert told.startswith(f"{merged.root}/clicks_fg.json: is there already, and is not {own}/clicks_fg.json;")
     assert (merged.root / "clicks_fg.json").read_bytes() == clicks(lambda k: 3), "somebody's work"
-    assert refused(tmp_path / "data", scribbles=tmp_path / "no.zip") == f"{tmp_path}/no.zip: no such file or folder"
+    assert refused(tmp_path / "data", scribbles=tmp_path / "no.zip") == (
+        f"--scribbles {tmp_path}/no.zip: no such file or folder"
+    )
 
 
 def test_without_scribbles_there_is_a_note(web: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -629,3 +631,82 @@ def test_a_report_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert curves["student_miou"].isna().all() and curves["agreement"].between(0, 100).all()
     drawn, blank = (figures.table3(rows, data, "", {}) for data in (curves, curves.assign(agreement=float("nan"))))
     assert drawn["png"] != blank["png"]
+
+
+NOT_UTF8 = os.fsdecode(b"\xff")
+
+
+def test_a_name_that_is_no_text_is_told_at_once(build: Build) -> None:
+    root = build()
+    os.rename(root / "images" / "c.png", root / "images" / f"{NOT_UTF8}.png")
+    told = message(root)
+    assert told == f"{root}/images/{NOT_UTF8}.png: the name is not in UTF-8 (of an old archive?); rename it"
+    assert Folder.problems(root=root) == [told]
+
+
+def test_names_are_the_same_however_their_accents_are_written(build: Build) -> None:
+    apart, together = (unicodedata.normalize(form, "Müller/é") for form in ("NFD", "NFC"))
+    assert apart != together
+    root = build(f"image,x,y,class\n{together}.png,1,2,cat\nb,3,4,cat\nc,3,4,cat\n", f"{apart}.png b c")
+    (root / "masks" / apart).parent.mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(root / "masks" / f"{apart}.png")
+    (root / "classes.txt").write_text("background\ncat\n")
+    lists(root, f"{together} b", "c")
+    (found,) = (each for each in Folder(root=root).split("train") if each.clicks == (Click(1.0, 2.0, 1),))
+    assert found.id == together
+    assert not (found.mask != 0).any(), "its mask is found"
+    assert Folder.problems(root=root) == []
+
+
+def test_pictures_of_floating_point_numbers_are_refused(build: Build) -> None:
+    root = build()
+    (root / "images" / "a.png").unlink()
+    Image.fromarray(np.full((8, 12), 0.5, np.float32)).save(root / "images" / "a.tif")
+    lists(root, "a b", "c")
+    assert message(root) == (
+        f"{root}/images/a.tif: unreadable image (floating-point numbers of unknown range; save it with 8 or 16 bits)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "why"),
+    [
+        ("a", {}, ": all 1 images with a click or a scribble are to validate on, none to train on"),
+        ("a b c", {"held_out": 1}, ": data_held_out=1 leaves no image to train on"),
+    ],
+)
+def test_why_nothing_is_left_to_train_on(build: Build, names: str, settings: dict[str, int], why: str) -> None:
+    rows = "".join(f"{name},1,2,cat\n" for name in names.split())
+    root = build(f"image,x,y,class\n{rows}", names)
+    assert message(root, **settings) == f"{root}{why}"
+
+
+def test_what_only_follows_from_something_wrong_is_not_told(build: Build) -> None:
+    root = build("picture,x,y,class\na,1,2,cat\n")
+    (told,) = Folder.problems(root=root)
+    assert "no column 'image'" in told
+    (root / "clicks.csv").unlink()
+    (root / "clicks.csv").symlink_to("clicks.csv")
+    (told,) = Folder.problems(root=root)
+    assert told.startswith(f"{root}/clicks.csv: cannot be read (")
+
+
+def test_links_that_lead_nowhere_and_a_file_of_masks_are_told(build: Build) -> None:
+    root = build("image,x,y,class\na,1,2,cat\nb,3,4,cat\nc,3,4,cat\n")
+    (root / "images" / "d.png").symlink_to("gone.png")
+    (root / "masks").write_text("")
+    told = Folder.problems(root=root)
+    assert len(told) == 2
+    assert told[0] == f"{root}/masks: is no folder of masks"
+    assert told[1].startswith(f"{root}/images/d.png: unreadable image (")
+    (root / "masks").unlink()
+    lists(root, "a b", "d")
+    with pytest.raises(InputError, match=r"d\.png: cannot be read"):
+        Folder(root=root).fingerprint()
+
+
+def test_a_number_of_many_digits_is_no_class(build: Build) -> None:
+    root = build(f"image,x,y,class\na,1,2,{'1' * 5000}\nb,3,4,1\n")
+    (root / "classes.txt").write_text("background\ncat\n")
+    lists(root, "a b", "c")
+    assert message(root).startswith("a: class='111")

@@ -241,7 +241,11 @@ def test_a_picture_of_the_sheet_has_its_clicks_and_its_mask_beside_it() -> None:
     mask[:30, :60] = 2
     example = Example("a", torch.full((3, 90, 180), 9, dtype=torch.uint8), mask, (Click(120.0, 30.0, 1),))
     drawn = np.asarray(inspection._thumbnail(example))
-    assert drawn.shape == (90, 360, 3)
+    assert drawn.shape == (90 + 14, 360, 3)
+    assert (drawn[90:] < 128).any(), "its name"
+    longer = inspection._thumbnail(replace(example, id="holidays/" * 20 + "a"))
+    assert longer.size == (360, 104)
+    assert (np.asarray(longer)[90:, -20:] < 128).any(), "the end of it"
     for x, y, colour in (
         (120, 30, palette()[1]),
         (30, 80, (9, 9, 9)),
@@ -251,17 +255,17 @@ def test_a_picture_of_the_sheet_has_its_clicks_and_its_mask_beside_it() -> None:
     ):
         assert tuple(drawn[y, x]) == colour, (x, y)
     nothing = replace(example, mask=torch.full_like(mask, 255))
-    assert inspection._thumbnail(nothing).size == (180, 90), "no mask"
+    assert inspection._thumbnail(nothing).size == (180, 104), "no mask"
 
 
 def test_the_sheet_is_read_line_by_line_above_the_colours_of_the_classes() -> None:
     pictures = [Image.new("RGB", (180, 180), (number, 0, 0)) for number in range(1, 8)]
     sheet = np.asarray(inspection.contact_sheet(Contents(("background", "box", "lid"), sheet=pictures)))
-    assert [[sheet[90 + 186 * row, 90 + 186 * column, 0] for column in range(5)] for row in range(2)] == [
+    assert [[sheet[90 + 200 * row, 90 + 186 * column, 0] for column in range(5)] for row in range(2)] == [
         [1, 2, 3, 4, 5],
         [6, 7, 255, 255, 255],
     ]
-    assert [tuple(sheet[2 * 186 + 9, 150 * cls + 5]) for cls in range(3)] == palette()[:3]
+    assert [tuple(sheet[2 * 200 + 9, 150 * cls + 5]) for cls in range(3)] == palette()[:3]
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,26 @@ def test_unusable_weights(tmp_path: Path) -> None:
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match="no state dict"):
         load_pretrained(net, path)
+    for first in range(256):  # the first byte decides what its reader makes of it
+        path.write_bytes(bytes([first]) + b"ext, and more of it\n.")
+        with pytest.raises(InputError, match="no state dict"):
+            load_pretrained(net, path)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="no state dict"):
         load_pretrained(net, path)
+
+
+def test_weights_that_are_not_finite_are_named(weights: Path) -> None:
+    state = torch.load(weights, weights_only=True)
+    state["features.3.conv.0.0.weight"][0, 0, 0, 0] = torch.nan
+    torch.save(state, weights)
+    net = build("mobilenet_v2", 5, 16)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(
+        InputError, match=r"1 layers do not fit mobilenet_v2: features\.3\.conv\.0\.0\.weight is not fin"
+    ):
+        load_pretrained(net, weights)
+    assert same(dict(net.state_dict()), before)
 
 
 def test_no_imagenet_weights_for_small_resnet(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -122,7 +123,9 @@ def test_without_a_teacher_there_is_none_to_take(
         (["best of profile=toy", "photos"], "the best of which sweep?"),
         (["losses='pce", "photos"], "No closing quotation"),
         (["", "photos"], "'': name a training by its key"),
-        (["best of nothing", "photos"], "nothing.yaml"),
+        (["best of los", "photos"], "sweep='los': did you mean 'losses'?"),
+        (["best of mine.yaml", "photos"], "sweep file mine.yaml: no such file"),
+        (["profile=toy losses=pce seed=0,1", "photos"], "seed=0,1: one value each"),
         ([" ".join(WORDS), "none.jpg"], "none.jpg: no such file or folder"),
         ([" ".join(WORDS), "empty"], "empty: no image here"),
         ([" ".join(WORDS), "photos", "photos/a.jpg"], "a.jpg: its results would have the name of those of"),
@@ -141,6 +144,29 @@ def test_bad_input_is_one_line(
     assert told.count("\n") == 1
     assert why in told
     assert not (photos.parent / "out").exists()
+
+
+def test_more_than_memory_holds(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = [str(photos / "a.jpg"), "--runs", str(runs), "--out", str(out), "--short", "9999999"]
+    assert main(["predict", " ".join(WORDS), *given]) == 1
+    told = f"{photos}/a.jpg: at a short side of 9999999 pixels memory does not suffice; see --short"
+    assert capsys.readouterr().err == f"seminar: {told}\n"
+
+
+def test_where_no_folder_can_be_made(
+    runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    given = [str(photos), "--runs", str(runs), "--out", str(tmp_path / "file" / "out")]
+    assert main(["predict", " ".join(WORDS), *given]) == 2
+    assert capsys.readouterr().err == f"seminar: --out {tmp_path}/file/out: cannot be made (Not a directory)\n"
+    path = photos / (os.fsdecode(b"\xff") + ".png")
+    shutil.copy(photos / "c.png", path)
+    for place in (photos, path):
+        assert main(["predict", " ".join(WORDS), str(place), "--runs", str(runs), "--out", str(tmp_path / "o")]) == 2
+        assert "\\udcff.png: the name is not in UTF-8" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_no_file_of_others_is_replaced(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,12 +63,28 @@ def fetch(root: Path, *, clicks: Path | None = None, scribbles: Path | None = No
     is not given and not there is downloaded, unless `download` is false. Raises `InputError` for what is missing,
     damaged or cannot be reached.
     """
-    inside = (root / "JPEGImages").is_dir()
-    voc = root if inside else root / "VOCdevkit" / "VOC2012"
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--root {root}: is no folder")
+    for option, given in (("--clicks", clicks), ("--scribbles", scribbles)):
+        if given is not None and not given.exists():
+            raise InputError(f"{option} {given}: no such file or folder")
+    voc = root if (root / "JPEGImages").is_dir() else root / "VOCdevkit" / "VOC2012"
+    try:
+        return _together(root, voc, clicks, scribbles, download)
+    except InputError as error:
+        others = (
+            [] if download else [each for each in _not_here(root, voc, clicks) if each.split()[0] not in str(error)]
+        )
+        if not others:
+            raise
+        raise InputError(f"{error}; not here either: {', '.join(others)}") from None
+
+
+def _together(root: Path, voc: Path, clicks: Path | None, scribbles: Path | None, download: bool) -> Merged:
     notes: list[str] = []
     missing = _missing(voc)
     if missing:
-        if inside:
+        if voc == root:
             raise InputError(f"{missing[0]}: not found{_more(missing)}; {root} is no complete VOC 2012")
         published = DATASET_YEAR_DICT["2012"]
         _unpack(root, published["url"], published["filename"], published["md5"], download)
@@ -106,6 +122,20 @@ def _missing(voc: Path) -> list[Path]:
     folders = (("JPEGImages", ".jpg"), ("SegmentationClass", ".png"))
     there = {folder: _names(voc / folder) for folder, _ in folders}
     return [voc / folder / (id + end) for folder, end in folders for id in ids if id + end not in there[folder]]
+
+
+def _not_here(root: Path, voc: Path, clicks: Path | None) -> list[str]:
+    """Archives and click files that are needed and not there, with their source."""
+    published, absent = DATASET_YEAR_DICT["2012"], []
+    if voc != root and _missing(voc) and not (root / published["filename"]).exists():
+        absent.append(f"{published['filename']} ({published['url']})")
+    merged = voc / LISTS / "train_aug.txt"
+    unmerged = not merged.exists() or not (voc / LISTS / "val.txt").exists() or _without_mask(voc, merged)
+    if unmerged and all(_absent(place) for place in _sbd_places(root)) and not (root / SBDataset.filename).exists():
+        absent.append(f"{SBDataset.filename} ({SBDataset.url})")
+    if clicks is None:
+        absent += [f"{n[1]} ({_LABELS}{n[1]})" for n in CLICK_FILES if not any((voc / name).exists() for name in n)]
+    return absent
 
 
 def _without_mask(voc: Path, merged: Path) -> list[str]:
@@ -156,7 +186,7 @@ def _download(url: str, target: Path, because: str = "") -> Path:
 
 def _sbd(root: Path, download: bool) -> Path:
     """The folder of SBD with `cls/`, `train.txt` and `val.txt`, complete."""
-    places = [root / "SBD", root / "benchmark_RELEASE" / "dataset"]
+    places = _sbd_places(root)
     for place in places:
         if (place / "train.txt").exists() and not _absent(place):
             return place
@@ -165,6 +195,10 @@ def _sbd(root: Path, download: bool) -> Path:
     if absent:
         raise InputError(f"{absent[0]}: not found{_more(absent)}, though its archive is unpacked")
     return places[1]
+
+
+def _sbd_places(root: Path) -> tuple[Path, Path]:
+    return root / "SBD", root / "benchmark_RELEASE" / "dataset"
 
 
 def _absent(sbd: Path) -> list[Path]:

@@ -77,7 +77,25 @@ def existing(paths: Sequence[Path], hint: str = "") -> Path:
 def find_images(folder: Path) -> list[Path]:
     """The pictures in a folder and in those below it, but for a folder `masks`; sorted."""
     inside = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "masks")
-    return sorted(path for path in inside if path.suffix.lower() in IMAGES and path.is_file())
+    pictures = (path for path in inside if path.suffix.lower() in IMAGES)
+    # Links that lead nowhere are not passed over: reading them will tell.
+    return sorted(check_name(path) for path in pictures if path.is_file() or not path.exists())
+
+
+def check_name(path: Path) -> Path:
+    """The path itself. Raises `InputError` for one whose name is no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: the name is not in UTF-8 (of an old archive?); rename it") from None
+    return path
+
+
+def size_in_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_text(path: Path) -> str:
@@ -102,6 +120,8 @@ def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
             image: Image.Image = file
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "F":
+                raise ValueError("floating-point numbers of unknown range; save it with 8 or 16 bits")
             if image.mode.startswith("I"):  # 16 bits, which PIL would cut off at 255
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
             return np.array(image.convert("RGB"))

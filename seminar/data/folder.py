@@ -9,6 +9,7 @@ import json
 import math
 import reprlib
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,12 +30,14 @@ from seminar.data import PADDING, UNLABELLED, Click, Example, Scribble, Split, d
 from seminar.data.files import (
     IMAGES,
     Examples,
+    check_name,
     existing,
     find_images,
     fit_into_memory,
     read_image,
     read_mask,
     read_text,
+    size_in_bytes,
 )
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
@@ -49,6 +52,10 @@ SMALLEST = 0.003
 Points = tuple[tuple[float, float], ...]
 Area = tuple[str, str, Points]
 """Name of the class, labelme's kind of shape, corners."""
+
+
+class _NothingLeft(InputError):
+    """No image to train on, or none to validate on."""
 
 
 @dataclass
@@ -144,7 +151,8 @@ class Folder:
         try:
             data = Lenient(**settings)
         except InputError as error:
-            return [*found, str(error)]
+            # That nothing is left may only be what comes of the rest.
+            return found if found and isinstance(error, _NothingLeft) else [*found, str(error)]
         for id in tqdm(data._images, desc="reading", unit="image", disable=not sys.stderr.isatty()):
             try:
                 data.read(id)
@@ -180,7 +188,7 @@ class Folder:
             for label in (self._labels.get(id, Labels()) for id in self._all_ids)
         ]
         files = [path for id in self._all_ids for path in (self._images[id], self._masks.get(id)) if path]
-        data = [self.classes, self._ids, labels, [path.stat().st_size for path in files]]
+        data = [self.classes, self._ids, labels, [size_in_bytes(path) for path in files]]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def read(self, id: str) -> Example:
@@ -220,7 +228,7 @@ class Folder:
     def _find_images(self, folder: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for path in find_images(folder):
-            id = path.relative_to(folder).with_suffix("").as_posix()
+            id = _name(path, folder)
             if id in found:
                 self.wrong(f"{path}: {found[id].name} has the same name; an image goes by its name without the suffix")
             found[id] = path
@@ -232,12 +240,14 @@ class Folder:
         if folder is not None and not existing([folder]).is_dir():
             raise InputError(f"{folder}: is no folder of masks")
         folder = folder or root / "masks"
+        if folder.exists() and not folder.is_dir():
+            self.wrong(f"{folder}: is no folder of masks")
         found: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() != ".png":
                 self._not_masks += [path] if path.suffix.lower() in IMAGES else []
                 continue
-            id = path.relative_to(folder).with_suffix("").as_posix()
+            id = _name(path, folder)
             if id in self._images:
                 found[id] = path
             else:
@@ -256,12 +266,12 @@ class Folder:
         known.sizes |= found.sizes
 
     def _no_image(self, path: Path, name: str) -> str:
-        near = get_close_matches(name, self._images, n=1)
+        near = get_close_matches(_composed(name), self._images, n=1)
         return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
     def _id(self, name: str) -> str | None:
         """The image of a name, with or without its suffix."""
-        for id in (name, Path(name).with_suffix("").as_posix()):
+        for id in (_composed(name), _composed(Path(name).with_suffix("").as_posix())):
             if id in self._images:
                 return id
         return None
@@ -368,7 +378,7 @@ class Folder:
             return 0
         if name in self.classes:
             return self.classes.index(name)
-        if name.isdecimal() and int(name) < len(self.classes):
+        if name.isdecimal() and len(name) <= len(str(PADDING)) and int(name) < len(self.classes):
             return int(name)
         raise unknown(f"{id}: class", name, self.classes)
 
@@ -395,12 +405,18 @@ class Folder:
         both = sorted(set(train) & set(val))
         if both:
             raise InputError(f"{root}: {both[0]!r} is in train.txt and in val.txt")
-        train = [id for id in train if id in labelled]
-        if held_out:
+        listed, train = train, [id for id in train if id in labelled]
+        if held_out and train:
             train, val = [id for place, id in enumerate(train) if place % held_out], train[::held_out]
+            if not train:
+                raise _NothingLeft(f"{root}: data_held_out={held_out} leaves no image to train on")
+        if not train and labelled and not listed:
+            raise _NothingLeft(
+                f"{root}: all {len(labelled)} images with a click or a scribble are to validate on, none to train on"
+            )
         if not train or not val:
             missing = "to train on has a click or a scribble" if not train else "is left to validate on"
-            raise InputError(f"{root}: none of {len(self._images)} images {missing}")
+            raise _NothingLeft(f"{root}: none of {len(self._images)} images {missing}")
         return {"train": train, "val": val}
 
     def _list(self, path: Path) -> list[str] | None:
@@ -511,8 +527,19 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
         return [existing([given])]
     if given is not None:
         return sorted(given.rglob("*.json"))
-    named = [path for path in (root / "clicks.csv", root / "clicks.json") if path.exists()]
+    known = (root / "clicks.csv", root / "clicks.json")
+    named = [path for path in known if path.exists() or path.is_symlink()]  # also one that leads nowhere
     return [*named, *sorted(path for path in root.rglob("*.json") if path not in named)]
+
+
+def _name(path: Path, folder: Path) -> str:
+    """What an image goes by."""
+    return _composed(check_name(path).relative_to(folder).with_suffix("").as_posix())
+
+
+def _composed(name: str) -> str:
+    """A name as most programs write it; some file systems take its accents apart (NFD)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _finite(given: object) -> float:
