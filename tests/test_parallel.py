@@ -84,6 +84,7 @@ def test_a_stopped_pair_is_continued_by_one(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert "the same command goes on from the last finished epoch" in out
+    assert out.count("stopping after this step; once more ends it at once") == 1, "one of them speaks"
     (key,) = Store(tmp_path).keys()
     assert Store(tmp_path).status(key) == "stopped"
     begun = len(Store(tmp_path).curve(key))
