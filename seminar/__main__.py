@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ words:
 """
 
 
+SHORT_MAX = 20_000
+"""Short side in pixels beyond which no memory suffices."""
 LOOKED = "seminar data check"
 """How the text beside a contact sheet begins."""
 
@@ -309,7 +312,8 @@ def _signals() -> list[int]:
         stopped.append(number)
         signal.signal(number, signal.SIG_DFL)
         if _rank() == "0":  # a step that compiles takes minutes; no print, which this may have interrupted
-            os.write(2, b"\nseminar: stopping after this step; once more ends it at once\n")
+            with suppress(OSError):  # nobody may be reading any more
+                os.write(2, b"\nseminar: stopping after this step; once more ends it at once\n")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, take)
@@ -502,8 +506,8 @@ def _predict(options: argparse.Namespace) -> int:
     from seminar import predict
 
     store = Store(options.runs)
-    if options.short is not None and options.short < 1:
-        raise InputError(f"--short {options.short}: at least 1 is needed")
+    if options.short is not None and not 1 <= options.short <= SHORT_MAX:
+        raise InputError(f"--short {options.short}: from 1 to {SHORT_MAX} pixels")
     key = _named(options.training, store)
     images = predict.pictures(options.pictures, options.out)
     net = predict.predictor(store, key, options.device, options.teacher, options.short, options.sliding)
@@ -538,12 +542,7 @@ def _named(text: str, store: Store) -> str:
     if len(said) < 3 or "=" in said[2]:
         raise InputError(f"{text!r}: the best of which sweep? For example 'best of losses'")
     name, words = said[2], said[3:]
-    file = Path(name)
-    if file.suffix not in (".yaml", ".yml"):
-        file = Path("sweeps") / f"{name}.yaml"
-        if not file.exists():
-            raise unknown("sweep", name, (path.stem for path in file.parent.glob("*.yaml")))
-    cells = recipes.cells(sweeps.load(file), sweeps.parse_words(words))
+    cells = recipes.cells(sweeps.load(_sweep_file(text, name)), sweeps.parse_words(words))
     scores: dict[str, float] = {}
     for cell in cells:
         miou = score(store.record(cell.stage.key))
@@ -555,6 +554,18 @@ def _named(text: str, store: Store) -> str:
         none = " and none has a score (no validation image has a mask); name one by its key" if finished else ""
         raise InputError(f"{text!r}: {which} trainings {'are' if finished else 'is'} finished in {store.root}{none}")
     return max(scores, key=lambda key: scores[key])
+
+
+def _sweep_file(text: str, name: str) -> Path:
+    """The file of a sweep that is named by itself or as one of `sweeps/`; `text`: what was asked for."""
+    here = Path("sweeps")
+    for path in (here / f"{name}.yaml", here / name, Path(name)):
+        if path.suffix in (".yaml", ".yml") and path.is_file():
+            return path
+    known = [path.stem for path in here.glob("*.yaml")]
+    if not known:
+        raise InputError(f"{text!r}: no folder sweeps here; go where it is, or write 'best of FILE.yaml'")
+    raise unknown("sweep", name, known)
 
 
 def _status(options: argparse.Namespace) -> int:

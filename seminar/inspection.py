@@ -211,7 +211,7 @@ def _thumbnail(example: Example) -> Image.Image:
     whole.paste(picture, (0, 0))
     if masked:
         whole.paste(colour(example.mask).resize(size, Image.Resampling.NEAREST), (size[0], 0))
-    draw, name = ImageDraw.Draw(whole), example.id
+    draw, name = ImageDraw.Draw(whole), "".join(sign if sign.isprintable() else "?" for sign in example.id)
     while len(name) > 1 and draw.textlength(name) > whole.width:
         name = "…" + name[2:]  # names of one folder differ at their end
     draw.text((0, size[1]), name, fill="black")

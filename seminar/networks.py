@@ -337,6 +337,13 @@ def _read(backbone: str, weights: Path | None, identity: str | None) -> Any:
         raise InputError(f"weights={weights}: {reason}") from None
 
 
+def _plain(value: object) -> bool:
+    """Whether it is a tensor of real numbers that can be read one by one."""
+    if not isinstance(value, Tensor) or value.is_complex():
+        return False
+    return value.layout == torch.strided and not value.is_quantized and not value.is_meta
+
+
 def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | None = None) -> None:
     """Load ImageNet weights into the backbone, in place: a torchvision state dict from a file, or (None) torchvision's,
     those of `identity` or else the paper's.
@@ -345,7 +352,7 @@ def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | No
     """
     entry, source = _find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
     given = _read(net.backbone, weights, identity)
-    if not isinstance(given, dict) or not all(isinstance(value, Tensor) for value in given.values()):
+    if not isinstance(given, dict) or not all(map(_plain, given.values())):
         raise InputError(f"{source}: is no state dict (names with tensors)")
     given = {name: value for name, value in given.items() if not str(name).startswith(entry.unused)}
     wanted = {entry.prefix + name: value for name, value in net.encoder.body.state_dict().items()}
@@ -356,7 +363,7 @@ def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | No
         # Files older than this counter lack it, and BatchNorm with a momentum does not read it.
         elif name not in given and not name.endswith("num_batches_tracked"):
             wrong.append(f"{name} is missing")
-        elif name in given and not given[name].isfinite().all():
+        elif name in given and not given[name].to(value.dtype).isfinite().all():
             wrong.append(f"{name} is not finite")
     if wrong:
         shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")

@@ -213,7 +213,9 @@ def test_without_downloads_all_that_is_missing_is_named(web: Path, tmp_path: Pat
 
 def test_a_slip_of_the_pen_is_told_before_anything_is_downloaded(web: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert refused(tmp_path / "file") == f"--root {tmp_path / 'file'}: is no folder"
+    assert refused(tmp_path / "file") == f"--root {tmp_path / 'file'}: {tmp_path / 'file'} is no folder"
+    assert refused(tmp_path / "file" / "x" / "y").endswith(f"y: {tmp_path / 'file'} is no folder")
+    assert refused(tmp_path / "data", clicks=tmp_path).endswith("clicks_fg.json)")
     none = tmp_path / "none"
     assert refused(tmp_path / "data", clicks=none) == f"--clicks {none}: no such file or folder"
     assert refused(tmp_path / "data", scribbles=none) == f"--scribbles {none}: no such file or folder"

@@ -671,7 +671,7 @@ def test_pictures_of_floating_point_numbers_are_refused(build: Build) -> None:
 @pytest.mark.parametrize(
     ("names", "settings", "why"),
     [
-        ("a", {}, ": all 1 images with a click or a scribble are to validate on, none to train on"),
+        ("a", {}, ": every image with a click or a scribble (1) is to validate on, none to train on"),
         ("a b c", {"held_out": 1}, ": data_held_out=1 leaves no image to train on"),
     ],
 )
@@ -703,6 +703,43 @@ def test_links_that_lead_nowhere_and_a_file_of_masks_are_told(build: Build) -> N
     lists(root, "a b", "d")
     with pytest.raises(InputError, match=r"d\.png: cannot be read"):
         Folder(root=root).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["train.txt", "val.txt", "classes.txt"])
+def test_a_list_that_leads_nowhere_is_told(build: Build, name: str) -> None:
+    root = build()
+    (root / name).symlink_to("gone.txt")
+    assert message(root).startswith(f"{root}/{name}: cannot be read (")
+
+
+def test_an_empty_list_is_told(build: Build) -> None:
+    root = build()
+    (root / "train.txt").touch()
+    assert message(root) == f"{root}/train.txt: names no image"
+
+
+def test_classes_and_files_whose_accents_are_written_otherwise(build: Build) -> None:
+    apart, together = (unicodedata.normalize(form, "é") for form in ("NFD", "NFC"))
+    root = build(f"image,x,y,class\na,1,2,{apart}\nb,3,4,{together}\n")
+    assert Folder(root=root).classes == ("background", together)
+    (root / "classes.txt").write_text(f"background\n{apart}\n")
+    (root / "masks").mkdir()
+    assert Folder.problems(root=root) == []
+    for form in (apart, together):
+        for folder in ("images", "masks"):
+            shutil.copy(root / "images" / "a.png", root / folder / f"{form}.png")
+    images, masks = Folder.problems(root=root)[:2]
+    assert "has the same name; their accents are written otherwise" in images
+    assert "has the same name, with its accents or suffix written otherwise" in masks
+
+
+def test_every_name_is_text(build: Build) -> None:
+    for place in (f"masks/{NOT_UTF8}.jpg", f"labelme/{NOT_UTF8}.json"):
+        root = build()
+        (root / place).parent.mkdir()
+        (root / place).write_text("{}")
+        assert message(root) == f"{root}/{place}: the name is not in UTF-8 (of an old archive?); rename it"
+        (root / place).unlink()
 
 
 def test_a_number_of_many_digits_is_no_class(build: Build) -> None:

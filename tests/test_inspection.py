@@ -243,6 +243,7 @@ def test_a_picture_of_the_sheet_has_its_clicks_and_its_mask_beside_it() -> None:
     drawn = np.asarray(inspection._thumbnail(example))
     assert drawn.shape == (90 + 14, 360, 3)
     assert (drawn[90:] < 128).any(), "its name"
+    assert inspection._thumbnail(replace(example, id="a\nb")).size == (360, 104)
     longer = inspection._thumbnail(replace(example, id="holidays/" * 20 + "a"))
     assert longer.size == (360, 104)
     assert (np.asarray(longer)[90:, -20:] < 128).any(), "the end of it"

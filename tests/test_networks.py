@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -203,6 +205,25 @@ def test_weights_that_are_not_finite_are_named(weights: Path) -> None:
     ):
         load_pretrained(net, weights)
     assert same(dict(net.state_dict()), before)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "complex", "quantised", "beyond float32"])
+def test_weights_of_another_kind_are_refused(weights: Path, kind: str) -> None:
+    state = torch.load(weights, weights_only=True)
+    name = "features.3.conv.0.0.weight"
+    plain = state[name]
+    other: dict[str, Callable[[], Any]] = {
+        "sparse": plain.to_sparse,
+        "complex": lambda: plain + 1j,
+        "quantised": lambda: torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+        "beyond float32": lambda: plain.double() + 1e300,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch lets quantised tensors go
+        state[name] = other[kind]()
+        torch.save(state, weights)
+    with pytest.raises(InputError, match="is not finite" if kind.startswith("beyond") else "no state dict"):
+        load_pretrained(build("mobilenet_v2", 5, 16), weights)
 
 
 def test_no_imagenet_weights_for_small_resnet(tmp_path: Path) -> None:

@@ -75,6 +75,20 @@ def test_several_processes_train_what_one_trains(tmp_path: Path) -> None:
         assert record["environment"]["processes"] == processes
 
 
+def test_a_training_that_nobody_listens_to_is_stopped_all_the_same(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(1, "losses=pce", "epochs=400", runs=tmp_path), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    until_checkpoint(process, tmp_path)
+    assert process.stderr is not None
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) != 0
+    (key,) = Store(tmp_path).keys()
+    assert Store(tmp_path).status(key) == "stopped"
+    assert not (Store(tmp_path).folder(key) / "failure.json").exists()
+
+
 def test_a_stopped_pair_is_continued_by_one(tmp_path: Path) -> None:
     words = ["losses=pce+pcons", "epochs=60"]
     process = subprocess.Popen(

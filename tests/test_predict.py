@@ -20,6 +20,7 @@ from seminar.data.pictures import palette
 from seminar.predict import Predictor, pictures
 from seminar.spec import InputError
 from seminar.store import Store
+from tests.conftest import ROOT
 
 WORDS = ["profile=toy", "losses=pce+pcons", "seed=2"]
 
@@ -124,12 +125,13 @@ def test_without_a_teacher_there_is_none_to_take(
         (["losses='pce", "photos"], "No closing quotation"),
         (["", "photos"], "'': name a training by its key"),
         (["best of los", "photos"], "sweep='los': did you mean 'losses'?"),
-        (["best of mine.yaml", "photos"], "sweep file mine.yaml: no such file"),
+        (["best of mine.yaml", "photos"], "sweep='mine.yaml': "),
         (["profile=toy losses=pce seed=0,1", "photos"], "seed=0,1: one value each"),
         ([" ".join(WORDS), "none.jpg"], "none.jpg: no such file or folder"),
         ([" ".join(WORDS), "empty"], "empty: no image here"),
         ([" ".join(WORDS), "photos", "photos/a.jpg"], "a.jpg: its results would have the name of those of"),
-        ([" ".join(WORDS), "photos", "--short", "0"], "--short 0"),
+        ([" ".join(WORDS), "photos", "--short", "0"], "--short 0: from 1 to 20000 pixels"),
+        ([" ".join(WORDS), "photos", "--short", "1" + 20 * "0"], "--short 1"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -146,12 +148,27 @@ def test_bad_input_is_one_line(
     assert not (photos.parent / "out").exists()
 
 
-def test_more_than_memory_holds(runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    given = [str(photos / "a.jpg"), "--runs", str(runs), "--out", str(out), "--short", "9999999"]
+def test_more_than_memory_holds(
+    runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict.tvf, "resize", lambda *_, **__: torch.empty(2**55))
+    given = [str(photos / "a.jpg"), "--runs", str(runs), "--out", str(tmp_path / "out"), "--short", "9999"]
     assert main(["predict", " ".join(WORDS), *given]) == 1
-    told = f"{photos}/a.jpg: at a short side of 9999999 pixels memory does not suffice; see --short"
+    told = f"{photos}/a.jpg: at a short side of 9999 pixels memory does not suffice; see --short"
     assert capsys.readouterr().err == f"seminar: {told}\n"
+
+
+def test_the_best_of_which_sweep(
+    runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words, out = "profile=toy losses=pce,pce+pcons seed=1,2", ["--runs", str(runs), "--out"]
+    shutil.copytree(ROOT / "sweeps", tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", f"best of losses {words}", str(photos / "a.jpg"), *out, "o"]) == 2
+    assert "no folder sweeps here; go where it is, or write 'best of FILE.yaml'" in capsys.readouterr().err
+    assert main(["predict", f"best of elsewhere/losses.yaml {words}", str(photos / "a.jpg"), *out, "o"]) == 0
+    (tmp_path / "elsewhere").rename("sweeps")
+    assert main(["predict", f"best of losses.yaml {words}", str(photos / "a.jpg"), *out, "o"]) == 0
 
 
 def test_where_no_folder_can_be_made(

@@ -26,7 +26,7 @@ from torchvision.datasets.utils import check_integrity, download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 from tqdm import tqdm
 
-from seminar.data.files import read_text
+from seminar.data.files import existing, is_there, read_text
 from seminar.data.pictures import palette
 from seminar.data.voc import CLASSES, CLICK_FILES
 from seminar.spec import InputError
@@ -63,11 +63,15 @@ def fetch(root: Path, *, clicks: Path | None = None, scribbles: Path | None = No
     is not given and not there is downloaded, unless `download` is false. Raises `InputError` for what is missing,
     damaged or cannot be reached.
     """
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--root {root}: is no folder")
+    for path in (root, *root.parents):
+        if is_there(path) and not path.is_dir():
+            raise InputError(f"--root {root}: {path} is no folder")
     for option, given in (("--clicks", clicks), ("--scribbles", scribbles)):
         if given is not None and not given.exists():
             raise InputError(f"{option} {given}: no such file or folder")
+    if clicks is not None:
+        for names in CLICK_FILES:
+            _given(clicks, names)
     voc = root if (root / "JPEGImages").is_dir() else root / "VOCdevkit" / "VOC2012"
     try:
         return _together(root, voc, clicks, scribbles, download)
@@ -253,10 +257,8 @@ def _png(mask: NDArray[np.uint8]) -> bytes:
 
 def _click_file(voc: Path, names: tuple[str, str], sha256: str, given: Path | None, download: bool) -> Path:
     """A click file below `voc`, copied or downloaded to there; `names`: what it may be called, as the reader looks."""
-    source = next((given / name for name in names if (given / name).exists()), None) if given else None
-    if given is not None and source is None:
-        raise InputError(f"{given / names[1]}: not found (nor {names[0]})")
-    if source is not None:
+    if given is not None:
+        source = _given(given, names)
         target, content = voc / names[0], source.read_bytes()
         if not target.exists():
             write_atomic(target, lambda file: file.write(content))
@@ -273,6 +275,11 @@ def _click_file(voc: Path, names: tuple[str, str], sha256: str, given: Path | No
     if hashlib.sha256(fresh.read_bytes()).hexdigest() != sha256:
         raise InputError(f"{fresh}: what {_LABELS}{names[1]} gave is damaged or incomplete (SHA-256 {sha256} expected)")
     return fresh.replace(path)
+
+
+def _given(folder: Path, names: tuple[str, str]) -> Path:
+    """The click file in a folder that somebody has named."""
+    return existing([folder / name for name in reversed(names)])
 
 
 def _scribbles(voc: Path, given: Path | None, download: bool, notes: list[str]) -> Path | None:

@@ -74,12 +74,16 @@ def existing(paths: Sequence[Path], hint: str = "") -> Path:
     raise InputError(f"{paths[0]}: not found{others}{hint}")
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is something of that name, be it a link that leads nowhere: reading it will tell."""
+    return path.exists() or path.is_symlink()
+
+
 def find_images(folder: Path) -> list[Path]:
     """The pictures in a folder and in those below it, but for a folder `masks`; sorted."""
     inside = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "masks")
     pictures = (path for path in inside if path.suffix.lower() in IMAGES)
-    # Links that lead nowhere are not passed over: reading them will tell.
-    return sorted(check_name(path) for path in pictures if path.is_file() or not path.exists())
+    return sorted(check_name(path) for path in pictures if path.is_file() or not path.exists())  # see `is_there`
 
 
 def check_name(path: Path) -> Path:

@@ -34,6 +34,7 @@ from seminar.data.files import (
     existing,
     find_images,
     fit_into_memory,
+    is_there,
     read_image,
     read_mask,
     read_text,
@@ -230,7 +231,11 @@ class Folder:
         for path in find_images(folder):
             id = _name(path, folder)
             if id in found:
-                self.wrong(f"{path}: {found[id].name} has the same name; an image goes by its name without the suffix")
+                suffix = path.stem == found[id].stem
+                why = (
+                    "an image goes by its name without the suffix" if suffix else "their accents are written otherwise"
+                )
+                self.wrong(f"{path}: {found[id].name} has the same name; {why}")
             found[id] = path
         if not found:
             raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
@@ -240,14 +245,16 @@ class Folder:
         if folder is not None and not existing([folder]).is_dir():
             raise InputError(f"{folder}: is no folder of masks")
         folder = folder or root / "masks"
-        if folder.exists() and not folder.is_dir():
+        if is_there(folder) and not folder.is_dir():
             self.wrong(f"{folder}: is no folder of masks")
         found: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(map(check_name, folder.rglob("*"))):
             if path.suffix.lower() != ".png":
                 self._not_masks += [path] if path.suffix.lower() in IMAGES else []
                 continue
             id = _name(path, folder)
+            if id in found:
+                self.wrong(f"{path}: {found[id].name} has the same name, with its accents or suffix written otherwise")
             if id in self._images:
                 found[id] = path
             else:
@@ -355,15 +362,15 @@ class Folder:
 
     def _name_classes(self, root: Path) -> tuple[str, ...]:
         path = root / "classes.txt"
-        used = set().union(*(labels.names for labels in self._labels.values()))
-        if not path.exists():
+        used = {_composed(name) for labels in self._labels.values() for name in labels.names}
+        if not is_there(path):
             numbers = sorted(name for name in used if name.isdecimal())
             if numbers or self._masks:
                 why = f"class {numbers[0]} is a number" if numbers else f"the masks in {root} hold numbers"
                 raise InputError(f"{path}: not found, but {why}; write the names, one a line, the background first")
             path, names = root, ["background", *sorted(name for name in used if name.lower() not in BACKGROUND)]
         else:
-            names = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+            names = [_composed(line.strip()) for line in read_text(path).splitlines() if line.strip()]
             if len(set(names)) != len(names) or len(names) < 2 or names[0].lower() not in BACKGROUND:
                 raise InputError(f"{path}: write different names, one a line, the first of them 'background'")
         if len(names) > PADDING:
@@ -374,6 +381,7 @@ class Folder:
         return ("background", *names[1:])
 
     def _class(self, id: str, name: str) -> int:
+        name = _composed(name)
         if name.lower() in BACKGROUND:
             return 0
         if name in self.classes:
@@ -405,14 +413,16 @@ class Folder:
         both = sorted(set(train) & set(val))
         if both:
             raise InputError(f"{root}: {both[0]!r} is in train.txt and in val.txt")
-        listed, train = train, [id for id in train if id in labelled]
+        train = [id for id in train if id in labelled]
         if held_out and train:
             train, val = [id for place, id in enumerate(train) if place % held_out], train[::held_out]
             if not train:
                 raise _NothingLeft(f"{root}: data_held_out={held_out} leaves no image to train on")
-        if not train and labelled and not listed:
+        if lists["train"] == []:
+            raise _NothingLeft(f"{root / 'train.txt'}: names no image")
+        if not train and labelled and lists["train"] is None:
             raise _NothingLeft(
-                f"{root}: all {len(labelled)} images with a click or a scribble are to validate on, none to train on"
+                f"{root}: every image with a click or a scribble ({len(labelled)}) is to validate on, none to train on"
             )
         if not train or not val:
             missing = "to train on has a click or a scribble" if not train else "is left to validate on"
@@ -420,7 +430,7 @@ class Folder:
         return {"train": train, "val": val}
 
     def _list(self, path: Path) -> list[str] | None:
-        if not path.exists():
+        if not is_there(path):
             return None
         ids: set[str] = set()
         for name in read_text(path).splitlines():
@@ -528,8 +538,8 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
     if given is not None:
         return sorted(given.rglob("*.json"))
     known = (root / "clicks.csv", root / "clicks.json")
-    named = [path for path in known if path.exists() or path.is_symlink()]  # also one that leads nowhere
-    return [*named, *sorted(path for path in root.rglob("*.json") if path not in named)]
+    named = [path for path in known if is_there(path)]
+    return [*named, *sorted(check_name(path) for path in root.rglob("*.json") if path not in named)]
 
 
 def _name(path: Path, folder: Path) -> str:
