@@ -35,6 +35,8 @@ from seminar.store import write_atomic
 TRAIN, VAL = 10_582, 1_449
 """How many images the published lists give."""
 LISTS = Path("ImageSets") / "Segmentation"
+UNPACKED = Path("benchmark_RELEASE") / "dataset"
+"""Where SBD's archive puts it."""
 _LABELS = (
     "https://raw.githubusercontent.com/Farbdrucker/GatedCRFLoss/9b57667885b19e1c6a0e9115fa9ac2c17c8ed645/datasets/"
 )
@@ -96,7 +98,7 @@ def _together(root: Path, voc: Path, clicks: Path | None, scribbles: Path | None
         if missing:
             raise InputError(f"{missing[0]}: not found{_more(missing)}, though its archive is unpacked")
     merged = voc / LISTS / "train_aug.txt"
-    if not merged.exists() or _without_mask(voc, merged):
+    if not _is_merged(voc, merged):
         _merge(voc, _sbd(root, download), merged)
     for name, expected in (("train_aug", TRAIN), ("val", VAL)):
         count = len(_ids(voc / LISTS / f"{name}.txt"))
@@ -134,17 +136,17 @@ def _not_here(root: Path, voc: Path, clicks: Path | None) -> list[str]:
     if voc != root and _missing(voc) and not (root / published["filename"]).exists():
         absent.append(f"{published['filename']} ({published['url']})")
     merged = voc / LISTS / "train_aug.txt"
-    unmerged = not merged.exists() or not (voc / LISTS / "val.txt").exists() or _without_mask(voc, merged)
-    if unmerged and all(_absent(place) for place in _sbd_places(root)) and not (root / SBDataset.filename).exists():
+    if not _is_merged(voc, merged) and not _sbd_here(root) and not (root / SBDataset.filename).exists():
         absent.append(f"{SBDataset.filename} ({SBDataset.url})")
     if clicks is None:
         absent += [f"{n[1]} ({_LABELS}{n[1]})" for n in CLICK_FILES if not any((voc / name).exists() for name in n)]
     return absent
 
 
-def _without_mask(voc: Path, merged: Path) -> list[str]:
-    masks = _names(voc / "SegmentationClassAug")
-    return [id for id in [*_ids(merged), *_ids(voc / LISTS / "val.txt")] if f"{id}.png" not in masks]
+def _is_merged(voc: Path, merged: Path) -> bool:
+    """Whether there is a mask of every image of the list `merged`, and of every one to validate on."""
+    lists, masks = (merged, voc / LISTS / "val.txt"), _names(voc / "SegmentationClassAug")
+    return all(path.exists() for path in lists) and all(f"{id}.png" in masks for path in lists for id in _ids(path))
 
 
 def _names(folder: Path) -> set[str]:
@@ -190,19 +192,19 @@ def _download(url: str, target: Path, because: str = "") -> Path:
 
 def _sbd(root: Path, download: bool) -> Path:
     """The folder of SBD with `cls/`, `train.txt` and `val.txt`, complete."""
-    places = _sbd_places(root)
-    for place in places:
-        if (place / "train.txt").exists() and not _absent(place):
-            return place
+    if here := _sbd_here(root):
+        return here
     _unpack(root, SBDataset.url, SBDataset.filename, SBDataset.md5, download)
-    absent = _absent(places[1])
+    unpacked = root / UNPACKED
+    absent = _absent(unpacked)
     if absent:
         raise InputError(f"{absent[0]}: not found{_more(absent)}, though its archive is unpacked")
-    return places[1]
+    return unpacked
 
 
-def _sbd_places(root: Path) -> tuple[Path, Path]:
-    return root / "SBD", root / "benchmark_RELEASE" / "dataset"
+def _sbd_here(root: Path) -> Path | None:
+    """The folder of SBD, where it is complete."""
+    return next((place for place in (root / "SBD", root / UNPACKED) if not _absent(place)), None)
 
 
 def _absent(sbd: Path) -> list[Path]:

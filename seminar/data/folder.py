@@ -132,7 +132,7 @@ class Folder:
         self._masks = self._find_masks(root, masks)
         self._labels: dict[str, Labels] = {}
         if not simulated:
-            for path in _label_files(root, labels):
+            for path in map(check_name, _label_files(root, labels)):
                 for id, found in self._read_labels(path):
                     self._add(path, id, found)
         self.classes = self._name_classes(root)
@@ -278,7 +278,8 @@ class Folder:
 
     def _id(self, name: str) -> str | None:
         """The image of a name, with or without its suffix."""
-        for id in (_composed(name), _composed(Path(name).with_suffix("").as_posix())):
+        name = _composed(name)
+        for id in (name, Path(name).with_suffix("").as_posix()):
             if id in self._images:
                 return id
         return None
@@ -539,12 +540,12 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
         return sorted(given.rglob("*.json"))
     known = (root / "clicks.csv", root / "clicks.json")
     named = [path for path in known if is_there(path)]
-    return [*named, *sorted(check_name(path) for path in root.rglob("*.json") if path not in named)]
+    return [*named, *sorted(path for path in root.rglob("*.json") if path not in named)]
 
 
 def _name(path: Path, folder: Path) -> str:
     """What an image goes by."""
-    return _composed(check_name(path).relative_to(folder).with_suffix("").as_posix())
+    return _composed(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _composed(name: str) -> str:

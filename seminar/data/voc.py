@@ -18,7 +18,16 @@ from pydantic import Field
 from scipy import ndimage
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
-from seminar.data.files import Examples, existing, fit_into_memory, read_bytes, read_image, read_mask, read_text
+from seminar.data.files import (
+    Examples,
+    existing,
+    fit_into_memory,
+    read_bytes,
+    read_image,
+    read_mask,
+    read_text,
+    size_in_bytes,
+)
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
 
@@ -125,7 +134,7 @@ class Voc:
             [(click.x, click.y, click.cls) for clicks in self._clicks.values() for click in clicks.get(id, ())]
             for id in self._ids["train"]
         ]
-        sizes = [[path.stat().st_size for path in self._files(id)] for id in self._all_ids]
+        sizes = [[size_in_bytes(path) for path in self._files(id)] for id in self._all_ids]
         data: list[object] = [self._ids, clicks, sizes]
         if self._scribbles is not None:
             files = [self._scribbles.get(id) for id in self._ids["train"]]
