@@ -216,7 +216,10 @@ class ASPP(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Low-level features (B, low, /4) and ASPP output (B, width, h, w) -> logits (B, classes, /4)."""
+    """Low-level features (B, low, /4) and ASPP output (B, width, h, w) -> logits (B, classes, /4).
+
+    The logits are computed in float32 also under autocast: bfloat16 would round a logit of 10 to steps of 0.06.
+    """
 
     def __init__(self, low: int, low_width: int, width: int, dropout: tuple[float, float], classes: int) -> None:
         super().__init__()
@@ -230,7 +233,9 @@ class Decoder(nn.Module):
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        out: Tensor = self.classify(self.refine(torch.cat([_resize(high, low.shape[2:]), self.reduce(low)], dim=1)))
+        refined = self.refine(torch.cat([_resize(high, low.shape[2:]), self.reduce(low)], dim=1))
+        with torch.autocast(low.device.type, enabled=False):
+            out: Tensor = self.classify(refined.float())
         return out
 
 
@@ -259,7 +264,7 @@ class DeepLabV3Plus(nn.Module):
         """`features`: what the encoder makes of `image`, where it is known already."""
         low, high = self.encoder(image) if features is None else features
         logits = self.decoder(low, self.aspp(high))
-        return _resize(logits.float(), image.shape[2:])
+        return _resize(logits, image.shape[2:])
 
     def train(self, mode: bool = True) -> DeepLabV3Plus:
         super().train(mode)

@@ -45,12 +45,14 @@ PAPER: dict[str, Scalar] = {
     "freeze": "none",
     "alpha": 0.999,
     "teacher_bn": "own",
+    "teacher_mode": "train",
     "epochs": 60,
     "batch_size": 12,
     "lr": 0.007,
     "head_lr_factor": 10.0,
     "warmup_steps": 0,
     "poly_power": 0.9,
+    "poly_horizon": 1.0,
     "momentum": 0.9,
     "weight_decay": 5e-4,
     "precision": "fp32",
@@ -369,7 +371,7 @@ def _common(words: _Words, data: Part, paths: Mapping[str, Path], host: Host) ->
         raise unknown("backbone", backbone, networks.BACKBONES)
     pretrained = str(words.take("pretrained"))
     names = set(Stage.model_fields) & set(PAPER)
-    special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "self_generation"}
+    special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "teacher_mode", "self_generation"}
     special |= {"annotation", "click_size", "click_order"}
     return {
         "data": data,
@@ -392,6 +394,7 @@ def _stage(
         "click_order": words.take("click_order") if clicks else None,
         "alpha": words.take("alpha") if teacher else None,
         "teacher_bn": words.take("teacher_bn") if teacher else None,
+        "teacher_mode": words.take("teacher_mode") if teacher else None,
         "seed": seed,
         "self_generation": words.take("self_generation") if ancillary is not None else "none",
         "ancillary": ancillary,
@@ -432,13 +435,20 @@ def _profile(name: str, split: str) -> dict[str, Scalar]:
         raise unknown("profile", name, profiles())
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    preset = yaml.safe_load((_profile_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    preset = _profile_file(name)
     tuning = preset.pop("tuning", None)
     if split == "tuning":
         if not tuning:
             raise InputError(f"split='tuning': profile {name!r} has no 'tuning' words that lead to other images")
         preset |= tuning
     return {str(word): value for word, value in preset.items()}
+
+
+def _profile_file(name: str) -> dict[str, Any]:
+    """What a profile's file says; `like: NAME` puts it over that of another profile."""
+    own: dict[str, Any] = yaml.safe_load((_profile_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    like = own.pop("like", None)
+    return own if like is None else _profile_file(like) | own
 
 
 def _profile_folder() -> Any:

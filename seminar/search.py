@@ -32,7 +32,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from seminar import studies, train
+from seminar import cost, studies, train
 from seminar.recipes import Cell, Host, pick_device
 from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason, score
@@ -53,6 +53,7 @@ class Plan:
     """Estimated seconds of one process for each stage in `todo`, by key."""
     workers: int
     device: str
+    costs: cost.Survey
 
     @property
     def order(self) -> list[Cell]:
@@ -83,13 +84,15 @@ class Plan:
             compiled = sum(stage.compile for stage in self.todo)
             if compiled:
                 lines.append(f"  and torch.compile, a minute or more at every start of {compiled} of the trainings")
+            lines += memory_lines(self.costs)
         return lines
 
 
 def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | None) -> Plan:
     """Look up what is done and estimate the rest from measured speed.
 
-    The speed is that of finished trainings of the same shape, else of a few steps run now.
+    The speed is that of finished trainings of the same shape, else of a few steps run now. Raises `InputError` where a
+    training, or the workers of a GPU together, need more memory than it has.
     """
     stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
     done = {key for key in stages if store.record(key) is not None}
@@ -98,9 +101,20 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
     todo = [stage for key, stage in stages.items() if key in asked - done]
     hosts = {stage.key: cell.host for cell in cells for stage in cell.stage.chain}
     count, device = _processes_here(cells[0].host, workers)
-    speed = _epoch_seconds(todo, hosts, store)
-    seconds = {stage.key: speed[stage.key] * max(stage.epochs - len(store.curve(stage.key)), 1) for stage in todo}
-    return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, count, device)
+    costs = _costs(todo, hosts, store)
+    _check_memory(costs, min(count, len(todo)), cells[0].host)
+    seconds = {
+        stage.key: costs.of(stage).seconds * max(stage.epochs - len(store.curve(stage.key)), 1) for stage in todo
+    }
+    return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, count, device, costs)
+
+
+def memory_lines(costs: cost.Survey) -> list[str]:
+    """What of a GPU's memory a process needs, for people."""
+    if costs.card is None:
+        return []
+    need, has = cost.gigabytes(costs.memory_mb), cost.gigabytes(costs.card.memory_mb)
+    return [f"  about {need} of GPU memory a process; {costs.card.name} has {has}"]
 
 
 def _processes_here(host: Host, workers: int | None) -> tuple[int, str]:
@@ -117,20 +131,35 @@ def _processes(workers: int, device: str) -> str:
     return f"{workers} {device} process{'' if workers == 1 else 'es'}"
 
 
-def _epoch_seconds(stages: Iterable[Stage], hosts: Mapping[str, Host], store: Store) -> dict[str, float]:
-    """Seconds of one epoch of each stage, by key: those of finished trainings of the same shape, else measured now."""
-    measured: dict[str, float] = {}
+def _costs(stages: Iterable[Stage], hosts: Mapping[str, Host], store: Store) -> cost.Survey:
+    """What stages cost here: as finished trainings of the same shape on the same machine did, else measured now."""
+    known: dict[tuple[str, str], cost.Cost] = {}
     for key in store.keys():  # noqa: SIM118 - a store is no dictionary
-        with suppress(InputError):
+        with suppress(InputError, KeyError):
             record = store.record(key)
             if record is not None:
-                measured[shape(store.stage(key))] = record["seconds"] / record["stage"]["epochs"]
-    result: dict[str, float] = {}
-    for stage in stages:
-        if shape(stage) not in measured:
-            measured[shape(stage)] = train.measure_epoch(stage, hosts[stage.key])
-        result[stage.key] = measured[shape(stage)]
-    return result
+                machine = record["environment"]
+                on_gpu = machine["device"] != "cpu"
+                name = machine["device"] if on_gpu else machine["cpu"]
+                seconds = record["seconds"] / record["stage"]["epochs"]
+                memory = record["peak_memory_mb"] if on_gpu else None
+                known[name, cost.shape(store.stage(key))] = cost.Cost(seconds, memory)
+    return cost.survey([(stage, hosts[stage.key]) for stage in stages], known)
+
+
+def _check_memory(costs: cost.Survey, workers: int, host: Host) -> None:
+    """Raise `InputError` where the workers of one GPU need more memory than it has."""
+    if costs.card is None:
+        return
+    cards = torch.cuda.device_count() if pick_device(host.device).index is None else 1
+    each = -(-workers // cards)
+    if each * costs.memory_mb > costs.card.memory_mb:
+        fit = costs.card.memory_mb // costs.memory_mb * cards
+        raise InputError(
+            f"--workers {workers}: {each} processes on one {costs.card.name} need {each} x "
+            f"{cost.gigabytes(costs.memory_mb)}, and it has {cost.gigabytes(costs.card.memory_mb)}; "
+            f"take --workers {fit}"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,6 +173,8 @@ class SearchPlan:
     """Estimated seconds of each stage of one trial, by key of the profile's own values."""
     report: Plan
     """The profile's own values on the reporting split; the winner costs as much again."""
+    costs: cost.Survey
+    """Of the stages of one trial."""
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -160,6 +191,7 @@ class SearchPlan:
         if self.left:
             wall = sum(self.seconds.values()) * -(-self.left // report.workers)
             lines.append(f"  at most {self.left * chain} trainings on {processes}: about {clock(wall)}")
+            lines += memory_lines(self.costs)
         wall = report.wall_seconds
         seeds = f"{len(self.tuning.seeds)} seed{'' if len(self.tuning.seeds) == 1 else 's'}"
         if len(report.todo):
@@ -174,19 +206,12 @@ def plan_search(tuning: Tuning, store: Store, workers: int | None) -> SearchPlan
         for value in span.ends if isinstance(span, Range) else span:
             tuning.trial_cell({**dict.fromkeys(tuning.space, DEFAULT), word: value})
     chain = tuning.own.stage.chain
-    speed = _epoch_seconds(chain, {stage.key: tuning.own.host for stage in chain}, store)
-    seconds = {stage.key: speed[stage.key] * stage.epochs for stage in chain}
-    return SearchPlan(
-        tuning, tuning.left(store.record), seconds, make_plan(tuning.sweep, tuning.reported(), store, workers)
-    )
-
-
-def shape(stage: Stage) -> str:
-    """What the speed of a stage depends on; seeds, learning rates and the like do not."""
-    terms = tuple((term.name, term.settings) for term in stage.losses)
-    numbers = (stage.crop, stage.batch_size, stage.precision, stage.compile)
-    parts = (stage.data, stage.backbone, stage.output_stride, *numbers)
-    return repr((parts, terms, stage.has_teacher, stage.ancillary is not None, stage.eval_every, stage.freeze))
+    costs = _costs(chain, {stage.key: tuning.own.host for stage in chain}, store)
+    seconds = {stage.key: costs.of(stage).seconds * stage.epochs for stage in chain}
+    report = make_plan(tuning.sweep, tuning.reported(), store, workers)
+    left = tuning.left(store.record)
+    _check_memory(costs, min(report.workers, left), tuning.own.host)
+    return SearchPlan(tuning, left, seconds, report, costs)
 
 
 def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) -> tuple[list[Cell], float]:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-RECIPE = 5
+RECIPE = 6
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
 
 Scalar = bool | int | float | str
@@ -71,8 +71,9 @@ class Stage(_Value):
 
     A stage with an `ancillary` is a primary: the frozen ancillary student writes its pseudo-labels. A chain of K
     student-student modules is K + 1 nested stages. With `self_generation` the primary is no second student but the
-    ancillary itself, trained on with pseudo-labels of its own frozen copy: `reset` begins a new schedule, `unchange`
-    stays at the learning rate at which the ancillary ended (Fig. 4).
+    ancillary itself, trained on with pseudo-labels of its own frozen copy: `reset` begins a new schedule of the
+    learning rate, `unchange` goes on in that of the ancillary and stays at its last value once it is over (Fig. 4).
+    `poly_horizon` is the length of the schedule, in lengths of the training.
 
     A setting that has no effect on a stage is None in it (`alpha` where nothing asks for a teacher, `click_size` where
     nothing reads clicks), so equal trainings are equal values. `click_size` is the side of a click, or the width of a
@@ -94,6 +95,7 @@ class Stage(_Value):
     losses: Annotated[tuple[Term, ...], Field(min_length=1)]
     alpha: Annotated[float, Field(ge=0, lt=1)] | None
     teacher_bn: Literal["own", "copy", "ema"] | None
+    teacher_mode: Literal["train", "eval"] | None
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
@@ -101,9 +103,10 @@ class Stage(_Value):
     head_lr_factor: Annotated[float, Field(gt=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
     poly_power: Annotated[float, Field(ge=0)]
+    poly_horizon: Annotated[float, Field(ge=1)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     compile: bool = False
 
     crop: Annotated[int, Field(ge=16)]
@@ -127,8 +130,13 @@ class Stage(_Value):
         names = [term.name for term in self.losses]
         if names != sorted(set(names)):
             raise ValueError(f"losses must be sorted and unique, got {names}")
-        if (self.alpha is None) != (self.teacher_bn is None):
-            raise ValueError("alpha and teacher_bn are both given (there is a teacher) or both None")
+        if len({self.alpha is None, self.teacher_bn is None, self.teacher_mode is None}) > 1:
+            raise ValueError("alpha, teacher_bn and teacher_mode are all given (there is a teacher) or all None")
+        if (self.teacher_bn, self.teacher_mode) == ("own", "eval"):
+            raise ValueError(
+                "teacher_bn=own with teacher_mode=eval: a teacher in eval mode gathers no BatchNorm statistics of its "
+                "own; take teacher_bn=copy or ema"
+            )
         if len({self.annotation is None, self.click_size is None, self.click_order is None}) > 1:
             raise ValueError("annotation, click_size and click_order are all given (clicks are read) or all None")
         if self.freeze == "backbone" and self.pretrained == "none":

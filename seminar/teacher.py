@@ -7,8 +7,10 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNormMode = Literal["own", "copy", "ema"]
+Mode = Literal["train", "eval"]
 
 
 class Teacher:
@@ -19,17 +21,27 @@ class Teacher:
         keep = min(alpha, 1 - 1/t);  teacher = keep * teacher + (1 - keep) * student,
 
     so the first update copies the student, and the teacher is the plain average of all students until
-    t = 1 / (1 - alpha). BatchNorm's running statistics: `own` the teacher runs in train mode and gathers its own,
-    `copy` they are copied from the student, `ema` they are averaged like the weights. Integer buffers are copied in
-    the last two modes, never averaged.
+    t = 1 / (1 - alpha).
+
+    `bn`: where BatchNorm's running statistics come from. `own`: the teacher gathers them itself, in train mode. `copy`:
+    they are copied from the student. `ema`: they are averaged like the weights. Integer buffers are copied in the last
+    two, never averaged.
+
+    `mode`: how the teacher runs while the student trains. `train`: dropout, and BatchNorm by the statistics of the
+    batch. `eval`: no dropout, and BatchNorm by the running statistics, which must then not be the teacher's own.
     """
 
-    def __init__(self, student: nn.Module, alpha: float, bn: BatchNormMode) -> None:
+    def __init__(self, student: nn.Module, alpha: float, bn: BatchNormMode, mode: Mode = "train") -> None:
+        if (bn, mode) == ("own", "eval"):
+            raise ValueError("a teacher in eval mode gathers no BatchNorm statistics of its own")
         self.alpha, self.bn, self.t = alpha, bn, 0
         self.net = copy.deepcopy(student).requires_grad_(False)
         self._weights = tuple(self.net.parameters())
-        # With `copy` and `ema` the statistics come from the student, so a train-mode forward must not move them.
-        self.net.train(bn == "own")
+        self.net.train(mode == "train")
+        if bn != "own":
+            for layer in self.net.modules():
+                if isinstance(layer, _BatchNorm):
+                    layer.momentum = 0.0  # a forward pass in train mode must not move statistics of the student
 
     @torch.no_grad()
     def update(self, student: nn.Module) -> None:

@@ -6,29 +6,25 @@ saved random state, the number of loader processes does not matter, and 2 + 2 ep
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import hashlib
 import json
 import math
-import platform
-import subprocess
-import sys
+import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
-from seminar import networks, parallel, recipes
+from seminar import machine, networks, parallel, recipes
 from seminar.data import PADDING, Dataset, Example
 from seminar.data.augment import TrainView, eval_view
 from seminar.data.pictures import strip
@@ -69,7 +65,27 @@ def train(
 
     Writes metrics.jsonl (a line per epoch), checkpoint.pt, and at the end student.pt, teacher.pt and samples/.
     """
-    _forget_peak_memory(pick_device(host.device))
+    try:
+        return _train(stage, host, folder, ancillary_folder, watches)
+    except Exception as error:
+        if not machine.is_out_of_memory(error):
+            raise
+        raise _too_large(stage, host, error) from None
+
+
+def _too_large(stage: Stage, host: Host, error: Exception) -> InputError:
+    device = pick_device(host.device)
+    asked = re.search(r"allocate (\S+ \S+?)\.", str(error))
+    step = f" at a step that needs another {asked[1]}" if asked else ""
+    precision = "" if stage.precision == "bf16" or device.type == "cpu" else " precision=bf16,"
+    return InputError(
+        f"{device} ran out of memory{step}: batch_size={stage.batch_size} crop={stage.crop} "
+        f"precision={stage.precision} backbone={stage.backbone}; "
+        f"take{precision} a smaller batch_size or crop, or fewer --workers on one device"
+    )
+
+
+def _train(stage: Stage, host: Host, folder: Path, ancillary_folder: Path | None, watches: Sequence[Watch]) -> Record:
     trainer = Trainer(stage, host, ancillary_folder)
     trainer.resume(folder)
     for watch in watches:
@@ -113,11 +129,7 @@ class Trainer:
     def __init__(self, stage: Stage, host: Host, ancillary_folder: Path | None) -> None:
         self.stage, self.host = stage, host
         self.device = pick_device(host.device)
-        if self.device.type == "cpu":
-            # Bit-identical wherever a stage is trained or continued, and several threads only wait for each other
-            # on small networks: a sweep uses the cores with one process each.
-            torch.set_num_threads(1)
-            keep_freed_memory()
+        machine.prepare(self.device, stage.precision)
         self.dataset: Dataset = recipes.open_data(stage, host)
         self.classes = len(self.dataset.classes)
         torch.manual_seed(mix(stage.seed))
@@ -127,8 +139,8 @@ class Trainer:
         student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.student = parallel.shared(student)
         self.teacher: Teacher | None = None
-        if stage.alpha is not None and stage.teacher_bn is not None:
-            self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn)
+        if stage.alpha is not None and stage.teacher_bn is not None and stage.teacher_mode is not None:
+            self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn, stage.teacher_mode)
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
         self._compiled: dict[nn.Module, Any] = {}
         if stage.compile:
@@ -225,7 +237,7 @@ class Trainer:
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
         with self._telling_of_compilers():
-            total, parts = self.objective(views, epoch)
+            total, parts = self.objective(views, epoch, step)
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -234,19 +246,21 @@ class Trainer:
         return {"loss": total.detach(), **{name: value.detach() for name, value in parts.items()}}
 
     def lr_factor(self, step: int) -> float:
-        """Factor of the learning rate at `step` (0-based); `unchange` holds that of the ancillary's last step."""
+        """Factor of the learning rate at `step` (0-based). `unchange` goes on in the ancillary's schedule, and stays at
+        its last value once that is over."""
+        steps = round(self.total_steps * self.stage.poly_horizon)
         if self.stage.self_generation == "unchange":
-            return poly_lr(self.total_steps - 1, self.total_steps, self.stage.poly_power)
-        return poly_lr(step, self.total_steps, self.stage.poly_power, self.stage.warmup_steps)
+            step = min(step + self.stage.budgets * self.total_steps, steps - 1)
+        return poly_lr(step, steps, self.stage.poly_power, self.stage.warmup_steps)
 
     def weights(self, epoch: int) -> list[tuple[Any, float]]:
         """The loss terms and their weights in `epoch` (0-based); a student that is trained on is past its ramps."""
         begun = 0 if self.stage.self_generation == "none" else self.stage.epochs
         return [(t, ramped(t.weight, epoch + begun, self.stage.epochs, t.ramp)) for t in self.stage.losses]
 
-    def objective(self, views: Mapping[str, Tensor], epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, views: Mapping[str, Tensor], epoch: int, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 5 or 7: the weighted sum of the losses of one batch, and each loss without its weight, with its facts."""
-        inputs = self.inputs(views)
+        inputs = self.inputs(views, step)
         parts: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         for term, weight in self.weights(epoch):
@@ -258,9 +272,9 @@ class Trainer:
             total = total + weight * value
         return total, parts
 
-    def inputs(self, views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def inputs(self, views: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """Everything that a loss can ask for, from one batch of views; student, teacher and ancillary see the same
-        crop."""
+        crop. `step` (0-based) decides the teacher's dropout."""
         inputs = {name: view.to(self.device, non_blocking=True) for name, view in views.items()}
         inputs |= {name: inputs[name].long() for name in ("labels", "masks") if name in inputs}
         inputs["image"] = inputs["image"].float()
@@ -270,12 +284,21 @@ class Trainer:
             inputs["student"] = self.forward(self.learner, network_input, features)
             with torch.no_grad():
                 if self.teacher is not None:
-                    inputs["teacher"] = self.forward(self.teacher.net, network_input, features)
+                    with self._teacher_randomness(step):
+                        inputs["teacher"] = self.forward(self.teacher.net, network_input, features)
                 if self.ancillary is not None:
                     known = features if self.ancillary_shares else None
                     labels = self.forward(self.ancillary, network_input, known).argmax(1)
                     inputs["pseudo"] = torch.where(inputs["inside"], labels, PADDING)
         return inputs
+
+    @contextmanager
+    def _teacher_randomness(self, step: int) -> Iterator[None]:
+        """A random stream of the teacher's own, by seed and step: the student's dropout is the same with and without
+        a teacher."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(mix(self.stage.seed, step, -2))
+            yield
 
     def forward(self, net: nn.Module, *inputs: Any) -> Any:
         """What `net` makes of the inputs of a training step, in its compiled form where the stage says so."""
@@ -345,7 +368,8 @@ class Trainer:
         size = self.stage.batch_size if protocol == "crop" else 1
         views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
         own = Subset(views, parallel.own_share(range(len(views))))
-        with self._evaluating() as nets:
+        fixed = nullcontext() if protocol == "crop" else machine.changing_shapes()
+        with self._evaluating() as nets, fixed:
             counts = {role: Confusion(self.classes) for role in nets}
             alike = torch.zeros(2, dtype=torch.int64)
             for images, masks in DataLoader(own, batch_size=size, num_workers=self.host.loader_workers):
@@ -420,14 +444,14 @@ class Trainer:
         self.predictions(folder / "samples", "final")
         return {
             "seconds": round(self.seconds, 3),
-            "peak_memory_mb": peak_memory_mb(self.device),
+            "peak_memory_mb": machine.peak_memory_mb(self.device),
             "steps": self.total_steps,
             "sessions": self.sessions,
             "classes": list(self.dataset.classes),
             "metrics": {role: {"crop": crop[role], "full": full[role]} for role in crop},
             "best": {role: _best(curve, role) for role in crop},
             "data": {"train_images": len(self.train_examples), "val_images": len(self.val_examples)},
-            "environment": environment(self.device),
+            "environment": machine.environment(self.device),
             "notes": self.notes(),
         }
 
@@ -518,18 +542,6 @@ class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):
         return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
 
 
-def keep_freed_memory() -> None:
-    """Have malloc keep freed blocks instead of handing large ones back to the kernel.
-
-    Every step needs the same blocks again, and fresh pages cost up to 40 % of a step on CPU (257 px, frozen backbone).
-    """
-    with suppress(OSError, AttributeError):  # glibc only; elsewhere nothing changes
-        libc = ctypes.CDLL(None)
-        mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-
-
 def _weights(path: Path, device: torch.device) -> dict[str, Tensor]:
     """Weights of a finished training. Raises `InputError` where there are none, as after `seminar pull`."""
     if not path.exists():
@@ -545,31 +557,6 @@ def finished_network(stage: Stage, classes: int, weights: Path, device: torch.de
     net.load_state_dict(_weights(weights, torch.device("cpu")))
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False)
-
-
-def _forget_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # what earlier trainings of this process have left (glibc only)
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
-
-
-def peak_memory_mb(device: torch.device) -> int | None:
-    """The most memory, in MB of 2^20 bytes, since a training was begun or continued; None where no system tells.
-
-    On a GPU that of the tensors, else (Linux) of the whole process with its libraries, without loader processes.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) >> 20
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]  # in kB
-    return int(found[0]) >> 10 if found else None
 
 
 def early_epoch(stage: Stage) -> int:
@@ -602,44 +589,6 @@ def normalise(image: Tensor) -> Tensor:
     return torch.stack(planes, dim=1).contiguous(memory_format=torch.channels_last)
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What ran this training: versions, hardware, commit."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cpu": _cpu(),
-        "threads": torch.get_num_threads(),
-        "processes": parallel.size(),
-        "commit": _commit(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, with `+` when it has uncommitted changes; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "--", "."], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip()[:12] + ("+" if changes.stdout.strip() else "")
-
-
 def _best(curve: Sequence[Mapping[str, Any]], role: str) -> dict[str, Any] | None:
     """The best evaluated epoch. For information only: what is reported is always the last epoch."""
     evaluated = [line for line in curve if line.get(f"{role}_miou") is not None]
@@ -664,31 +613,3 @@ class StopWhen:
     def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None: ...
 
     def end(self, stage: Stage, body: Record | None) -> None: ...
-
-
-def untrained(stage: Stage, host: Host) -> Trainer:
-    """A trainer to measure by: with an untrained ancillary where the stage asks for one."""
-    trainer = Trainer(stage, host, None)
-    if stage.ancillary is not None:
-        ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
-        ancillary.to(trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trainer.ancillary = ancillary.requires_grad_(False)
-    return trainer
-
-
-def measure_epoch(stage: Stage, host: Host) -> float:
-    """Seconds that one epoch of `stage` takes here, extrapolated from a few steps; evaluation counts as forward passes.
-
-    Trains nothing that is kept.
-    """
-    trainer = untrained(stage.model_copy(update={"compile": False}), host)  # compiling is no part of an epoch
-    trainer.student.train()
-    times = []
-    for step, views in zip(range(4), trainer.loader(0)):
-        started = time.monotonic()
-        float(trainer.step(views, 0, step)["loss"])
-        times.append(time.monotonic() - started)
-    # The first step pays for caches and allocations; a forward pass is about a third of a step.
-    step_seconds = min(times[1:] or times)
-    forwards = len(trainer.val_examples) / stage.batch_size / stage.eval_every * (2 if trainer.teacher else 1)
-    return step_seconds * (trainer.steps_per_epoch + forwards / 3)

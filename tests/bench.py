@@ -36,7 +36,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models import mobilenet_v2
 
-from seminar import recipes, train
+from seminar import cost, machine, recipes
 from seminar.__main__ import main as seminar
 from seminar.data.creatures import make
 from seminar.losses import losses
@@ -141,7 +141,7 @@ class Bench:
 
 def trainer(words: Mapping[str, Scalar]) -> Trainer:
     cell = recipes.one({"loader_workers": 0, "seed": 0, **words})
-    owner = train.untrained(cell.stage, cell.host)
+    owner = cost.untrained(cell.stage, cell.host)
     for split in (owner.train_examples, owner.val_examples):
         deque(split, maxlen=0)  # whatever is drawn or read once is not part of a step
     return owner
@@ -263,10 +263,10 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
 def peak_memory(bench: Bench, words: Words) -> int | None:
     """MB of 2^20 bytes at three steps, of tensors on a GPU, of the whole process on a CPU; in a process of its own."""
     code = (
-        "import json, sys; from tests import bench; from seminar import train\n"
+        "import json, sys; from tests import bench; from seminar import machine\n"
         "owner = bench.trainer(json.loads(sys.argv[1])); views = bench.endless(owner); owner.student.train()\n"
         "for number in range(3): owner.step(next(views), owner.stage.epochs - 1, number)\n"
-        "print(train.peak_memory_mb(owner.device))"
+        "print(machine.peak_memory_mb(owner.device))"
     )
     command = [sys.executable, "-c", code, json.dumps(words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -525,7 +525,7 @@ def main() -> int:
     except (InputError, OSError) as error:
         parser.error(str(error))
     torch.set_num_threads(1)
-    environment = train.environment(torch.device(options.device))
+    environment = machine.environment(torch.device(options.device))
     environment = {name: environment[name] for name in ("python", "torch", "device", "cpu", "threads", "commit")}
     environment["cores"] = os.cpu_count()
     environment["load at the start"] = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None

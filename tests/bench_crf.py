@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from seminar import crf, train
+from seminar import crf, machine
 from seminar.data import PADDING, Dataset
 from seminar.data.augment import TrainView
 from seminar.data.creatures import Creatures
@@ -168,7 +168,7 @@ QUANTILES = {"least": 0.0, "median": 0.5, "90 %": 0.9, "most": 1.0}
 
 
 def speed(options: argparse.Namespace) -> None:
-    train.keep_freed_memory()  # as in training
+    machine.prepare(torch.device(options.device), "fp32")  # as in training
     device = torch.device(options.device)
     batch = [
         case.to(device) for case in cases(open_images(options.root, options.crop), options.crop, options.scale, 12)

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from seminar import __main__ as command
-from seminar import parallel, train
+from seminar import cost, parallel, train
+from seminar.cost import shape
 from seminar.recipes import Cell
-from seminar.search import shape
 from seminar.spec import Stage
 from tests.conftest import ROOT
 
@@ -24,7 +24,7 @@ WHOLE = {"losses": "pce+pcons+pseudo", "lr": 0.001, "seed": 3}
 
 def curve(cell: Cell, epochs: int) -> list[dict[str, Any]]:
     torch.manual_seed(5)  # the weights of the untrained ancillary
-    trainer = train.untrained(cell.stage, cell.host)
+    trainer = cost.untrained(cell.stage, cell.host)
     return [trainer.run_epoch(epoch) for epoch in range(epochs)]
 
 
@@ -56,7 +56,7 @@ def test_every_network_of_the_step_is_compiled_once(
 ) -> None:
     found = counted(monkeypatch)
     one = cell(**WHOLE, freeze=freeze, compile=True)
-    trainer = train.untrained(one.stage, one.host)
+    trainer = cost.untrained(one.stage, one.host)
     for epoch in range(2):
         trainer.run_epoch(epoch)
     assert trainer.teacher is not None
@@ -128,7 +128,7 @@ def test_the_smaller_batch_that_ends_an_epoch_is_not_compiled(cell: MakeCell, mo
 
     counted(monkeypatch, backend)
     one = cell(losses="pce+pcons", compile=True, batch_size=6)
-    trainer = train.untrained(one.stage, one.host)
+    trainer = cost.untrained(one.stage, one.host)
     assert [len(batch) for batch in train.batches(16, 6, 0, 0)] == [6, 6, 4]
     trainer.run_epoch(0)
     assert sizes == [6, 6], "student and teacher"

@@ -13,10 +13,10 @@ ROOMS = [
     {"sweep", "parts", "store"},
     {"data"},
     {"crf", "metrics", "networks", "parallel", "schedules", "teacher"},
-    {"losses"},
+    {"losses", "machine"},
     {"recipes", "tracking"},
     {"train", "tuning"},
-    {"inspection", "predict", "studies"},
+    {"cost", "inspection", "predict", "studies"},
     {"export", "search"},
     {"__main__"},
 ]

@@ -15,8 +15,9 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
-from seminar import recipes, search, studies, sweep, train
+from seminar import cost, machine, recipes, search, studies, sweep
 from seminar.recipes import Cell
 from seminar.store import Store
 from tests.conftest import ROOT, until_checkpoint
@@ -223,7 +224,7 @@ def test_schedule_waits_for_an_ancillary_in_work(cell: MakeCell) -> None:
 def test_plan_counts_what_is_left(
     tmp_path: Path, cell: MakeCell, losses_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "measure_epoch", lambda *_: 1.0)
+    monkeypatch.setattr(cost, "measure_epoch", lambda *_: cost.Cost(1.0))
     primary, store = cell(epochs=5), Store(tmp_path)
     store.ensure(primary.stage.chain[0], lambda *_: {"seconds": 50.0})
     folder = store.folder(primary.stage.key)
@@ -236,8 +237,8 @@ def test_plan_counts_what_is_left(
 
 @pytest.mark.parametrize("words", [{"freeze": "bn"}, {"crop": 48}, {"batch_size": 4}, {"modules": 0}])
 def test_speed_is_only_taken_from_equal_shapes(cell: MakeCell, words: dict[str, Any]) -> None:
-    assert search.shape(cell().stage) != search.shape(cell(**words).stage)
-    assert search.shape(cell(seed=5, lr=0.2).stage) == search.shape(cell().stage)
+    assert cost.shape(cell().stage) != cost.shape(cell(**words).stage)
+    assert cost.shape(cell(seed=5, lr=0.2).stage) == cost.shape(cell().stage)
 
 
 def test_one_cell_trains_its_whole_chain(cell: MakeCell) -> None:
@@ -250,10 +251,22 @@ def test_plan_uses_the_measured_speed_of_equal_shapes(tmp_path: Path, losses_swe
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells = recipes.cells(request)
     store = Store(tmp_path)
-    store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0})
+    here = {"device": "cpu", "cpu": machine.name(torch.device("cpu"))}
+    store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0, "environment": here})
     plan = search.make_plan(request, cells, store, 2)
     assert plan.seconds == {cells[1].stage.key: pytest.approx(50.0)}
     assert "1 done, 1 to do" in plan.lines()[2]
+
+
+@pytest.mark.parametrize("other", [{"device": "cpu", "cpu": "another"}, {"device": "a card", "cpu": "chip"}])
+def test_the_speed_of_another_machine_says_nothing(
+    tmp_path: Path, losses_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    monkeypatch.setattr(cost, "measure_epoch", lambda *_: cost.Cost(1.0))
+    request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
+    cells, store = recipes.cells(request), Store(tmp_path)
+    store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0, "peak_memory_mb": 9, "environment": other})
+    assert search.make_plan(request, cells, store, 2).seconds == {cells[1].stage.key: 2.0}  # two epochs
 
 
 def test_records_are_the_truth_not_the_journal(tmp_path: Path) -> None:

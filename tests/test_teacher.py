@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -44,18 +46,30 @@ def test_high_alpha_is_the_plain_average_of_all_students() -> None:
     assert teacher.net[0].weight.item() == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize(
-    ("bn", "mean", "count", "training"), [("own", 8, 8, True), ("copy", 4, 4, False), ("ema", 3, 4, False)]
-)
-def test_batchnorm_modes(bn: str, mean: float, count: int, training: bool) -> None:
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize(("bn", "mean", "count"), [("own", 8, 8), ("copy", 4, 4), ("ema", 3, 4)])
+def test_batchnorm_statistics_and_mode_are_two_settings(bn: Any, mean: float, count: int, mode: Any) -> None:
     student = student_with(8.0)
-    teacher = Teacher(student, alpha=0.5, bn=bn)  # type: ignore[arg-type]
+    if (bn, mode) == ("own", "eval"):
+        with pytest.raises(ValueError, match="gathers no BatchNorm statistics"):
+            Teacher(student, alpha=0.5, bn=bn, mode=mode)
+        return
+    teacher = Teacher(student, alpha=0.5, bn=bn, mode=mode)
     for value in (2.0, 4.0):
         set_to(student, value)
         teacher.update(student)
     assert teacher.net[1].running_mean.item() == pytest.approx(mean)
     assert teacher.net[1].num_batches_tracked.item() == count, "integers are copied, never averaged"
-    assert teacher.net.training is training
+    assert teacher.net.training is (mode == "train")
+
+
+@pytest.mark.parametrize(("bn", "moves"), [("own", True), ("copy", False), ("ema", False)])
+def test_in_train_mode_only_own_statistics_move(bn: Any, moves: bool) -> None:
+    """A teacher in train mode normalises by its batch, whoever keeps the running statistics."""
+    teacher = Teacher(student_with(1.0), alpha=0.5, bn=bn, mode="train")
+    out = teacher.net(torch.tensor([[0.0], [4.0]]))
+    assert out.flatten().tolist() == pytest.approx([-1, 1], abs=1e-4), "zero mean and unit variance of the batch"
+    assert (teacher.net[1].running_mean.item() != 1.0) is moves
 
 
 def test_teacher_is_a_copy_without_gradient() -> None:

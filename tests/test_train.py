@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
-from seminar import crf, losses, networks, recipes, train
+from seminar import crf, losses, machine, networks, recipes, train
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
 from seminar.metrics import Confusion
@@ -169,6 +169,63 @@ def test_self_generation_goes_on_with_the_same_student(tmp_path: Path, cell: Mak
     expected = [last] * 4 if kind == "unchange" else [poly_lr(step, 4, stage.poly_power) for step in range(4)]
     assert [trainer.lr_factor(step) for step in range(4)] == expected
     assert run(asked, tmp_path)["steps"] == 4
+
+
+def test_unchange_goes_on_in_a_schedule_that_was_planned_longer(cell: MakeCell) -> None:
+    """The paper's 90K steps are 1.7 trainings: the schedule of the first goes on in the second until it is over."""
+    stage = cell(epochs=5, modules=1, self_generation="unchange", poly_horizon=1.7).stage
+    trainer = Trainer(stage, Host(), None)
+    first = Trainer(stage.chain[0], Host(), None)
+    assert trainer.total_steps == 10
+    assert [first.lr_factor(step) for step in range(10)] == [poly_lr(step, 17, stage.poly_power) for step in range(10)]
+    expected = [poly_lr(min(step, 16), 17, stage.poly_power) for step in range(10, 20)]
+    assert [trainer.lr_factor(step) for step in range(10)] == expected
+
+
+def test_a_teacher_leaves_the_dropout_of_its_student_alone(cell: MakeCell) -> None:
+    """In the first epoch the weight of pCons is still 0: with and without a teacher the students are then one."""
+    students = {}
+    for terms in ("pce", "pce+pcons"):
+        here = cell(losses=terms, data_train=48)
+        trainer = Trainer(here.stage, here.host, None)
+        line = trainer.run_epoch(0)
+        assert line["step"] == 6
+        students[terms] = trainer.student.state_dict()
+    assert line["weight_pcons"] == 0
+    assert_equal_states(students["pce"], students["pce+pcons"])
+
+
+def test_the_dropout_of_the_teacher_is_its_own(cell: MakeCell) -> None:
+    """With the weights of the student and without statistics in between, only dropout tells the two apart."""
+    here = cell(losses="pce+pcons")
+    trainer = Trainer(here.stage, here.host, None)
+    assert trainer.teacher is not None
+    trainer.teacher.net.load_state_dict(trainer.student.state_dict())
+    views = next(trainer.loader(0))
+    torch.manual_seed(3)
+    first, again = trainer.inputs(views, 0), trainer.inputs(views, 0)
+    assert not torch.equal(first["student"], first["teacher"])
+    assert torch.equal(first["teacher"], again["teacher"]), "by seed and step, whatever was drawn before"
+    assert not torch.equal(first["teacher"], trainer.inputs(views, 1)["teacher"])
+
+
+def test_memory_that_runs_out_is_told_in_a_line(
+    tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."
+        )
+
+    monkeypatch.setattr(Trainer, "step", step)
+    here = cell(losses="pce")
+    with pytest.raises(InputError) as caught:
+        run(here, tmp_path)
+    told = str(caught.value)
+    assert told.startswith("cpu ran out of memory at a step that needs another 2.00 GiB: batch_size=8 crop=32 ")
+    assert told.endswith("take a smaller batch_size or crop, or fewer --workers on one device")
+    assert "\n" not in told
+    assert Store(tmp_path).failure(here.stage.key)["error"] == told  # type: ignore[index]
 
 
 def test_a_row_without_consistency_has_no_teacher(tmp_path: Path, cell: MakeCell) -> None:
@@ -458,10 +515,10 @@ def test_record_is_plain_json(tmp_path: Path, cell: MakeCell) -> None:
 
 def test_peak_memory_is_that_of_this_training(tmp_path: Path, cell: Callable[..., Cell]) -> None:
     cpu = torch.device("cpu")
-    if train.peak_memory_mb(cpu) is None:
+    if machine.peak_memory_mb(cpu) is None:
         pytest.skip("this system does not tell the peak memory of a process")
     before = torch.ones(100 * 2**20)  # 400 MB, of somebody else
-    peak = train.peak_memory_mb(cpu)
+    peak = machine.peak_memory_mb(cpu)
     del before
     told = train.train(cell(losses="pce").stage, Host(), tmp_path, None)["peak_memory_mb"]
     assert peak is not None

@@ -1,0 +1,213 @@
+"""What a training will cost here: seconds of an epoch and GPU memory, measured on a few steps before it is begun.
+
+On a GPU this happens in a process of its own that ends: the planning process would otherwise keep the memory of a step
+on the card as long as the sweep lasts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from seminar import machine, networks
+from seminar.recipes import Host, pick_device
+from seminar.spec import InputError, Stage
+from seminar.store import reason
+from seminar.train import Trainer
+
+STEPS = 4
+"""Steps that are measured; the first one pays for caches and allocations."""
+CONTEXT_MB = 600
+"""What CUDA itself and its libraries take of a card in every process, beside torch's tensors."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of an epoch of a training, and the most memory, in MB of 2^20 bytes, that torch reserves on a GPU for it
+    (None on a CPU)."""
+
+    seconds: float
+    memory_mb: int | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: its name, its memory, and how much of that is free now, in MB of 2^20 bytes."""
+
+    name: str
+    memory_mb: int
+    free_mb: int
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The cost of every shape of training on this machine, by `shape`, and the GPU, if there is one."""
+
+    costs: Mapping[str, Cost]
+    card: Card | None = None
+
+    def of(self, stage: Stage) -> Cost:
+        return self.costs[shape(stage)]
+
+    @property
+    def memory_mb(self) -> int:
+        """What a process needs of the GPU, with CUDA itself, for the largest of the trainings."""
+        return CONTEXT_MB + max((cost.memory_mb or 0 for cost in self.costs.values()), default=0)
+
+
+def shape(stage: Stage) -> str:
+    """What the cost of a stage depends on; seeds, learning rates and the like do not matter."""
+    terms = tuple((term.name, term.settings) for term in stage.losses)
+    network = (stage.backbone, stage.output_stride, stage.freeze, stage.precision, stage.compile)
+    images = (stage.data, stage.crop, stage.batch_size, stage.eval_every)
+    return repr((network, images, terms, stage.has_teacher, stage.ancillary is not None))
+
+
+def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str], Cost]) -> Survey:
+    """The cost of every shape among the `wanted` stages, which must be on one device.
+
+    `known`: costs by name of the machine (`machine.name`) and shape; what is not among them is measured now. Raises
+    `InputError` for a training that does not fit on the GPU, with what would.
+    """
+    stages = {shape(stage): (stage, host) for stage, host in wanted}
+    if not stages:
+        return Survey({})
+    device = pick_device(next(iter(stages.values()))[1].device)
+    if device.type == "cpu":
+        return _survey(device, stages, known)
+    context = multiprocessing.get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_survey_there, args=(writer, str(device), stages, known))
+    process.start()
+    writer.close()
+    try:
+        found = reader.recv()
+    except EOFError:
+        process.join()
+        raise InputError(
+            f"device={device}: measuring the speed of a training ended with exit code {process.exitcode}"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+        reader.close()
+    if isinstance(found, Survey):
+        return found
+    raise InputError(found)
+
+
+def _survey_there(
+    writer: connection.Connection,
+    device: str,
+    stages: Mapping[str, tuple[Stage, Host]],
+    known: Mapping[tuple[str, str], Cost],
+) -> None:
+    """`_survey` in a process of its own: sends what it returns, or why it failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the planning process, which then ends this one
+    try:
+        writer.send(_survey(torch.device(device), stages, known))
+    except Exception as error:
+        writer.send(reason(error))
+
+
+def _survey(
+    device: torch.device, stages: Mapping[str, tuple[Stage, Host]], known: Mapping[tuple[str, str], Cost]
+) -> Survey:
+    name = machine.name(device)
+    costs = {each: known[name, each] for each in stages if (name, each) in known}
+    missing = [each for each in stages if each not in costs]
+    for each in tqdm(missing, desc=f"measuring on {name}", disable=not sys.stderr.isatty() or not missing, leave=False):
+        stage, host = stages[each]
+        measured = _measure(stage, host)
+        if measured is None:
+            raise InputError(_too_large(stage, host, card(device)))
+        costs[each] = measured
+    return Survey(costs, card(device) if device.type == "cuda" else None)
+
+
+def card(device: torch.device) -> Card:
+    """The GPU `device`, after handing back what this process does not use of it."""
+    machine.free_memory(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return Card(torch.cuda.get_device_name(device), total >> 20, free >> 20)
+
+
+def _too_large(stage: Stage, host: Host, card: Card) -> str:
+    """One line on a training that does not fit, with settings that would: each is tried."""
+    fits = []
+    for setting, values in _smaller(stage):
+        for value in values:
+            cost = _measure(stage.model_copy(update={setting: value}), host)
+            if cost is not None:
+                assert cost.memory_mb is not None
+                fits.append(f"{setting}={value} ({gigabytes(cost.memory_mb + CONTEXT_MB)})")
+                break
+    others = card.memory_mb - card.free_mb
+    shared = f", {gigabytes(others)} of it in use by others" if others > 2 * CONTEXT_MB else ""
+    return (
+        f"losses={stage.label} backbone={stage.backbone} batch_size={stage.batch_size} crop={stage.crop} "
+        f"precision={stage.precision}: does not fit on {card.name} ({gigabytes(card.memory_mb)}{shared}); "
+        + (f"these would: {', '.join(fits)}" if fits else "nor does any smaller setting that was tried")
+    )
+
+
+def _smaller(stage: Stage) -> Iterator[tuple[str, list[Any]]]:
+    """Settings that make a training smaller, with values to try one after the other."""
+    if stage.precision != "bf16":
+        yield "precision", ["bf16"]
+    yield "batch_size", [size for size in (stage.batch_size * 2 // 3, stage.batch_size // 3) if size >= 2]
+    # Crops of the form 16 n + 1, as 513 is, keep the pixels of all strides aligned.
+    yield "crop", [16 * (stage.crop * part // 64) + 1 for part in (3, 2, 1) if stage.crop > 64]
+
+
+def gigabytes(megabytes: int) -> str:
+    """Memory for people."""
+    return f"{megabytes / 1024:.1f} GB"
+
+
+def _measure(stage: Stage, host: Host) -> Cost | None:
+    """The cost of a stage, extrapolated from a few steps that train nothing that is kept; None: memory ran out."""
+    try:
+        cost = measure_epoch(stage, host)
+    except Exception as error:
+        if not machine.is_out_of_memory(error):
+            raise
+        cost = None
+    machine.free_memory(pick_device(host.device))
+    return cost
+
+
+def measure_epoch(stage: Stage, host: Host) -> Cost:
+    """The cost of a stage; evaluation counts as forward passes."""
+    trainer = untrained(stage.model_copy(update={"compile": False}), host)  # compiling is no part of an epoch
+    trainer.student.train()
+    times = []
+    for step, views in zip(range(STEPS), trainer.loader(0)):
+        started = time.monotonic()
+        float(trainer.step(views, 0, step)["loss"])  # waits for a GPU
+        times.append(time.monotonic() - started)
+    step_seconds = min(times[1:] or times)
+    # A forward pass takes about a third of a step.
+    forwards = len(trainer.val_examples) / stage.batch_size / stage.eval_every * (2 if trainer.teacher else 1)
+    seconds = step_seconds * (trainer.steps_per_epoch + forwards / 3)
+    memory = machine.peak_memory_mb(trainer.device) if trainer.device.type == "cuda" else None
+    return Cost(seconds, memory)
+
+
+def untrained(stage: Stage, host: Host) -> Trainer:
+    """A trainer to measure by: with an untrained ancillary where the stage asks for one."""
+    trainer = Trainer(stage, host, None)
+    if stage.ancillary is not None:
+        ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()
+        ancillary.to(trainer.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trainer.ancillary = ancillary.requires_grad_(False)
+    return trainer

@@ -1,0 +1,150 @@
+"""The machine a training runs on: its settings, its memory, and what a record says of it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torchvision
+
+from seminar import parallel
+
+Precision = Literal["fp32", "tf32", "bf16"]
+"""Arithmetic of the networks. `fp32`: float32 in every digit. `tf32`: convolutions on a GPU round their inputs to 10
+bits of mantissa (NVIDIA since Ampere; elsewhere the same as fp32). `bf16`: autocast to bfloat16. Losses, weights and
+logits are float32 in each."""
+
+
+def prepare(device: torch.device, precision: Precision) -> None:
+    """Set this process up to train on `device`, and count its peak memory from here.
+
+    On a CPU: one thread. Trainings are then bit-identical wherever they are continued, and several threads only wait
+    for each other on small networks: a sweep uses the cores with one process each. On a GPU: make it the current one,
+    so that nothing (pinned memory, say) reserves memory on another, and have cuDNN try out its algorithms: crops and
+    batches always have the same size, so the trial pays off in seconds.
+    """
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+        _keep_freed_memory()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # give back what earlier trainings of this process left (glibc only)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # see proc(5)
+        return
+    # Before this, torch takes an explicit index (cuda:0) for an invalid device.
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    torch.cuda.set_device(device)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    free_memory(device)
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+@contextmanager
+def changing_shapes() -> Iterator[None]:
+    """Without cuDNN's trials, which would be repeated for every new size of image."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    yield
+    torch.backends.cudnn.benchmark = before
+
+
+def free_memory(device: torch.device) -> None:
+    """Hand back the GPU memory of trainings that nothing refers to any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def peak_memory_mb(device: torch.device) -> int | None:
+    """The most memory, in MB of 2^20 bytes, since `prepare`; None where the system does not say.
+
+    On a GPU: what torch reserved on the card. Elsewhere (Linux): the whole process with its libraries, without loader
+    processes.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) >> 20
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]  # in kB
+    return int(found[0]) >> 10 if found else None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a GPU, or the machine, had no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def name(device: torch.device) -> str:
+    """The GPU's or the CPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What ran this training: versions, hardware, commit."""
+    gpu: dict[str, Any] = {}
+    if device.type == "cuda":
+        gpu = {
+            "gpu_memory_mb": torch.cuda.get_device_properties(device).total_memory >> 20,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "platform": platform.platform(),
+        "device": name(device) if device.type == "cuda" else "cpu",
+        **gpu,
+        "cpu": _cpu(),
+        "threads": torch.get_num_threads(),
+        "processes": parallel.size(),
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep freed blocks instead of handing large ones back to the kernel.
+
+    Every step needs the same blocks again, and fresh pages cost up to 40 % of a step on CPU (257 px, frozen backbone).
+    """
+    with suppress(OSError, AttributeError):  # glibc only; elsewhere nothing changes
+        libc = ctypes.CDLL(None)
+        mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with `+` when it has uncommitted changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "--", "."], cwd=here, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip()[:12] + ("+" if changes.stdout.strip() else "")

@@ -1,0 +1,95 @@
+"""What a training will cost: the memory of a GPU, and settings that would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from seminar import cost, recipes, search, sweep
+from seminar.cost import Card, Cost, Survey, shape
+from seminar.recipes import Cell, Host
+from seminar.spec import InputError, Stage
+from seminar.store import Store
+
+MakeCell = Callable[..., Cell]
+CARD = Card("a card", 24_576, 24_000)
+
+
+def needs(stage: Stage) -> float:
+    """Made-up memory in MB: in proportion to the pixels of a batch, half of it in bfloat16."""
+    return stage.batch_size * stage.crop**2 / 100 * (0.5 if stage.precision == "bf16" else 1)
+
+
+def small(limit: float) -> Callable[..., Cost]:
+    """A stand-in for `measure_epoch` on a GPU with so many MB."""
+
+    def measure(stage: Stage, host: Host) -> Cost:
+        if needs(stage) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return Cost(1.0, round(needs(stage)))
+
+    return measure
+
+
+def test_a_training_that_does_not_fit_is_told_with_what_would(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = cell(losses="pce", batch_size=12, crop=513).stage
+    monkeypatch.setattr(cost, "measure_epoch", small(needs(stage) * 0.4))
+    line = cost._too_large(stage, Host(), CARD)
+    settings = "losses=pce backbone=small_resnet batch_size=12 crop=513 precision=fp32"
+    assert line.startswith(f"{settings}: does not fit on a card (24.0 GB); ")
+    # 12 * 0.4 = 4.8 images fit: of 8 and 4 the second. 513 * sqrt(0.4) = 324 pixels: of 385 and 257 the second.
+    four, smaller = (
+        f"{(round(needs(stage) * share) + cost.CONTEXT_MB) / 1024:.1f} GB" for share in (4 / 12, (257 / 513) ** 2)
+    )
+    assert line.endswith(f"these would: batch_size=4 ({four}), crop=257 ({smaller})")
+    assert "\n" not in line
+    monkeypatch.setattr(cost, "measure_epoch", small(needs(stage) * 0.6))
+    assert "these would: precision=bf16 (" in cost._too_large(stage, Host(), CARD)
+    monkeypatch.setattr(cost, "measure_epoch", small(0))
+    assert cost._too_large(stage, Host(), CARD).endswith("; nor does any smaller setting that was tried")
+
+
+def test_memory_that_others_use_is_told(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "measure_epoch", small(0))
+    line = cost._too_large(cell(losses="pce").stage, Host(), Card("a card", 24_576, 4_096))
+    assert "(24.0 GB, 20.0 GB of it in use by others)" in line
+
+
+def test_other_errors_than_memory_are_not_taken_for_it(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Cost:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(cost, "measure_epoch", fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        cost.survey([(cell(losses="pce").stage, Host())], {})
+
+
+def test_the_plan_knows_memory(tmp_path: Path, losses_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = losses_sweep.override({"profile": ("toy",), "losses": ("pce", "ce"), "seed": (0,)})
+    cells = recipes.cells(request)
+    sizes = {shape(cells[0].stage): 9_000, shape(cells[1].stage): 10_000}
+    found = Survey({each: Cost(1.0, size) for each, size in sizes.items()}, CARD)
+    monkeypatch.setattr(cost, "survey", lambda *_: found)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    plan = search.make_plan(request, cells, Store(tmp_path), 2)
+    assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
+
+
+@pytest.mark.parametrize(("workers", "cards", "fits"), [(2, 1, True), (3, 1, False), (4, 2, True), (5, 2, False)])
+def test_workers_that_do_not_fit_on_a_card_are_refused(
+    monkeypatch: pytest.MonkeyPatch, workers: int, cards: int, fits: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    costs = Survey({"x": Cost(1.0, 10_000)}, CARD)  # with CUDA itself 10.4 GB: two on a card of 24
+    if fits:
+        search._check_memory(costs, workers, Host(device="cpu"))
+        return
+    with pytest.raises(InputError) as caught:
+        search._check_memory(costs, workers, Host(device="cpu"))
+    assert str(caught.value) == (
+        f"--workers {workers}: 3 processes on one a card need 3 x 10.4 GB, and it has 24.0 GB; "
+        f"take --workers {2 * cards}"
+    )
