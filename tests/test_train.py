@@ -286,7 +286,7 @@ def test_every_loss_reaches_the_student_through_the_loop(trainer: Trainer, cell:
     with torch.no_grad():  # EMA and student differ from the second step on
         for parameter in trainer.teacher.net.parameters():
             parameter.mul_(1.05)
-    total, parts = trainer.objective(views, epoch=1)
+    total, parts = trainer.objective(views, epoch=1, step=0)
     total.backward()
     norms = [float(p.grad.norm()) for p in trainer.student.parameters() if p.grad is not None]
     assert len(norms) == len(list(trainer.student.parameters()))
@@ -310,7 +310,7 @@ def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeC
         for parameter, mine in zip(trainer.teacher.net.parameters(), trainer.student.parameters()):
             parameter.data.copy_(mine.detach() * 1.2)
         trainer.stage = trainer.stage.model_copy(update={"losses": (term,)})
-        inputs = trainer.inputs(views)
+        inputs = trainer.inputs(views, step=0)
         fixed = {name: value.detach() for name, value in inputs.items() if name != "student"}
 
         def value(student: Tensor, term: Any = term, fixed: Any = fixed) -> Tensor:
@@ -326,7 +326,7 @@ def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeC
         assert logits.grad is not None
         after = value(logits.detach() - 1e-2 * logits.grad / logits.grad.norm() * logits.norm())
         assert after < before, term.name
-        total, parts = trainer.objective(views, epoch=1)
+        total, parts = trainer.objective(views, epoch=1, step=0)
         weight = {t.name: w for t, w in trainer.weights(1)}[term.name]
         assert weight > 0
         assert total.item() == pytest.approx(weight * parts[f"loss_{term.name}"].item(), rel=1e-5)
@@ -336,7 +336,7 @@ def test_pseudo_labels_are_the_frozen_ancillary_on_the_same_crop(trainer: Traine
     views = next(trainer.loader(0))
     assert trainer.ancillary is not None
     before = copy.deepcopy(trainer.ancillary.state_dict())
-    inputs = trainer.inputs(views)
+    inputs = trainer.inputs(views, step=0)
     assert not trainer.ancillary.training
     expected = trainer.ancillary(train.normalise(views["image"].float())).argmax(1)
     inside = views["inside"]
@@ -371,7 +371,7 @@ def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, s
     nets = {"student": trainer.student, "teacher": trainer.teacher.net, "ancillary": trainer.ancillary}
     for name, net in nets.items():
         net.eval().encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
-    inputs = trainer.inputs(views)
+    inputs = trainer.inputs(views, step=0)
     assert calls == (["student"] if same else ["student", "ancillary"])
     logits = {name: net(train.normalise(views["image"].float())) for name, net in nets.items()}
     assert torch.equal(inputs["student"], logits["student"])
@@ -383,7 +383,7 @@ def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, s
 def test_frozen_statistics_leave_the_weights_to_train(cell: MakeCell) -> None:
     plain = cell(losses="pce", freeze="bn")
     trainer = Trainer(plain.stage, plain.host, None)
-    total, _ = trainer.objective(next(trainer.loader(0)), 0)
+    total, _ = trainer.objective(next(trainer.loader(0)), 0, 0)
     total.backward()
     assert all(parameter.grad is not None for parameter in trainer.student.encoder.parameters())
 
