@@ -19,7 +19,7 @@ WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run)
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help setup paper agent report status test drill bench lint types
+.PHONY: help setup paper agent report status test drill bench gpu-check lint types
 
 help: ## Show this list
 	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
@@ -76,6 +76,9 @@ drill: $(READY) ## Kill workers, agents and sweeps KILLS times, finish, and comp
 
 bench: $(READY) ## Measure speed and its growth: tables, JSON and a figure in reports/bench (DEVICE=cuda on a GPU)
 	@$(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE))
+
+gpu-check: $(READY) ## Prove the suite on this CUDA card in ten minutes: table and JSON in reports/bench
+	@$(BIN)/python -m tests.gpu_check
 
 lint: $(READY) ## Check style
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

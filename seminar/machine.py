@@ -41,7 +41,8 @@ def prepare(device: torch.device, precision: Precision) -> None:
         return
     # Before this, torch takes an explicit index (cuda:0) for an invalid device.
     torch.cuda.init()  # type: ignore[no-untyped-call]
-    torch.cuda.set_device(device)
+    if device.index is not None:
+        torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     free_memory(device)
