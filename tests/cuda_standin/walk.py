@@ -37,6 +37,8 @@ def _gradients(loss: Tensor) -> list[tuple[Any, Tensor]]:
     ready, found = [root], []
     with torch.no_grad():
         while ready:
+            # torch's order: what was computed last comes first. The layout of a sum depends on it.
+            ready.sort(key=lambda node: node._sequence_nr())
             node = ready.pop()
             gradients = collected.pop(node, {})
             if gradients and hasattr(node, "variable"):
