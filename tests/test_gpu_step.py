@@ -187,12 +187,14 @@ def test_a_second_step_needs_no_more_memory(mode: FakeTensorMode) -> None:
     assert second == third
 
 
-@pytest.mark.parametrize(("backbone", "most"), [("resnet101", 1e12), ("mobilenet_v2", 1e12)])
+@pytest.mark.parametrize(("backbone", "most"), [("resnet101", 15), ("mobilenet_v2", 11)])
 def test_the_step_of_the_paper_fits_a_card(mode: FakeTensorMode, backbone: str, most: float) -> None:
-    """513 pixels, 12 images. Only tensors count: cuDNN's work space and what the allocator keeps come on top."""
+    """513 pixels, 12 images, 7 classes. Only tensors count: work space of cuDNN and the cache of the allocator come on top.
+
+    `most`: in GiB.
+    """
     trainer, views = trainer_of("cuda:0", backbone=backbone, crop=513, batch_size=12)
     peak = step(mode, trainer, views).peak / 2**30
-    print(backbone, peak)
     assert 1 < peak < most
 
 
