@@ -81,33 +81,26 @@ def records(runs: Path) -> list[dict[str, Any]]:
     return [record for record in found if record is not None]
 
 
-@pytest.mark.parametrize("name", ["reset_peak_memory_stats"])
-def test_statistics_of_a_named_device_need_an_initialised_cuda(cuda: Cuda, name: str) -> None:
-    function = getattr(torch.cuda, name)
+def test_the_peak_of_a_named_device_needs_an_initialised_cuda(cuda: Cuda) -> None:
     assert torch.cuda.is_available()
     assert torch.cuda.device_count() == DEVICES
     for named in (0, 1, "cuda:0", torch.device("cuda:1")):
         with pytest.raises(RuntimeError, match="Invalid device argument .: did you call init"):
-            function(named)
+            torch.cuda.reset_peak_memory_stats(named)
     assert torch.cuda.memory_stats("cuda:0") == {}
     assert torch.cuda.max_memory_allocated("cuda:0") == torch.cuda.memory_reserved(1) == 0
     assert not torch.cuda.is_initialized()
-    function(torch.device("cuda"))  # the current device: asking which that is initialises
+    torch.cuda.reset_peak_memory_stats(torch.device("cuda"))  # the current device: asking which that is initialises
     assert torch.cuda.is_initialized()
-    function("cuda:1")
+    torch.cuda.reset_peak_memory_stats("cuda:1")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() and torch.version.cuda is None, reason="torch without CUDA")
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
 def test_torch_itself_refuses_them_with_these_words() -> None:
-    code = """if True:
-        import torch
-        try:
-            torch.cuda.reset_peak_memory_stats(1)
-        except RuntimeError as error:
-            print(ascii(str(error).splitlines()[0]))
-    """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == ascii("Invalid device argument \x01: did you call init?") + "\n"
+    if torch.cuda.is_initialized():
+        pytest.skip("an earlier test of this process has used a card")
+    with pytest.raises(RuntimeError, match="^Invalid device argument \x01: did you call init"):
+        torch.cuda.reset_peak_memory_stats(1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ Events go as lines of JSON to the file in the environment variable CUDA_STANDIN_
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing.util
 import os
@@ -286,7 +287,7 @@ def wait_for_others() -> None:
     Each then has a cell, however long another took to start.
     """
     count = int(os.environ.get("CUDA_STANDIN_WORKERS", "0"))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while "_work" in {each.name for each in traceback.extract_stack()} and time.monotonic() < deadline:
         lines = Path(os.environ["CUDA_STANDIN_LOG"]).read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
@@ -315,8 +316,10 @@ class OnCpu(TorchFunctionMode):
             asked.append(device)
             return torch.device("cpu")
 
+        if function in (torch.device, torch._C._nn._parse_to):  # they name a device, and use none
+            return function(*args, **kwargs)
         if function is Tensor.cuda:
-            return args[0].to(torch.device("cuda", *args[1:]))
+            function, args = Tensor.to, (args[0], torch.device("cuda", *args[1:]))
         # A string is a device only as an argument of its own, never within a list.
         args = tuple(to_cpu(value) if isinstance(value, str | torch.device) else value for value in args)
         kwargs = {name: to_cpu(x) if isinstance(x, str | torch.device) else x for name, x in kwargs.items()}
@@ -329,8 +332,10 @@ class OnCpu(TorchFunctionMode):
         return tree_map_only(Tensor, lambda tensor: self.cuda._place(tensor, index), result)
 
 
-def _unknown(name: str) -> Callable[..., Any]:
+def _unknown(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
     def refuse(*_: Any, **__: Any) -> Any:
+        name = function.__name__
         raise NotImplementedError(f"torch.cuda.{name}: the stand-in does not know it; see tests/cuda_standin/device.py")
 
     return refuse
@@ -389,7 +394,7 @@ def installed() -> Iterator[Cuda]:
     for name in torch.cuda.__all__:
         value = getattr(torch.cuda, name, None)
         if callable(value) and not isinstance(value, type):
-            changes.append((torch.cuda, name, _unknown(name)))
+            changes.append((torch.cuda, name, _unknown(value)))
     changes += [(torch.cuda, name, value) for name, value in cuda.functions.items()]
     changes += [(torch.accelerator, name, value) for name, value in cuda.accelerator.items()]
     for owner, name, change in (
