@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ import pytest
 import torch
 from torch import nn
 
+from seminar import train
 from seminar.__main__ import main
-from seminar.store import Store
+from seminar.recipes import Cell
+from seminar.store import Interrupted, Store
 from tests.conftest import ROOT
 from tests.cuda_standin import device
 from tests.cuda_standin.device import CONTEXT, DEVICES, Cuda
@@ -85,7 +88,7 @@ def test_the_peak_of_a_named_device_needs_an_initialised_cuda(cuda: Cuda) -> Non
     assert torch.cuda.is_available()
     assert torch.cuda.device_count() == DEVICES
     for named in (0, 1, "cuda:0", torch.device("cuda:1")):
-        with pytest.raises(RuntimeError, match="Invalid device argument .: did you call init"):
+        with pytest.raises(RuntimeError, match=r"Invalid device argument .: did you call init"):
             torch.cuda.reset_peak_memory_stats(named)
     assert torch.cuda.memory_stats("cuda:0") == {}
     assert torch.cuda.max_memory_allocated("cuda:0") == torch.cuda.memory_reserved(1) == 0
@@ -99,7 +102,7 @@ def test_the_peak_of_a_named_device_needs_an_initialised_cuda(cuda: Cuda) -> Non
 def test_torch_itself_refuses_them_with_these_words() -> None:
     if torch.cuda.is_initialized():
         pytest.skip("an earlier test of this process has used a card")
-    with pytest.raises(RuntimeError, match="^Invalid device argument \x01: did you call init"):
+    with pytest.raises(RuntimeError, match=r"^Invalid device argument \x01: did you call init"):
         torch.cuda.reset_peak_memory_stats(1)
 
 
@@ -121,12 +124,12 @@ def test_torch_itself_refuses_them_with_these_words() -> None:
         lambda: nn.Linear(2, 2).to("cuda:1"),
     ],
 )
-def test_what_initialises_cuda(cuda: Cuda, use: Any) -> None:
+def test_what_initialises_cuda(cuda: Cuda, tmp_path: Path, use: Any) -> None:
     torch.manual_seed(3)
     assert not torch.cuda.is_initialized()
     use()
     assert torch.cuda.is_initialized()
-    assert [entry["event"] for entry in events(Path(os.environ["CUDA_STANDIN_LOG"]).parent)[os.getpid()]][0] == "init"
+    assert events(tmp_path)[os.getpid()][0]["event"] == "init"
 
 
 def test_seeds_wait_until_cuda_is_initialised(cuda: Cuda) -> None:
@@ -183,11 +186,24 @@ def test_cell(cuda: Cuda, tmp_path: Path, name: str) -> None:
     assert used(entries) == [1 if name == "cuda:1" else 0]
 
 
-def test_continuing_uses_the_same_card_only(cuda: Cuda, tmp_path: Path) -> None:
-    """A chain of two trainings in one process: the second loads the weights of the first."""
+def test_a_chain_uses_one_card(cuda: Cuda, tmp_path: Path) -> None:
+    """Two trainings in one process: the second loads the weights of the first."""
     words = ["profile=toy", "losses=pce+pseudo", "epochs=1", "self_generation=reset", "device=cuda:1"]
     assert main(["train", *words, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
     assert len(records(tmp_path / "runs")) == 2
+    (entries,) = events(tmp_path).values()
+    assert used(entries) == [1]
+
+
+def test_a_stopped_training_goes_on_with_one_card(cuda: Cuda, tmp_path: Path, cell: Callable[..., Cell]) -> None:
+    asked, steps = cell(losses="pce+pcons", epochs=2, device="cuda:1"), iter(range(100))
+    stop = train.StopWhen(lambda: next(steps) == 2)  # in the second of two epochs of two steps
+    store = Store(tmp_path / "runs")
+    for watches in ([stop], []):
+        with suppress(Interrupted):
+            store.ensure(asked.stage, lambda s, f, a, w=watches: train.train(s, asked.host, f, a, w))  # type: ignore[misc]
+    (record,) = records(tmp_path / "runs")
+    assert record["sessions"] == 2
     (entries,) = events(tmp_path).values()
     assert used(entries) == [1]
 
@@ -208,10 +224,16 @@ def test_planning_a_sweep_leaves_the_cards_alone(tmp_path: Path) -> None:
         assert entries[-1]["event"] == "end"
 
 
+def measure(runs: Path) -> None:
+    """Train something of the same shape, so that planning a sweep needs no measurement."""
+    assert main(["train", *WORDS, "seed=9", "device=cpu", "--runs", str(runs), *SMALL]) == 0
+
+
 def test_sweep(tmp_path: Path) -> None:
+    measure(tmp_path / "runs")
     command = [sys.executable, "-m", "seminar", "sweep", *SWEEP, "--runs", str(tmp_path / "runs"), *SMALL]
     planner, _ = call([*command, "--workers", "2"], tmp_path, CUDA_STANDIN_WORKERS="2")
-    assert len(records(tmp_path / "runs")) == 2
+    assert len(records(tmp_path / "runs")) == 3
     found = {pid: entries for pid, entries in events(tmp_path).items() if "_work" in entries[0]["where"]}
     assert planner not in found
     assert sorted(used(entries) for entries in found.values()) == [[0], [1]], "a card for each worker"
@@ -237,7 +259,8 @@ def test_slurm(tmp_path: Path) -> None:
     shim.chmod(0o755)
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     words = [*WORDS, "seed=0", "--wandb", "disabled"]
-    planner, _ = call(["bash", "sweeps/slurm.sh", "sweeps/losses.yaml", *words], tmp_path, cwd=tmp_path)
-    assert len(records(tmp_path / "runs")) == 1
+    measure(tmp_path / "runs")
+    call(["bash", "sweeps/slurm.sh", "sweeps/losses.yaml", *words], tmp_path, cwd=tmp_path)
+    assert len(records(tmp_path / "runs")) == 2
     (entries,) = (entries for entries in events(tmp_path).values() if "_work" in entries[0]["where"])
     assert used(entries) == [0]

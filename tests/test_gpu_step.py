@@ -44,10 +44,10 @@ def mode(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     # torch.autocast switches itself off where there is no card.
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    # `torch.random.fork_rng` reads and restores the random state of the device; that needs a driver.
-    states = [torch.Generator().get_state() for _ in range(2)]
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[torch.device(device).index])
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    # `torch.random.fork_rng` reads and restores the random state of the device, which needs a driver.
+    states = {name: torch.Generator().get_state() for name in ("cuda", "cuda:0", "cuda:1")}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda": states[str(torch.device(device))])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device="cuda": states[str(torch.device(device))])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copy.deepcopy does
         warnings.filterwarnings("ignore", "'pin_memory' argument is set as true but no accelerator is found")
@@ -187,11 +187,26 @@ def test_a_second_step_needs_no_more_memory(mode: FakeTensorMode) -> None:
     assert second == third
 
 
+def test_random_numbers_can_be_forked(mode: FakeTensorMode) -> None:
+    trainer, views = trainer_of("cuda:1", backbone="small_resnet")
+    assert trainer.teacher is not None
+    forward = trainer.teacher.net.forward
+
+    def forked(*args: Any) -> Tensor:
+        with torch.random.fork_rng(devices=[trainer.device]):
+            torch.manual_seed(1)
+            logits: Tensor = forward(*args)
+        return logits
+
+    trainer.teacher.net.forward = forked
+    step(mode, trainer, views)
+
+
 @pytest.mark.parametrize(("backbone", "most"), [("resnet101", 15), ("mobilenet_v2", 11)])
 def test_the_step_of_the_paper_fits_a_card(mode: FakeTensorMode, backbone: str, most: float) -> None:
-    """513 pixels, 12 images, 7 classes. Only tensors count: work space of cuDNN and the cache of the allocator come on top.
+    """513 pixels, 12 images, 7 classes instead of 21; `most` in GiB.
 
-    `most`: in GiB.
+    Only tensors count: the work space of cuDNN and what the allocator caches come on top.
     """
     trainer, views = trainer_of("cuda:0", backbone=backbone, crop=513, batch_size=12)
     peak = step(mode, trainer, views).peak / 2**30
