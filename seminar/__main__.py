@@ -418,7 +418,7 @@ def _sweep(options: argparse.Namespace) -> int:
     failed = [line for plan in plans for line in search.run(plan, store, options.wandb, storage)]
     failed += [line for plan in searches for line in search.run_search(plan, store, options.wandb, storage)]
     for line in failed:
-        print(f"seminar: {line}", file=sys.stderr)
+        _say(line)
     return 1 if failed else 0
 
 

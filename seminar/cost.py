@@ -91,6 +91,7 @@ def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str],
     writer.close()
     try:
         found = reader.recv()
+        process.join(timeout=30)
     except EOFError:
         process.join()
         raise InputError(

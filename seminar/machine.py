@@ -7,8 +7,7 @@ import gc
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import torch
 import torchvision
 
 from seminar import parallel
+from seminar.spec import InputError
 
 Precision = Literal["fp32", "tf32", "bf16"]
 """Arithmetic of the networks. `fp32`: float32 in every digit. `tf32`: convolutions on a GPU round their inputs to 10
@@ -23,13 +23,19 @@ bits of mantissa (NVIDIA since Ampere; elsewhere the same as fp32). `bf16`: auto
 logits are float32 in each."""
 
 
+AMPERE = (8, 0)
+"""The compute capability of NVIDIA's first cards with TF32 and bfloat16. Older ones emulate bfloat16, very slowly."""
+
+
 def prepare(device: torch.device, precision: Precision) -> None:
     """Set this process up to train on `device`, and count its peak memory from here.
 
     On a CPU: one thread. Trainings are then bit-identical wherever they are continued, and several threads only wait
     for each other on small networks: a sweep uses the cores with one process each. On a GPU: make it the current one,
-    so that nothing (pinned memory, say) reserves memory on another, and have cuDNN try out its algorithms: crops and
-    batches always have the same size, so the trial pays off in seconds.
+    so that nothing (pinned memory, say) reserves memory on another. cuDNN's trials (`cudnn.benchmark`) stay off: on an
+    H200 they took 11 to 16 s at every start, and the steps were no faster.
+
+    Raises `InputError` for a precision that the GPU does not have.
     """
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -43,19 +49,14 @@ def prepare(device: torch.device, precision: Precision) -> None:
     torch.cuda.init()  # type: ignore[no-untyped-call]
     if device.index is not None:
         torch.cuda.set_device(device)
-    torch.backends.cudnn.benchmark = True
+    if precision != "fp32" and torch.cuda.get_device_capability(device) < AMPERE:
+        raise InputError(
+            f"precision={precision}: {torch.cuda.get_device_name(device)} is older than Ampere and has no {precision}; "
+            "take precision=fp32"
+        )
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     free_memory(device)
     torch.cuda.reset_peak_memory_stats(device)
-
-
-@contextmanager
-def changing_shapes() -> Iterator[None]:
-    """Without cuDNN's trials, which would be repeated for every new size of image."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = False
-    yield
-    torch.backends.cudnn.benchmark = before
 
 
 def free_memory(device: torch.device) -> None:

@@ -208,9 +208,12 @@ class ASPP(nn.Module):
         self.project = nn.Sequential(_conv_bn_relu(width * (len(rates) + 2), width, 1), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
+        # First, so that its gradient is added last: the sum of the gradients takes its layout from the first of them,
+        # and that of a mean is NCHW.
+        pooled = self.pool(x)
         parts = [branch(x) for branch in self.branches]
         # A copy in the layout of the other branches: joined with a stride-0 view they would all fall back to NCHW.
-        parts.append(torch.empty_like(parts[0]).copy_(self.pool(x).expand_as(parts[0])))
+        parts.append(torch.empty_like(parts[0]).copy_(pooled.expand_as(parts[0])))
         out: Tensor = self.project(torch.cat(parts, dim=1))
         return out
 

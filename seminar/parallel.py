@@ -64,7 +64,8 @@ def joined(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The first process saves and draws pictures while the others wait for its next gradients.
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     # One of them may wait for hours while somebody else trains the stage.
     control: Any = dist.new_group(backend="gloo", timeout=timedelta(days=7))
     _team.rank, _team.size, _team.control = rank, count, control

@@ -14,7 +14,7 @@ import re
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -181,12 +181,12 @@ class Trainer:
 
     def _continue(self, folder: Path) -> None:
         """Start student and teacher from where the ancillary of `folder` ended; momentum starts anew."""
-        self.student.load_state_dict(_weights(folder / "student.pt", self.device))
+        self.student.load_state_dict(_weights(folder / "student.pt"))
         if self.teacher is not None:
             # An ancillary without a teacher hands over its student, of which the teacher is then the plain average.
             has_teacher = self.stage.ancillary is not None and self.stage.ancillary.has_teacher
             name = "teacher.pt" if has_teacher else "student.pt"
-            self.teacher.net.load_state_dict(_weights(folder / name, self.device))
+            self.teacher.net.load_state_dict(_weights(folder / name))
             if has_teacher:
                 steps = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
                 self.teacher.t = steps * self.stage.budgets
@@ -368,8 +368,7 @@ class Trainer:
         size = self.stage.batch_size if protocol == "crop" else 1
         views = _EvalViews(self.val_examples, self.stage.crop if protocol == "crop" else None)
         own = Subset(views, parallel.own_share(range(len(views))))
-        fixed = nullcontext() if protocol == "crop" else machine.changing_shapes()
-        with self._evaluating() as nets, fixed:
+        with self._evaluating() as nets:
             counts = {role: Confusion(self.classes) for role in nets}
             alike = torch.zeros(2, dtype=torch.int64)
             for images, masks in DataLoader(own, batch_size=size, num_workers=self.host.loader_workers):
@@ -412,7 +411,7 @@ class Trainer:
         lines = []
         if path.exists():
             try:
-                state = torch.load(path, weights_only=True, map_location=self.device)
+                state = torch.load(path, weights_only=True, map_location="cpu")  # no second copy on a GPU
             except Exception as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"{path}: damaged ({reason}); delete it to train from the start") from None
@@ -542,11 +541,11 @@ class _EvalViews(TorchDataset[tuple[Tensor, Tensor]]):
         return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
 
 
-def _weights(path: Path, device: torch.device) -> dict[str, Tensor]:
+def _weights(path: Path) -> dict[str, Tensor]:
     """Weights of a finished training. Raises `InputError` where there are none, as after `seminar pull`."""
     if not path.exists():
         raise InputError(f"{path}: not there; move the folder {path.parent} away to train it again")
-    state: dict[str, Tensor] = torch.load(path, weights_only=True, map_location=device)
+    state: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
     return state
 
 
@@ -554,7 +553,7 @@ def finished_network(stage: Stage, classes: int, weights: Path, device: torch.de
     """The network of a finished stage in eval mode, without gradients. Raises `InputError` where its weights are not
     there."""
     net = networks.build(stage.backbone, classes, stage.output_stride)
-    net.load_state_dict(_weights(weights, torch.device("cpu")))
+    net.load_state_dict(_weights(weights))
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False)
 

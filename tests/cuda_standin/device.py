@@ -158,6 +158,9 @@ class Cuda:
         self.init()
         return True
 
+    def is_current_stream_capturing(self) -> bool:
+        return False
+
     # Memory
 
     def memory_stats(self, device: Name = None) -> dict[str, Any]:
@@ -327,7 +330,7 @@ class OnCpu(TorchFunctionMode):
             return function(*args, **kwargs)
         index = self.cuda._use(asked[0])
         result = function(*args, **kwargs)
-        if result is args[0] and not self.cuda._has(result, index):
+        if args and result is args[0] and not self.cuda._has(result, index):
             result = result.clone()  # `to` copies what comes from the CPU
         return tree_map_only(Tensor, lambda tensor: self.cuda._place(tensor, index), result)
 
