@@ -83,10 +83,10 @@ def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str],
         return Survey({})
     device = pick_device(next(iter(stages.values()))[1].device)
     if device.type == "cpu":
-        return _survey(device, stages, known)
+        return survey_here(device, stages, known)
     context = multiprocessing.get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_survey_there, args=(writer, str(device), stages, known))
+    process = context.Process(target=_send_survey, args=(writer, str(device), stages, known))
     process.start()
     writer.close()
     try:
@@ -106,23 +106,24 @@ def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str],
     raise InputError(found)
 
 
-def _survey_there(
+def _send_survey(
     writer: connection.Connection,
     device: str,
     stages: Mapping[str, tuple[Stage, Host]],
     known: Mapping[tuple[str, str], Cost],
 ) -> None:
-    """`_survey` in a process of its own: sends what it returns, or why it failed."""
+    """`survey_here` in a process of its own: sends what it returns, or why it failed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the planning process, which then ends this one
     try:
-        writer.send(_survey(torch.device(device), stages, known))
+        writer.send(survey_here(torch.device(device), stages, known))
     except Exception as error:
         writer.send(reason(error))
 
 
-def _survey(
+def survey_here(
     device: torch.device, stages: Mapping[str, tuple[Stage, Host]], known: Mapping[tuple[str, str], Cost]
 ) -> Survey:
+    """`survey` of `stages` by shape, in this process."""
     name = machine.name(device)
     costs = {each: known[name, each] for each in stages if (name, each) in known}
     missing = [each for each in stages if each not in costs]

@@ -50,8 +50,9 @@ EXACT_FALLBACK_PIXELS = 20_000
 """`auto` also uses it up to this many where an image is too rich in colours for its number of landmarks."""
 KAPPA_MIN = 24.0
 """An image counts as at least so many kernel widths."""
-LANDMARKS_MAX, LANDMARKS_GPU = 1024, 512
-"""Most landmarks; those of `auto` on a GPU, where M is fixed: to read kappa would make the CPU wait for it."""
+LANDMARKS_MAX, LANDMARKS_GPU = 1024, 320
+"""Most landmarks; those of `auto` on a GPU, where M is fixed: to read kappa would make the CPU wait for it. They
+suffice up to kappa = 128; photos of VOC have 6 to 96. What needs more is counted (`Diagnostics.short`)."""
 LLOYD_STEPS = 3
 WIDTH = 1.1
 """Of the bumps, in widths of the kernel. Errors are smallest near 1.1 (L2 at 2.5 per kappa: 1.0 2.8 %, 1.1 2.4 %, 1.2
@@ -340,13 +341,17 @@ def _nystrom(
     crossed = torch.bmm(torch.cat([ends[0], here], dim=1), samples.kernel)
     core = _core(ends, torch.bmm(crossed[:, :count], ends[1].transpose(1, 2)))
 
-    chunk = CHUNK if p.device.type == "cpu" else CHUNK_GPU
+    gpu = p.device.type != "cpu"
+    # A GPU multiplies bfloat16 many times faster, adds up in float32 all the same, and the errors do not change.
+    kind = torch.bfloat16 if gpu and p.dtype == torch.float32 else p.dtype
+    added_up: dict[str, Any] = {"out_dtype": p.dtype} if kind != p.dtype else {}
+    maps = p.to(kind)
     projected = p.new_zeros(len(p), p.shape[1], count)
-    keep = out is not None and p.device.type != "cpu" and len(p) * len(pixels) * count <= KEPT_GPU
+    keep = gpu and out is not None and len(p) * len(pixels) * count <= KEPT_GPU
     kept = []
-    for part in pixels.chunks(count * len(p), chunk):
-        values = bumps(pixels.right[:, :, part])
-        projected.baddbmm_(p[:, :, part], values.transpose(1, 2))
+    for part in pixels.chunks(count * len(p), CHUNK_GPU if gpu else CHUNK):
+        values = bumps(pixels.right[:, :, part], kind)
+        projected += torch.bmm(maps[:, :, part], values.transpose(1, 2), **added_up)
         if keep:
             kept.append(values)
     solved = torch.bmm(projected, core)
@@ -365,10 +370,10 @@ def _nystrom(
     ratio = torch.where(alike > tiny, exact[:, :-1].sum(1) / alike.clamp(min=tiny), 1.0)
 
     if out is not None:
-        solved = solved * scale[:, None, None]
-        for number, part in enumerate(pixels.chunks(count * len(p), chunk)):
-            values = kept[number] if keep else bumps(pixels.right[:, :, part])
-            torch.bmm(solved, values, out=out[:, :, part])
+        solved = (solved * scale[:, None, None]).to(kind)
+        for number, part in enumerate(pixels.chunks(count * len(p), CHUNK_GPU if gpu else CHUNK)):
+            values = kept[number] if keep else bumps(pixels.right[:, :, part], kind)
+            torch.bmm(solved, values, **added_up, out=out[:, :, part])
     # A comparison on the device: to read kappa would make the CPU wait for a GPU. As many as there are pixels suffice.
     short = (_per_kappa(operator) * kappa > count) & (count < len(pixels))
     return pixels.pairs, kappa, torch.full_like(kappa, count), ratio, short.to(p.dtype), all_pairs, like_pairs
@@ -391,10 +396,11 @@ class _Bumps:
             self.left[:, :, 5] += bias  # meets the row of ones
             self.left *= 2.0**digits
 
-    def __call__(self, right: Tensor) -> Tensor:
+    def __call__(self, right: Tensor, kind: torch.dtype | None = None) -> Tensor:
+        """In the type `kind`, on a GPU only (default: that of the pixels); exponents need all digits of float32."""
         exponents = torch.bmm(self.left, right)
         if not self.fast:
-            return exponents.exp2_()
+            return torch.exp2(exponents, out=torch.empty_like(exponents, dtype=kind))
         digits, bias, whole = self.bits
         return exponents.clamp_(min=(bias + FLOOR) * 2.0**digits).to(whole).view(right.dtype)
 
@@ -402,12 +408,16 @@ class _Bumps:
 def _core(ends: tuple[Tensor, Tensor], between: Tensor) -> Tensor:
     """U (B, M, M), symmetric: least squares of C_1 U C_2' - W between two samples, from C_1' and C_2' (B, M, n) and
     C_1' W C_2 (B, M, M)."""
-    one, other = ends
     gram = torch.cat([torch.bmm(end, end.transpose(1, 2)) for end in ends])
     diagonal = gram.diagonal(dim1=1, dim2=2)
     diagonal += RIDGE * diagonal.mean(1, keepdim=True) + RIDGE_FLOOR
-    one, other = torch.linalg.cholesky_ex(gram).L.chunk(2)  # cholesky() would make the CPU wait for a GPU
-    core = torch.cholesky_solve(torch.cholesky_solve(between, one).transpose(1, 2), other)
+    # Not cholesky() and cholesky_solve(): both make the CPU wait for a GPU.
+    factor = torch.linalg.cholesky_ex(gram).L
+    identity = torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+    one, other = torch.linalg.solve_triangular(factor, identity, upper=False).chunk(2)
+    # One factor at a time: with their products, the inverses of the two matrices, float32 would lose all digits.
+    core = torch.bmm(torch.bmm(one, between), other.transpose(1, 2))
+    core = torch.bmm(torch.bmm(one.transpose(1, 2), core), other)
     return (core + core.transpose(1, 2)) / 2
 
 

@@ -20,7 +20,7 @@ batch are those of `seminar.parallel`, for a batch may be spread over several pr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -44,27 +44,33 @@ Positive = Annotated[float, Field(gt=0)]
 Region = Literal["all", "unlabelled"]
 
 
+Note = Callable[[Sequence[Mapping[str, Any]]], str | None]
+"""What a reader of a result must know of a loss, from the lines of metrics.jsonl; None: nothing."""
+
+
 @dataclass(frozen=True)
 class Defaults:
-    """The paper's weight (lambda) and ramp (fraction of the epochs over which the weight rises from 0) of a loss."""
+    """The paper's weight (lambda) and ramp (fraction of the epochs over which the weight rises from 0) of a loss, and
+    its note for the record, if it has one."""
 
     weight: float
     ramp: float
+    note: Note | None = None
 
 
 losses: Registry[Loss] = Registry("losses")
 defaults: dict[str, Defaults] = {}
 
 
-def term(name: str, weight: float = 1.0, ramp: float = 0.0) -> Callable[[Loss], Loss]:
-    """Decorator: register a loss under `name` with its default weight and ramp."""
+def term(name: str, weight: float = 1.0, ramp: float = 0.0, note: Note | None = None) -> Callable[[Loss], Loss]:
+    """Decorator: register a loss under `name` with its default weight and ramp and its note."""
 
     def decorate(function: Loss) -> Loss:
         entry = losses.add(name, function)
         strange = set(entry.inputs) - set(INPUTS)
         if strange:
             raise TypeError(f"loss {name!r} asks for {sorted(strange)}; inputs are {INPUTS}")
-        defaults[name] = Defaults(weight, ramp)
+        defaults[name] = Defaults(weight, ramp, note)
         return function
 
     return decorate
@@ -129,7 +135,17 @@ def _squared_difference(student: Tensor, teacher: Tensor, pixels: Tensor) -> Ten
     return (F.mse_loss(p, q, reduction="none").sum(dim=1) * pixels).sum()
 
 
-@term("crf")
+def _too_few_landmarks(curve: Sequence[Mapping[str, Any]]) -> str | None:
+    shares = [float(line["crf_short"]) for line in curve if "crf_short" in line]
+    if not any(shares):
+        return None
+    return (
+        f"crf: {sum(shares) / len(shares):.2%} of the images needed more landmarks than they got, so their CRF gradient"
+        f" is less exact; on a GPU crf_operator={dense_crf.QUALITY:g} gives every image what it needs, but waits for it"
+    )
+
+
+@term("crf", note=_too_few_landmarks)
 def crf(
     student: Tensor,
     image: Tensor,

@@ -28,6 +28,7 @@ from seminar import machine, networks, parallel, recipes
 from seminar.data import PADDING, Dataset, Example
 from seminar.data.augment import TrainView, eval_view
 from seminar.data.pictures import strip
+from seminar.losses import defaults as loss_defaults
 from seminar.losses import losses, needs
 from seminar.metrics import Confusion, Scores
 from seminar.recipes import Host, pick_device
@@ -451,19 +452,21 @@ class Trainer:
             "best": {role: _best(curve, role) for role in crop},
             "data": {"train_images": len(self.train_examples), "val_images": len(self.val_examples)},
             "environment": machine.environment(self.device),
-            "notes": self.notes(),
+            "notes": self.notes(curve),
         }
 
-    def notes(self) -> list[str]:
-        """What a reader of the result must know."""
+    def notes(self, curve: Sequence[Mapping[str, Any]]) -> list[str]:
+        """What a reader of the result must know, of the training itself and of its losses by the lines of its curve."""
         alpha, steps = self.stage.alpha, self.total_steps * (1 + self.stage.budgets)
+        found: list[str | None] = []
         if alpha is not None and alpha > 1 - 1 / steps:
             horizon = f"{1 / (1 - alpha):,.0f}"
-            return [
+            found.append(
                 f"alpha={alpha:g} has no effect of its own: the teacher is a plain average for the first {horizon} "
                 f"steps and the training has {steps:,}"
-            ]
-        return []
+            )
+        notes = [loss_defaults[term.name].note for term in self.stage.losses]
+        return [text for text in (*found, *(note(curve) for note in notes if note is not None)) if text is not None]
 
     def predictions(self, folder: Path, when: Literal["early", "final"]) -> None:
         """Write what each network says of the sample images: `when`.npz, and at the end a picture for people of each.

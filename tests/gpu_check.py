@@ -41,7 +41,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from seminar import machine, recipes, sweep, train
+from seminar import cost, machine, recipes, sweep, train
 from seminar.data import PADDING, UNLABELLED, Example
 from seminar.data.creatures import Creatures, make
 from seminar.losses import losses
@@ -674,6 +674,28 @@ def kill(run: Run) -> Outcome:
     return within(off, 2e-2, what, data=data)
 
 
+@check("memory")
+def memory(run: Run) -> Outcome:
+    """A training that does not fit on the card is refused while planning, with settings that would fit."""
+    if not run.cuda:
+        raise Skipped("needs CUDA")
+    cell = recipes.one({"loader_workers": 0, "seed": 0, **run.paper("resnet101", "bf16", losses="pce+pcons")})
+    gigabytes = 0.1 if run.small else 6.0
+    torch.cuda.set_per_process_memory_fraction(
+        gigabytes * 2**30 / torch.cuda.get_device_properties(run.device).total_memory, run.device
+    )
+    try:
+        cost.survey_here(run.device, {cost.shape(cell.stage): (cell.stage, cell.host)}, {})
+    except InputError as error:
+        told = str(error)
+    else:
+        return Outcome("FAILED", f"the training was planned with {gigabytes:g} GB")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, run.device)
+    right = "does not fit" in told and "these would: " in told
+    return Outcome("ok" if right else "FAILED", f"with {gigabytes:g} GB: {told}", "a line with settings that fit")
+
+
 @check("torchrun")
 def torchrun(run: Run) -> Outcome:
     """A training on two cards against the same on one."""
@@ -978,7 +1000,7 @@ def plan(run: Run) -> Outcome:
     return Outcome("measured", f"{count}: {told}", goal, [table], data)
 
 
-@check("compiled", least=120)
+@check("compiled", least=60)
 def compiled(run: Run) -> Outcome:
     """The whole method in bf16 with `compile=true`."""
     if not run.cuda:

@@ -135,3 +135,12 @@ def test_the_loss_in_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
     inside = torch.tensor([[[True, False]]])
     value = entropy.make(logits([0.5, 0.5], [0.9, 0.1]), inside, **dict(entropy.coerce("entropy_", {})))
     assert value.item() == pytest.approx(math.log(2))
+
+
+def test_a_crf_that_lacked_landmarks_is_noted() -> None:
+    note = losses.defaults["crf"].note
+    assert note is not None
+    assert note([{"crf_short": 0.0}, {"epoch": 2}]) is None
+    told = note([{"crf_short": 0.0}, {"crf_short": 0.05}])
+    assert told is not None
+    assert told.startswith("crf: 2.50% of the images needed more landmarks than they got")
