@@ -130,9 +130,10 @@ def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tu
 def softmax_at(logits: Tensor, size: torch.Size) -> Tensor:
     """The softmax over the classes of `logits` (B, C, H, W), bilinear at `size` (h, w): (B, C, h, w) float32.
 
-    Where that is less than half as large, most pixels are read by nobody, and only the others are computed.
+    Where that is less than half as large, most pixels are read by nobody, and a CPU computes only the others. On a GPU
+    picking them out takes longer than the softmax of all.
     """
-    if any(2 * small >= edge for small, edge in zip(size, logits.shape[-2:])):
+    if logits.device.type != "cpu" or any(2 * small >= edge for small, edge in zip(size, logits.shape[-2:])):
         return F.interpolate(F.softmax(logits.float(), dim=1), size=size, mode="bilinear", align_corners=False)
     maps = logits.movedim(1, -1)
     shares = []

@@ -1,7 +1,7 @@
 """Speed and its growth, side by side in one run, as tables, JSON and a figure.
 
     make bench                            # everything: a quarter of an hour on two CPU cores
-    make bench DEVICE=cuda                # the paper's step as well, on a GPU
+    make bench DEVICE=cuda                # on a GPU; the paper's step there: make gpu-check
     python -m tests.bench step loading    # parts of it: step, evaluation, loading, size, start, overhead, growth;
                                           # only printed, unless --out names a folder
 
@@ -141,13 +141,6 @@ class Bench:
                 "batch_size": 4,
             },
         }
-        if self.device == "cuda":
-            paper: Words = {**scratch, "profile": "voc"}
-            for backbone in ("mobilenet_v2", "resnet101"):
-                setting = f"paper: {backbone}, 513 px, batch 12"
-                found[f"{setting}, fp32"] = {**paper, "backbone": backbone}
-                found[f"{setting}, bf16"] = {**paper, "backbone": backbone, "precision": "bf16"}
-                found[f"{setting}, bf16, compiled"] = {**found[f"{setting}, bf16"], "compile": True}
         for words in found.values():
             words.pop("loader_workers", None)
         return found
@@ -263,6 +256,7 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
                     split[names][name].append(value)
         batch_size = owners["pce"].stage.batch_size
         del owners, views
+        machine.free_memory(torch.device(bench.device))
         data[group] = {}
         for names in LOSSES:
             middle = statistics.median(whole[names])

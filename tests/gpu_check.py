@@ -211,6 +211,7 @@ def has_module(name: str) -> bool:
 def environment(run: Run) -> Outcome:
     """The card and the software."""
     found: dict[str, Any] = dict(machine.environment(run.device))
+    found.pop("command")  # the report is to be committed, and paths of this machine say nothing to others
     found |= {"cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()}
     found |= {"cudnn.benchmark": torch.backends.cudnn.benchmark}
     for name, backend in (("cuda.matmul", torch.backends.cuda.matmul), ("cudnn.conv", torch.backends.cudnn.conv)):
@@ -603,7 +604,10 @@ def whole_sweep(run: Run) -> Outcome:
     elsewhere = [key for key in done if records[key]["environment"]["device"] != card]  # type: ignore[index]
     state: State = "ok" if len(done) == len(wanted) and not elsewhere else "FAILED"
     number = f"{len(done)} trainings done, {len(elsewhere)} of them not on {card}"
-    return Outcome(state, number, f"{len(wanted)} done", data=records)
+    data = {
+        key: {name: record[name] for name in ("seconds", "peak_memory_mb")} for key, record in records.items() if record
+    }
+    return Outcome(state, number, f"{len(wanted)} done", data=data)
 
 
 def stages_of(cells: Sequence[recipes.Cell]) -> dict[str, Stage]:
@@ -681,9 +685,9 @@ def memory(run: Run) -> Outcome:
         raise Skipped("needs CUDA")
     cell = recipes.one({"loader_workers": 0, "seed": 0, **run.paper("resnet101", "bf16", losses="pce+pcons")})
     gigabytes = 0.1 if run.small else 6.0
-    torch.cuda.set_per_process_memory_fraction(
-        gigabytes * 2**30 / torch.cuda.get_device_properties(run.device).total_memory, run.device
-    )
+    here = torch.cuda.current_device()
+    total = torch.cuda.get_device_properties(here).total_memory
+    torch.cuda.set_per_process_memory_fraction(gigabytes * 2**30 / total, here)
     try:
         cost.survey_here(run.device, {cost.shape(cell.stage): (cell.stage, cell.host)}, {})
     except InputError as error:
@@ -691,7 +695,7 @@ def memory(run: Run) -> Outcome:
     else:
         return Outcome("FAILED", f"the training was planned with {gigabytes:g} GB")
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, run.device)
+        torch.cuda.set_per_process_memory_fraction(1.0, here)
     right = "does not fit" in told and "these would: " in told
     return Outcome("ok" if right else "FAILED", f"with {gigabytes:g} GB: {told}", "a line with settings that fit")
 
@@ -1084,7 +1088,7 @@ def perform(chosen: Check, run: Run) -> Outcome:
     except Exception as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())
         outcome = Outcome("FAILED", told if len(told) <= 300 else f"{told[:150]} ... {told[-145:]}")
-        outcome.traceback = traceback.format_exc()
+        outcome.traceback = traceback.format_exc().replace(str(ROOT), "")
     free()
     outcome.seconds = time.monotonic() - started
     run.found[chosen.name] = outcome.data
