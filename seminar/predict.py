@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from seminar import machine
 from seminar.data.files import IMAGES, check_name, find_images, read_image
 from seminar.data.pictures import colour, palette
 from seminar.recipes import pick_device
@@ -98,6 +99,8 @@ def predictor(
         raise InputError(f"{store.folder(key)}: was trained without a teacher")
     classes = tuple(record["classes"])
     here = pick_device(device)
+    if here.type == "cuda":
+        machine.prepare(here, "fp32")  # whatever it was trained in: every digit, on every card
     net = finished_network(stage, len(classes), store.folder(key) / ("teacher.pt" if teacher else "student.pt"), here)
     return Predictor(net, classes, here, short or stage.crop, stage.crop if sliding else None)
 
