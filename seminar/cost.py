@@ -1,7 +1,7 @@
-"""What a training will cost here: seconds of an epoch and GPU memory, measured on a few steps before it is begun.
+"""What a training will cost here: seconds of an epoch and GPU memory, measured on a few steps before it starts.
 
-On a GPU this happens in a process of its own that ends: the planning process would otherwise keep the memory of a step
-on the card as long as the sweep lasts.
+On a GPU a child process measures and then ends. Otherwise the planning process would hold GPU memory for the whole
+sweep.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import multiprocessing
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -27,7 +28,7 @@ from seminar.train import Trainer
 STEPS = 4
 """Steps that are measured; the first one pays for caches and allocations."""
 CONTEXT_MB = 600
-"""What CUDA itself and its libraries take of a card in every process, beside torch's tensors."""
+"""What CUDA itself and its libraries take of a card in every process, beside torch's tensors; a guess."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Survey:
 
 
 def shape(stage: Stage) -> str:
-    """What the cost of a stage depends on; seeds, learning rates and the like do not matter."""
+    """Return a text that is equal for stages of equal cost; seeds, learning rates and the like do not matter."""
     terms = tuple((term.name, term.settings) for term in stage.losses)
     network = (stage.backbone, stage.output_stride, stage.freeze, stage.precision, stage.compile)
     images = (stage.data, stage.crop, stage.batch_size, stage.eval_every)
@@ -73,21 +74,27 @@ def shape(stage: Stage) -> str:
 
 
 def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str], Cost]) -> Survey:
-    """The cost of every shape among the `wanted` stages, which must be on one device.
+    """The cost of every shape among the `wanted` stages. Of several GPUs the first one is measured.
 
     `known`: costs by name of the machine (`machine.name`) and shape; what is not among them is measured now. Raises
-    `InputError` for a training that does not fit on the GPU, with what would.
+    `InputError` for stages on different devices, and for a training that does not fit on the GPU, with what would.
     """
     stages = {shape(stage): (stage, host) for stage, host in wanted}
     if not stages:
         return Survey({})
-    device = pick_device(next(iter(stages.values()))[1].device)
+    devices = sorted({host.device for _, host in wanted})
+    if len(devices) > 1:
+        raise InputError(f"device={','.join(devices)}: one plan is for one device; device=cuda takes all GPUs")
+    device = pick_device(devices[0])
     if device.type == "cpu":
         return survey_here(device, stages, known)
     context = multiprocessing.get_context("spawn")
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_send_survey, args=(writer, str(device), stages, known))
+    # Ctrl-C is for this process, which then ends the child; ignoring a signal is inherited.
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
+    signal.signal(signal.SIGINT, interrupt)
     writer.close()
     try:
         found = reader.recv()
@@ -95,7 +102,8 @@ def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str],
     except EOFError:
         process.join()
         raise InputError(
-            f"device={device}: measuring the speed of a training ended with exit code {process.exitcode}"
+            f"device={device}: measuring the speed of a training ended with exit code {process.exitcode} (-9: out of "
+            "memory, most likely); `seminar train` with the same settings shows the cause"
         ) from None
     finally:
         process.kill()
@@ -113,10 +121,11 @@ def _send_survey(
     known: Mapping[tuple[str, str], Cost],
 ) -> None:
     """`survey_here` in a process of its own: sends what it returns, or why it failed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the planning process, which then ends this one
     try:
         writer.send(survey_here(torch.device(device), stages, known))
     except Exception as error:
+        if not isinstance(error, InputError):
+            traceback.print_exc()
         writer.send(reason(error))
 
 
@@ -146,7 +155,7 @@ def card(device: torch.device) -> Card:
 def _too_large(stage: Stage, host: Host, card: Card) -> str:
     """One line on a training that does not fit, with settings that would: each is tried."""
     fits = []
-    for setting, values in _smaller(stage):
+    for setting, values in _smaller(stage, pick_device(host.device)):
         for value in values:
             cost = _measure(stage.model_copy(update={setting: value}), host)
             if cost is not None:
@@ -162,9 +171,9 @@ def _too_large(stage: Stage, host: Host, card: Card) -> str:
     )
 
 
-def _smaller(stage: Stage) -> Iterator[tuple[str, list[Any]]]:
+def _smaller(stage: Stage, device: torch.device) -> Iterator[tuple[str, list[Any]]]:
     """Settings that make a training smaller, with values to try one after the other."""
-    if stage.precision != "bf16":
+    if stage.precision != "bf16" and machine.has(device, "bf16"):
         yield "precision", ["bf16"]
     yield "batch_size", [size for size in (stage.batch_size * 2 // 3, stage.batch_size // 3) if size >= 2]
     # Crops of the form 16 n + 1, as 513 is, keep the pixels of all strides aligned.
@@ -172,7 +181,7 @@ def _smaller(stage: Stage) -> Iterator[tuple[str, list[Any]]]:
 
 
 def gigabytes(megabytes: int) -> str:
-    """Memory for people."""
+    """Format megabytes of 2^20 bytes as gigabytes of 2^30: '10.4 GB'."""
     return f"{megabytes / 1024:.1f} GB"
 
 

@@ -45,7 +45,7 @@ Region = Literal["all", "unlabelled"]
 
 
 Note = Callable[[Sequence[Mapping[str, Any]]], str | None]
-"""What a reader of a result must know of a loss, from the lines of metrics.jsonl; None: nothing."""
+"""A function that returns a warning for the record from the lines of metrics.jsonl, or None."""
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,11 @@ def pick_device(name: str) -> torch.device:
     if together > 1 and device.index not in (None, local):
         raise InputError(f"device={name!r}: each process of torchrun takes its own GPU; write device=cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+        built = "" if torch.version.cuda is not None else " (this torch is built without CUDA)"
+        raise InputError(
+            f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s){built}; "
+            "take device=cpu or auto"
+        )
     return device
 
 

@@ -110,11 +110,13 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
 
 
 def memory_lines(costs: cost.Survey) -> list[str]:
-    """What of a GPU's memory a process needs, for people."""
+    """Return the plan's line on GPU memory; none on a CPU."""
     if costs.card is None:
         return []
-    need, has = cost.gigabytes(costs.memory_mb), cost.gigabytes(costs.card.memory_mb)
-    return [f"  about {need} of GPU memory a process; {costs.card.name} has {has}"]
+    card = costs.card
+    used = "" if card.memory_mb - card.free_mb < 2 * cost.CONTEXT_MB else f", {cost.gigabytes(card.free_mb)} of it free"
+    need, has = cost.gigabytes(costs.memory_mb), cost.gigabytes(card.memory_mb)
+    return [f"  about {need} of GPU memory a process; {card.name} has {has}{used}"]
 
 
 def _processes_here(host: Host, workers: int | None) -> tuple[int, str]:
@@ -137,10 +139,11 @@ def _costs(stages: Iterable[Stage], hosts: Mapping[str, Host], store: Store) -> 
     for key in store.keys():  # noqa: SIM118 - a store is no dictionary
         with suppress(InputError, KeyError):
             record = store.record(key)
-            if record is not None:
-                machine = record["environment"]
-                on_gpu = machine["device"] != "cpu"
-                name = machine["device"] if on_gpu else machine["cpu"]
+            # What several processes trained together (torchrun) says nothing of one.
+            if record is not None and record["environment"].get("processes", 1) == 1:
+                found = record["environment"]
+                on_gpu = found["device"] != "cpu"
+                name = found["device"] if on_gpu else found["cpu"]
                 seconds = record["seconds"] / record["stage"]["epochs"]
                 memory = record["peak_memory_mb"] if on_gpu else None
                 known[name, cost.shape(store.stage(key))] = cost.Cost(seconds, memory)
@@ -153,8 +156,8 @@ def _check_memory(costs: cost.Survey, workers: int, host: Host) -> None:
         return
     cards = torch.cuda.device_count() if pick_device(host.device).index is None else 1
     each = -(-workers // cards)
-    if each * costs.memory_mb > costs.card.memory_mb:
-        fit = costs.card.memory_mb // costs.memory_mb * cards
+    if each > 1 and each * costs.memory_mb > costs.card.memory_mb:  # that one fits is known: it was measured
+        fit = max(1, costs.card.memory_mb // costs.memory_mb) * cards
         raise InputError(
             f"--workers {workers}: {each} processes on one {costs.card.name} need {each} x "
             f"{cost.gigabytes(costs.memory_mb)}, and it has {cost.gigabytes(costs.card.memory_mb)}; "

@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNormMode = Literal["own", "copy", "ema"]
 Mode = Literal["train", "eval"]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Teacher:
@@ -40,7 +40,7 @@ class Teacher:
         self.net.train(mode == "train")
         if bn != "own":
             for layer in self.net.modules():
-                if isinstance(layer, _BatchNorm):
+                if isinstance(layer, BATCH_NORMS):
                     layer.momentum = 0.0  # a forward pass in train mode must not move statistics of the student
 
     @torch.no_grad()

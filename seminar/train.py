@@ -41,6 +41,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SAMPLES = 12
 """Validation images, evenly spaced, whose predictions are kept."""
+ORDER, TEACHER = -1, -2
+"""Third numbers of the seeds of an epoch's order and of the teacher's dropout; those of samples are their indices."""
 
 
 class Watch(Protocol):
@@ -78,7 +80,8 @@ def _too_large(stage: Stage, host: Host, error: Exception) -> InputError:
     device = pick_device(host.device)
     asked = re.search(r"allocate (\S+ \S+?)\.", str(error))
     step = f" at a step that needs another {asked[1]}" if asked else ""
-    precision = "" if stage.precision == "bf16" or device.type == "cpu" else " precision=bf16,"
+    smaller = device.type == "cuda" and stage.precision != "bf16" and machine.has(device, "bf16")
+    precision = " precision=bf16," if smaller else ""
     return InputError(
         f"{device} ran out of memory{step}: batch_size={stage.batch_size} crop={stage.crop} "
         f"precision={stage.precision} backbone={stage.backbone}; "
@@ -298,7 +301,7 @@ class Trainer:
         """A random stream of the teacher's own, by seed and step: the student's dropout is the same with and without
         a teacher."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(mix(self.stage.seed, step, -2))
+            torch.manual_seed(mix(self.stage.seed, step, TEACHER))
             yield
 
     def forward(self, net: nn.Module, *inputs: Any) -> Any:
@@ -573,7 +576,7 @@ def _backbone(stage: Stage) -> tuple[object, ...]:
 
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of each batch of `epoch`. A last batch of one is dropped: BatchNorm cannot normalise a single image."""
-    order = torch.randperm(examples, generator=torch.Generator().manual_seed(mix(seed, epoch, -1))).tolist()
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(mix(seed, epoch, ORDER))).tolist()
     cut = [order[start : start + batch_size] for start in range(0, examples, batch_size)]
     return [batch for batch in cut if len(batch) > 1]
 

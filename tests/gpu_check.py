@@ -975,6 +975,8 @@ def paper_plan(run: Run) -> dict[str, dict[str, Stage]]:
 @check("plan")
 def plan(run: Run) -> Outcome:
     """GPU-hours of the paper's trainings, from the measured steps."""
+    if run.small:
+        raise Skipped("toy sizes say nothing of the paper's trainings")
     found = steps_found(run)
     precisions = [
         precision
@@ -1029,6 +1031,7 @@ class Report:
     title: str
     target: Path | None
     """Where to write, without suffix; None: nowhere."""
+    budget: float
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def add(self, name: str, outcome: Outcome) -> None:
@@ -1052,7 +1055,8 @@ class Report:
     def summary(self) -> str:
         states = [found.state for found in self.outcomes.values()]
         counts = [f"{states.count(state)} {state}" for state in ("ok", "FAILED", "measured", "skipped", "not run")]
-        return f"{len(states)} checks: {', '.join(counts)}."
+        seconds = sum(found.seconds for found in self.outcomes.values())
+        return f"{len(states)} checks: {', '.join(counts)}; {seconds:.0f} s of at most {self.budget:.0f}."
 
     def write(self) -> None:
         if self.target is None:
@@ -1129,11 +1133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device(options.device)
     small = options.quick or device.type == "cpu"
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "rehearsal on a CPU"
-    out = options.out or (None if options.only or small else Path("reports/bench"))
+    out = options.out or (None if options.only or small else ROOT / "reports" / "bench")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    report = Report(card + (", toy sizes" if small else ""), None if out is None else out / slug(card))
+    report = Report(card + (", toy sizes" if small else ""), None if out is None else out / slug(card), options.budget)
     folder = Path(tempfile.mkdtemp(prefix="gpu-check-"))
     try:
         run = Run(folder, device, small, started + options.budget)
@@ -1144,7 +1148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(["", *report.lines()[2:]]) if report.target is None else report.summary())
     if report.target is not None:
         print(f"wrote {report.target}.md and .json, {time.monotonic() - started:.0f} s in all")
-    return int(any(found.state == "FAILED" for found in report.outcomes.values()))
+    states = {found.state for found in report.outcomes.values()}
+    return int("FAILED" in states or states <= {"not run", "skipped"})
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from seminar import cost, recipes, search, sweep
+from seminar import cost, machine, recipes, search, sweep
 from seminar.cost import Card, Cost, Survey, shape
 from seminar.recipes import Cell, Host
 from seminar.spec import InputError, Stage
@@ -48,6 +49,8 @@ def test_a_training_that_does_not_fit_is_told_with_what_would(cell: MakeCell, mo
     assert "\n" not in line
     monkeypatch.setattr(cost, "measure_epoch", small(needs(stage) * 0.6))
     assert "these would: precision=bf16 (" in cost._too_large(stage, Host(), CARD)
+    monkeypatch.setattr(machine, "has", lambda *_: False)
+    assert "precision=bf16 (" not in cost._too_large(stage, Host(), CARD), "a card without it"
     monkeypatch.setattr(cost, "measure_epoch", small(0))
     assert cost._too_large(stage, Host(), CARD).endswith("; nor does any smaller setting that was tried")
 
@@ -76,6 +79,49 @@ def test_the_plan_knows_memory(tmp_path: Path, losses_sweep: sweep.Sweep, monkey
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     plan = search.make_plan(request, cells, Store(tmp_path), 2)
     assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
+    shared = dataclasses.replace(plan, costs=Survey(found.costs, Card("a card", 24_576, 12_288)))
+    assert shared.lines()[-1] == "  about 10.4 GB of GPU memory a process; a card has 24.0 GB, 12.0 GB of it free"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        MemoryError(),
+    ],
+)
+def test_every_kind_of_full_memory_is_known(error: Exception) -> None:
+    assert machine.is_out_of_memory(error)
+    assert not machine.is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_a_card_that_one_process_fills_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate may lie above the card by what CUDA takes, but one process was just measured to fit."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    full = Survey({"x": Cost(1.0, 24_200)}, CARD)
+    search._check_memory(full, 1, Host(device="cpu"))
+    with pytest.raises(InputError, match=r"take --workers 1$"):
+        search._check_memory(full, 2, Host(device="cpu"))
+
+
+def test_one_plan_is_for_one_device(cell: MakeCell) -> None:
+    one, other = cell(losses="pce").stage, cell(losses="ce").stage
+    with pytest.raises(InputError, match="device=auto,cpu: one plan is for one device"):
+        cost.survey([(one, Host(device="cpu")), (other, Host())], {})
+
+
+def test_what_several_processes_trained_says_nothing_of_one(
+    tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "measure_epoch", lambda *_: Cost(1.0))
+    known, asked = cell(losses="pce", seed=1), cell(losses="pce", seed=2)
+    here = {"device": "cpu", "cpu": machine.name(torch.device("cpu")), "processes": 2}
+    store = Store(tmp_path)
+    store.ensure(known.stage, lambda *_: {"seconds": 50.0, "environment": here})
+    assert search._costs([asked.stage], {asked.stage.key: asked.host}, store).of(asked.stage) == Cost(1.0)
 
 
 @pytest.mark.parametrize(("workers", "cards", "fits"), [(2, 1, True), (3, 1, False), (4, 2, True), (5, 2, False)])
