@@ -140,7 +140,7 @@ def survey_here(
         stage, host = stages[each]
         measured = _measure(stage, host)
         if measured is None:
-            raise InputError(_too_large(stage, host, card(device)))
+            raise InputError(_too_large(stage, host, card(device) if device.type == "cuda" else None))
         costs[each] = measured
     return Survey(costs, card(device) if device.type == "cuda" else None)
 
@@ -152,21 +152,24 @@ def card(device: torch.device) -> Card:
     return Card(torch.cuda.get_device_name(device), total >> 20, free >> 20)
 
 
-def _too_large(stage: Stage, host: Host, card: Card) -> str:
+def _too_large(stage: Stage, host: Host, card: Card | None) -> str:
     """One line on a training that does not fit, with settings that would: each is tried."""
     fits = []
     for setting, values in _smaller(stage, pick_device(host.device)):
         for value in values:
             cost = _measure(stage.model_copy(update={setting: value}), host)
             if cost is not None:
-                assert cost.memory_mb is not None
-                fits.append(f"{setting}={value} ({gigabytes(cost.memory_mb + CONTEXT_MB)})")
+                needed = "" if cost.memory_mb is None else f" ({gigabytes(cost.memory_mb + CONTEXT_MB)})"
+                fits.append(f"{setting}={value}{needed}")
                 break
-    others = card.memory_mb - card.free_mb
-    shared = f", {gigabytes(others)} of it in use by others" if others > 2 * CONTEXT_MB else ""
+    place = "into the memory of this machine"
+    if card is not None:
+        others = card.memory_mb - card.free_mb
+        shared = f", {gigabytes(others)} of it in use by others" if others > 2 * CONTEXT_MB else ""
+        place = f"on {card.name} ({gigabytes(card.memory_mb)}{shared})"
     return (
         f"losses={stage.label} backbone={stage.backbone} batch_size={stage.batch_size} crop={stage.crop} "
-        f"precision={stage.precision}: does not fit on {card.name} ({gigabytes(card.memory_mb)}{shared}); "
+        f"precision={stage.precision}: does not fit {place}; "
         + (f"these would: {', '.join(fits)}" if fits else "nor does any smaller setting that was tried")
     )
 

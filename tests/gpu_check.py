@@ -975,9 +975,7 @@ def paper_plan(run: Run) -> dict[str, dict[str, Stage]]:
 @check("plan")
 def plan(run: Run) -> Outcome:
     """GPU-hours of the paper's trainings, from the measured steps."""
-    if run.small:
-        raise Skipped("toy sizes say nothing of the paper's trainings")
-    found = steps_found(run)
+    found = {} if run.small else steps_found(run)  # steps of toy sizes say nothing of the paper's
     precisions = [
         precision
         for precision in ("bf16", "tf32", "fp32")
@@ -1149,7 +1147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if report.target is not None:
         print(f"wrote {report.target}.md and .json, {time.monotonic() - started:.0f} s in all")
     states = {found.state for found in report.outcomes.values()}
-    return int("FAILED" in states or states <= {"not run", "skipped"})
+    return int("FAILED" in states or states == {"not run"})
 
 
 if __name__ == "__main__":

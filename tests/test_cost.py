@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from seminar.cost import Card, Cost, Survey, shape
 from seminar.recipes import Cell, Host
 from seminar.spec import InputError, Stage
 from seminar.store import Store
+from tests.test_tuning import tuning, write
 
 MakeCell = Callable[..., Cell]
 CARD = Card("a card", 24_576, 24_000)
@@ -139,3 +141,77 @@ def test_workers_that_do_not_fit_on_a_card_are_refused(
         f"--workers {workers}: 3 processes on one a card need 3 x 10.4 GB, and it has 24.0 GB; "
         f"take --workers {2 * cards}"
     )
+
+
+def test_memory_that_runs_out_on_a_cpu_is_told_in_a_line(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> cost.Cost:
+        raise MemoryError
+
+    monkeypatch.setattr(cost, "measure_epoch", fail)
+    with pytest.raises(InputError, match=r"losses=pce .* does not fit into the memory of this machine"):
+        cost.survey([(cell(losses="pce").stage, Host(device="cpu"))], {})
+
+
+def test_workers_of_one_named_card_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(search, "pick_device", torch.device)
+    costs = Survey({"x": Cost(1.0, 10_000)}, CARD)
+    search._check_memory(costs, 3, Host(device="cuda"))
+    with pytest.raises(InputError, match=r"3 processes on one a card .* take --workers 2$"):
+        search._check_memory(costs, 3, Host(device="cuda:1"))
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One card on which two trainings fit."""
+    costs = Survey({}, CARD)
+    monkeypatch.setattr(Survey, "of", lambda *_: Cost(1.0, 10_000))
+    monkeypatch.setattr(Survey, "memory_mb", 10_600)
+    monkeypatch.setattr(cost, "survey", lambda *_: costs)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(search, "_processes_here", lambda _, workers: (workers, "cuda"))
+
+
+def test_a_plan_refuses_workers_that_do_not_fit(card: None, tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
+    request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1, 2)})
+    cells, store = recipes.cells(request), Store(tmp_path)
+    with pytest.raises(InputError, match=r"^--workers 3: 3 processes on one a card"):
+        search.make_plan(request, cells, store, 3)
+    search.make_plan(request, cells[:2], store, 3)  # no more processes than trainings
+
+
+def test_the_plan_of_a_search_knows_memory(card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = tuning(write(tmp_path), tmp_path)
+    plan = search.plan_search(asked, Store(tmp_path), 2)
+    assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
+    report = dataclasses.replace(plan.report, workers=3)
+    monkeypatch.setattr(search, "make_plan", lambda *_: report)
+    with pytest.raises(InputError, match=r"^--workers 3: "):
+        search.plan_search(asked, Store(tmp_path), 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(InputError("too: large"), "^too: large$"), (SystemExit(3), "^device=cuda: .* ended with exit code 3 ")],
+)
+def test_why_measuring_failed_is_told_in_a_line(
+    cell: MakeCell, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: str
+) -> None:
+    def fail(*_: object) -> Survey:
+        raise error
+
+    context = multiprocessing.get_context("fork")  # the child then has the same stand-ins
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(cost, "pick_device", torch.device)
+    monkeypatch.setattr(cost, "survey_here", fail)
+    with pytest.raises(InputError, match=told):
+        cost.survey([(cell(losses="pce").stage, Host(device="cuda"))], {})
+
+
+def test_a_training_that_does_not_fit_is_not_planned(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "measure_epoch", small(0))
+    monkeypatch.setattr(cost, "card", lambda _: CARD)
+    monkeypatch.setattr(machine, "name", lambda _: CARD.name)
+    stage = cell(losses="pce").stage
+    with pytest.raises(InputError, match="does not fit on a card"):
+        cost.survey_here(torch.device("cuda"), {cost.shape(stage): (stage, Host(device="cpu"))}, {})

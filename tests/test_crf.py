@@ -384,3 +384,25 @@ def test_odd_shapes_and_contents(classes: int, size: tuple[int, int], content: s
     elif classes == 1:
         assert value == pytest.approx(0, abs=5e-5)
     assert (other - slope).norm() <= 0.05 * slope.norm() + 1e-12
+
+
+def test_the_fit_keeps_its_digits_in_float32(generated: bench_crf.Case) -> None:
+    """With many landmarks the least squares are nearly singular."""
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        p = generated.maps["mid"].to(dtype).requires_grad_()
+        options = {"sigma_rgb": 15, "sigma_xy": generated.sigma_xy, "operator": 16.0}
+        loss = dense_crf(p, generated.image.to(dtype), generated.inside, **options)[0]
+        gradients += [part.double() for part in torch.autograd.grad(loss, p)]
+    assert (gradients[1] - gradients[0]).norm() <= 2e-3 * gradients[0].norm()
+
+
+def test_the_width_of_the_bumps_is_near_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = list(bench_crf.cases(bench_crf.open_images(None, 129), 129, 0.5, 6))
+    exact = [bench_crf.run(case, case.maps["mid"], "exact")[1] for case in cases]
+    errors = []
+    for width in (1.0, crf.WIDTH, 1.2):
+        monkeypatch.setattr(crf, "WIDTH", width)
+        found = [bench_crf.run(case, case.maps["mid"], crf.QUALITY)[1] for case in cases]
+        errors.append(sum(float((one - other).norm() / other.norm()) for one, other in zip(found, exact)) / len(cases))
+    assert errors[1] < 0.97 * min(errors[0], errors[2])

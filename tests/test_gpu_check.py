@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from seminar import cost
+from seminar.spec import InputError
 from tests import gpu_check
 from tests.conftest import ROOT
 from tests.gpu_check import CHECKS, SYNC, Check, Outcome, Run
@@ -157,3 +162,105 @@ def test_trackers_are_not_imported() -> None:
     code = "import sys, tests.gpu_check; print(*{'optuna', 'wandb', 'pandas', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not done.stdout.split()
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run as if on a card: what a check finds there is put in its place by each test."""
+    monkeypatch.setattr(Run, "cuda", True)
+    for name, value in {
+        "synchronize": None,
+        "set_sync_debug_mode": None,
+        "set_per_process_memory_fraction": None,
+        "current_device": 0,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=2**33))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a card")
+    return Run(tmp_path, torch.device("cpu"), True, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kinds", "total", "state"),
+    [
+        ([], {"pce: student": "float32"}, 10, "ok"),
+        (["aspp"], {}, 10, "FAILED"),
+        ([], {"pce: student": "bfloat16"}, 10, "FAILED"),
+        ([], {}, 0, "FAILED"),
+    ],
+)
+def test_layout_fails_at_one_wrong_output(
+    card: Run, monkeypatch: pytest.MonkeyPatch, wrong: list[str], kinds: dict[str, str], total: int, state: str
+) -> None:
+    monkeypatch.setattr(gpu_check, "with_trainer", lambda *_: (total, wrong, kinds))
+    assert gpu_check.layout(card).state == state
+
+
+@pytest.mark.parametrize(("found", "seen", "state"), [([], 1, "ok"), (["crf.py:1"], 1, "FAILED"), ([], 0, "FAILED")])
+def test_waits_fail_and_so_does_a_counter_that_counts_nothing(
+    card: Run, monkeypatch: pytest.MonkeyPatch, found: list[str], seen: int, state: str
+) -> None:
+    monkeypatch.setattr(gpu_check, "with_trainer", lambda *_: found)
+    monkeypatch.setattr(gpu_check, "places_of_syncs", lambda _: ["here"] * seen)
+    assert gpu_check.syncs(card).state == state
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ("pce: does not fit on a card; these would: crop=65", "ok"),
+        ("pce: does not fit on a card; nor does any smaller setting that was tried", "FAILED"),
+        (None, "FAILED"),
+    ],
+)
+def test_memory_wants_a_refusal_with_settings_that_fit(
+    card: Run, monkeypatch: pytest.MonkeyPatch, told: str | None, state: str
+) -> None:
+    def survey(*_: object) -> None:
+        if told is not None:
+            raise InputError(told)
+
+    monkeypatch.setattr(cost, "survey_here", survey)
+    assert gpu_check.memory(card).state == state
+
+
+def test_a_sweep_that_trained_nothing_fails(card: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "call", lambda *_: None)
+    outcome = gpu_check.whole_sweep(card)
+    assert (outcome.state, outcome.limit) == ("FAILED", "6 done")
+
+
+@pytest.mark.parametrize(("off", "state"), [(1.0, "ok"), (1.01, "FAILED"), (math.nan, "FAILED")])
+def test_curves_and_repetitions_that_differ_fail(
+    card: Run, monkeypatch: pytest.MonkeyPatch, off: float, state: str
+) -> None:
+    monkeypatch.setattr(gpu_check, "curve", lambda *_: [2.0] * 8)
+    found = itertools.cycle([[2.0] * 8, [2.0 * off] * 8])
+    monkeypatch.setattr(gpu_check, "with_trainer", lambda *_: next(found))
+    assert gpu_check.repeat(card).state == state
+    monkeypatch.setattr(gpu_check, "with_trainer", lambda *_: [2.0 * off] * 8)
+    assert gpu_check.curves(card).state == state
+
+
+@pytest.mark.parametrize(("value", "gradient"), [(1.001, 1.0), (1.0, 1.1), (math.nan, 1.0), (1.0, math.nan)])
+def test_a_loss_that_is_off_on_the_device_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float, gradient: float
+) -> None:
+    calls, plain = itertools.count(), gpu_check.value_and_gradient
+
+    def found(entry: Any, *rest: Any) -> tuple[float, torch.Tensor]:
+        one, other = plain(entry, *rest)
+        there = next(calls) % 2 and entry.name == "pcons"  # the CPU is asked first
+        return (one * value, other * gradient) if there else (one, other)
+
+    monkeypatch.setattr(gpu_check, "value_and_gradient", found)
+    outcome = gpu_check.loss_terms(Run(tmp_path, torch.device("cpu"), True, math.inf))
+    assert outcome.state == "FAILED"
+    assert "pcons" in outcome.number
+
+
+def test_distances_are_relative() -> None:
+    one, other = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])
+    assert gpu_check.far(other, one) == pytest.approx(0.1)
+    assert gpu_check.relative(1.1, 1.0) == pytest.approx(0.1)
+    assert gpu_check.largest(0.0, math.nan) == gpu_check.largest(math.nan, 0.0) == math.inf

@@ -20,10 +20,12 @@ import pytest
 import torch
 from torch import nn
 
-from seminar import train
+from seminar import machine, train
 from seminar.__main__ import main
 from seminar.recipes import Cell
+from seminar.spec import InputError
 from seminar.store import Interrupted, Store
+from seminar.train import Trainer
 from tests.conftest import ROOT
 from tests.cuda_standin import device
 from tests.cuda_standin.device import CONTEXT, DEVICES, Cuda
@@ -224,21 +226,18 @@ def test_planning_a_sweep_leaves_the_cards_alone(tmp_path: Path) -> None:
         assert entries[-1]["event"] == "end"
 
 
-def measure(runs: Path) -> None:
-    """Train something of the same shape, so that planning a sweep needs no measurement."""
-    assert main(["train", *WORDS, "seed=9", "device=cpu", "--runs", str(runs), *SMALL]) == 0
-
-
 def test_sweep(tmp_path: Path) -> None:
-    measure(tmp_path / "runs")
     command = [sys.executable, "-m", "seminar", "sweep", *SWEEP, "--runs", str(tmp_path / "runs"), *SMALL]
     planner, _ = call([*command, "--workers", "2"], tmp_path, CUDA_STANDIN_WORKERS="2")
-    assert len(records(tmp_path / "runs")) == 3
+    assert len(records(tmp_path / "runs")) == 2
     found = {pid: entries for pid, entries in events(tmp_path).items() if "_work" in entries[0]["where"]}
-    assert planner not in found
+    assert planner not in events(tmp_path)
     assert sorted(used(entries) for entries in found.values()) == [[0], [1]], "a card for each worker"
     for entries in found.values():
         assert max(entry.get("bytes", 0) for entry in entries) > CONTEXT
+    (survey,) = (entries for entries in events(tmp_path).values() if "_send_survey" in entries[0]["where"])
+    assert survey[-1]["event"] == "end"
+    assert survey[-1]["time"] < min(entries[0]["time"] for entries in found.values()), "a worker shares its card"
 
 
 def test_torchrun(tmp_path: Path) -> None:
@@ -259,8 +258,75 @@ def test_slurm(tmp_path: Path) -> None:
     shim.chmod(0o755)
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     words = [*WORDS, "seed=0", "--wandb", "disabled"]
-    measure(tmp_path / "runs")
     call(["bash", "sweeps/slurm.sh", "sweeps/losses.yaml", *words], tmp_path, cwd=tmp_path)
-    assert len(records(tmp_path / "runs")) == 2
+    assert len(records(tmp_path / "runs")) == 1
     (entries,) = (entries for entries in events(tmp_path).values() if "_work" in entries[0]["where"])
     assert used(entries) == [0]
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_only_tf32_rounds_convolutions(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, precision: machine.Precision, rounded: bool
+) -> None:
+    """torch itself allows it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not rounded)
+    machine.prepare(torch.device("cuda:1"), precision)
+    assert torch.backends.cudnn.allow_tf32 is rounded
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_precision_that_the_card_lacks_is_refused(
+    cuda: Cuda, monkeypatch: pytest.MonkeyPatch, precision: machine.Precision
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    machine.prepare(torch.device("cuda"), "fp32")
+    with pytest.raises(InputError, match=rf"precision={precision}: Stand-in is older than Ampere .* precision=fp32$"):
+        machine.prepare(torch.device("cuda"), precision)
+
+
+def test_the_card_of_a_training_becomes_the_current_one(cuda: Cuda) -> None:
+    machine.prepare(torch.device("cuda:1"), "fp32")
+    assert torch.cuda.current_device() == 1
+
+
+def test_each_training_counts_its_own_peak(cuda: Cuda) -> None:
+    here = torch.device("cuda:1")
+    of_another = torch.zeros(2**20, device=here)
+    assert machine.peak_memory_mb(here) == 4
+    del of_another
+    machine.prepare(here, "fp32")
+    assert machine.peak_memory_mb(here) == 0
+
+
+def test_a_teacher_leaves_the_random_numbers_of_the_card_alone(cuda: Cuda, cell: Callable[..., Cell]) -> None:
+    here = cell(losses="pce+pcons", device="cuda:1")
+    trainer, states = Trainer(here.stage, here.host, None), []
+    before = torch.cuda.get_rng_state("cuda:1")
+    for step in range(2):
+        with trainer._teacher_randomness(step):
+            states.append(torch.cuda.get_rng_state("cuda:1"))
+        assert torch.equal(torch.cuda.get_rng_state("cuda:1"), before)
+    assert not torch.equal(states[0], before)
+    assert not torch.equal(states[0], states[1])
+
+
+def test_what_is_read_comes_to_the_cpu_first(
+    cuda: Cuda, tmp_path: Path, cell: Callable[..., Cell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read to the card, weights and momentum would be there twice."""
+    places: list[Any] = []
+    load = torch.load
+
+    def noted(*rest: Any, map_location: Any = None, **options: Any) -> Any:
+        places.append(map_location)
+        return load(*rest, map_location=map_location, **options)
+
+    monkeypatch.setattr(torch, "load", noted)
+    here = cell(losses="pce+pseudo", epochs=1, self_generation="reset", device="cuda:1")
+    store = Store(tmp_path)
+    store.ensure(here.stage, lambda s, f, a: train.train(s, here.host, f, a))
+    trainer = Trainer(here.stage, here.host, store.folder(here.stage.chain[0].key))
+    trainer.save(tmp_path, trainer.run_epoch(0))
+    trainer.resume(tmp_path)
+    assert len(places) >= 3
+    assert set(places) == {"cpu"}

@@ -286,3 +286,22 @@ def test_shared_imagenet_file_loads() -> None:
         features = net.encoder(torch.randn(2, 3, 65, 65))[1]
     assert features.isfinite().all()
     assert 0.1 < features.std() < 10
+
+
+def test_the_gradient_of_the_features_keeps_channels_last() -> None:
+    """It takes the layout of the first branch to go backward; cuDNN would copy an NCHW one."""
+    net = build("small_resnet", 5, 8).to(memory_format=torch.channels_last)
+    image = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    features = net.encoder(image)[1].detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.aspp(features).square().sum(), features)
+    assert features.is_contiguous(memory_format=torch.channels_last)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_logits_are_not_rounded_to_bfloat16() -> None:
+    net = build("small_resnet", 5, 8)
+    kinds: list[torch.dtype] = []
+    net.decoder.classify.register_forward_hook(lambda _, __, logits: kinds.append(logits.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        net(torch.randn(2, 3, 32, 32))
+    assert kinds == [torch.float32]

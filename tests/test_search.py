@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -16,10 +17,13 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from torch import Tensor
 
 from seminar import cost, machine, recipes, search, studies, sweep
 from seminar.recipes import Cell
 from seminar.store import Store
+from seminar.tracking import WandbWatch
+from seminar.train import Trainer
 from tests.conftest import ROOT, until_checkpoint
 from tests.records import finish
 
@@ -278,3 +282,31 @@ def test_records_are_the_truth_not_the_journal(tmp_path: Path) -> None:
     record.unlink()
     call(*TOY, *words, "--workers", "1", runs=tmp_path)
     assert json.loads(record.read_text())["metrics"] == value
+
+
+def test_a_cell_that_runs_out_of_memory_leaves_the_others_to_be_trained(
+    tmp_path: Path, losses_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = losses_sweep.override({"profile": ("toy",), "losses": ("pce", "ce"), "seed": (0,), "epochs": (1,)})
+    cells, store = recipes.cells(request), Store(tmp_path)
+    plan = search.make_plan(request, cells, store, 1)
+    first, second = plan.order
+    step = Trainer.step
+
+    def hungry(self: Trainer, *rest: Any) -> dict[str, Tensor]:
+        if self.stage.key == first.stage.key:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+        return step(self, *rest)
+
+    monkeypatch.setattr(Trainer, "step", hungry)
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    job = search._Job(prepare(plan, store), search._Grid(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
+    mirror = WandbWatch("disabled", tmp_path, "sweep")
+    worker = search._Worker(job, None, lambda: False, search._Teller(0, writer), mirror)
+    study = job.queue.open()
+    while worker.serve(study):
+        pass
+    assert [store.status(each.stage.key) for each in (first, second)] == ["failed", "done"]
+    told = [reader.recv() for _ in iter(reader.poll, False)]
+    (failed,) = (event for event in told if event[0] == "failed")
+    assert "ran out of memory at a step that needs another 2.00 GiB" in failed[-1]

@@ -523,3 +523,66 @@ def test_peak_memory_is_that_of_this_training(tmp_path: Path, cell: Callable[...
     told = train.train(cell(losses="pce").stage, Host(), tmp_path, None)["peak_memory_mb"]
     assert peak is not None
     assert 50 < told < peak - 200
+
+
+def test_teacher_and_student_never_draw_from_one_seed(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    plain = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: (seeds.append(seed), plain(seed))[1])
+    for seed in (0, 1):
+        here = cell(losses="pce+pcons", seed=seed)
+        trainer = Trainer(here.stage, here.host, None)
+        for epoch in range(2):
+            trainer.run_epoch(epoch)
+    # Of each training: the networks, two epochs, and the teacher in each step.
+    assert len(seeds) == 2 * (1 + 2 + trainer.total_steps)
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_teacher_runs_in_the_mode_of_its_stage(cell: MakeCell, mode: str) -> None:
+    here = cell(losses="pce+pcons", teacher_bn="copy", teacher_mode=mode)
+    trainer = Trainer(here.stage, here.host, None)
+    trainer.run_epoch(0)
+    assert trainer.teacher is not None
+    assert trainer.teacher.net.training is (mode == "train"), "also after an evaluation"
+    views = next(trainer.loader(0))
+    first, second = (trainer.inputs(views, step)["teacher"] for step in range(2))
+    assert torch.equal(first, second) is (mode == "eval"), "dropout"
+
+
+def test_a_record_holds_the_notes_of_its_losses(cell: MakeCell) -> None:
+    here = cell(losses="pce+crf")
+    trainer = Trainer(here.stage, here.host, None)
+    assert trainer.notes([{"crf_short": 0.0}]) == []
+    (note,) = trainer.notes([{"crf_short": 0.5}, {"crf_short": 0.0}])
+    assert note.startswith("crf: 25.00% of the images ")
+
+
+class Loud(Tensor):
+    """A loss that tells when it is read."""
+
+    events: list[str]
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in (Tensor.item, Tensor.tolist, Tensor.cpu, Tensor.__float__, Tensor.__bool__):
+            cls.events.append("read")
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_losses_are_read_when_the_steps_of_an_epoch_are_over(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each reading waits for all that was asked of it."""
+    here = cell(losses="pce")
+    trainer = Trainer(here.stage, here.host, None)
+    step, events = trainer.step, Loud.__dict__.get("events", [])
+
+    def noted(*rest: Any) -> dict[str, Tensor]:
+        events.append("step")
+        return {name: value.as_subclass(Loud) for name, value in step(*rest).items()}
+
+    Loud.events = events
+    monkeypatch.setattr(trainer, "step", noted)
+    trainer.run_epoch(0)
+    assert events == ["step"] * trainer.steps_per_epoch + ["read"] * (len(events) - trainer.steps_per_epoch)
+    assert "read" in events
