@@ -19,7 +19,7 @@ WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run)
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
-.PHONY: help setup paper agent report status test drill bench gpu-check lint types
+.PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
 
 help: ## Show this list
 	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
@@ -68,8 +68,11 @@ report: $(READY) ## Rebuild tables and figures from the records; trains nothing
 status: $(READY) ## Show every training in RUNS
 	@$(BIN)/seminar status --runs $(RUNS)
 
-test: $(READY) ## Run the tests
-	@$(BIN)/python -m pytest -n 2
+test: $(READY) ## Run the quick tests, in a few minutes
+	@$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: test ## Run all tests: the quick ones, then those that start processes and servers
+	@$(BIN)/python -m pytest -n 2 -m slow
 
 drill: $(READY) ## Kill workers, agents and sweeps KILLS times, finish, and compare with an undisturbed run
 	@$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(STORAGE),--storage '$(STORAGE)')

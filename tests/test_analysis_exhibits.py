@@ -156,6 +156,7 @@ def test_nothing_trained_yet_can_be_shown(drawing_place):
     assert report.figures["table3"]["png"].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_building_twice_gives_the_same_bytes(drawing_place):
     fill(skip={("ce", 2)})
     for folder in ("one", "two"):
@@ -246,6 +247,7 @@ def test_the_paper_is_compared_with_only_for_its_own_setting():
     assert "does not print this for" in exhibits.not_comparable([Plain(own, "small_resnet")], printed)
 
 
+@pytest.mark.slow
 def test_the_figure_marks_the_paper_only_when_given(drawing_place):
     fill()
     source, cells = Store(Path("runs")), planned()

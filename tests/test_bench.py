@@ -12,6 +12,7 @@ from seminar.losses import losses
 from tests import bench
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def curve(cell: Cell, epochs: int) -> list[dict[str, Any]]:
     return [trainer.run_epoch(epoch) for epoch in range(epochs)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_the_compiled_step_differs_by_rounding(cell: MakeCell) -> None:
     plain, compiled = (curve(cell(**WHOLE, **words), 2) for words in ({}, {"compile": True}))
@@ -50,6 +51,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, backend: Any = "eager") -> list[tor
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["none", "bn"])
 def test_every_network_of_the_step_is_compiled_once(
     cell: MakeCell, monkeypatch: pytest.MonkeyPatch, freeze: str
@@ -66,6 +68,7 @@ def test_every_network_of_the_step_is_compiled_once(
     assert not found, "only where it is asked for"
 
 
+@pytest.mark.slow
 def test_each_training_of_a_process_has_torchs_limit_of_variants_for_itself(
     cell: MakeCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

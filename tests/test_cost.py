@@ -37,6 +37,7 @@ def small(limit: float) -> Callable[..., Cost]:
     return measure
 
 
+@pytest.mark.slow
 def test_a_training_that_does_not_fit_is_told_with_what_would(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = cell(losses="pce", batch_size=12, crop=513).stage
     monkeypatch.setattr(cost, "measure_epoch", small(needs(stage) * 0.4))

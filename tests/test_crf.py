@@ -93,6 +93,7 @@ def test_crf_of_a_constant_image_does_not_depend_on_the_crop() -> None:
     assert values[0] == pytest.approx(values[1], rel=0.02)
 
 
+@pytest.mark.slow
 def test_crf_term_scales_sigma_with_the_crop() -> None:
     student, image = torch.randn(1, 3, 32, 32), torch.rand(1, 3, 32, 32) * 255
     inside = torch.ones(1, 32, 32, dtype=torch.bool)
@@ -129,6 +130,7 @@ def test_the_softmax_at_another_size(edges: tuple[int, int], size: tuple[int, in
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", [pytest.param(None, id="generated"), PHOTOS])
 def test_the_accuracy_contract(root: Path | None) -> None:
     """Per image and without rescaling, against the exact kernel in float64."""

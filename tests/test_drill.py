@@ -10,6 +10,7 @@ import pytest
 from tests import drill
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the drill finds its processes in /proc")
 def test_killed_at_random_a_sweep_ends_as_if_undisturbed(tmp_path: Path) -> None:
     numbers = drill.run(kills=5, epochs=40, seed=0, storage=None, folder=tmp_path)

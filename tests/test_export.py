@@ -39,6 +39,7 @@ def exported(runs: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3, 64, 40), (1, 97, 211), (1, 700, 1100)])
 def test_onnx_answers_as_the_original(runs: Path, exported: Path, shape: tuple[int, int, int]) -> None:
     """At any batch, height and width; the largest is further from square than anything it was trained on."""
@@ -65,6 +66,7 @@ def test_it_says_what_it_is(runs: Path, exported: Path) -> None:
     assert inside["input"].startswith("image: (batch, 3, height, width) float32, RGB in 0..255")
 
 
+@pytest.mark.slow
 def test_a_network_that_answers_otherwise_is_not_written(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def trained(asked: Cell, runs: Path) -> Record:
     return Store(runs).ensure(asked.stage, make)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("4k", "stage.json")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
     out = mounted(
@@ -84,6 +85,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell
         assert len(Store(tmp_path / "kept").curve(asked.stage.key)) == asked.stage.epochs
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path, cell: MakeCell) -> None:
     trained(cell(losses="pce"), tmp_path / "disk" / "runs")
     seminar = f"{sys.executable} -m seminar"

@@ -400,6 +400,7 @@ def test_what_is_no_text(web: Path, tmp_path: Path) -> None:
         Voc(root=merged.root, train_list="train_aug")
 
 
+@pytest.mark.slow
 def test_the_command(web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "data"
     assert main(["data", "voc", "--root", str(root)]) == 0

@@ -584,6 +584,7 @@ def test_nothing_clicked_is_nothing_to_train_on(build: Build) -> None:
     assert "none of 3 images to train on has a click or a scribble" in message(root)
 
 
+@pytest.mark.slow
 def test_full_supervision_without_masks_to_train_on_is_left_out(tmp_path: Path) -> None:
     """It would learn from nothing, and be reported."""
     example.write(tmp_path / "photos")
@@ -599,6 +600,7 @@ def test_full_supervision_without_masks_to_train_on_is_left_out(tmp_path: Path) 
     assert Folder(root=tmp_path / "photos", simulated=1).dense
 
 
+@pytest.mark.slow
 def test_the_example_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "photos"
     assert main(["data", "example", str(root)]) == 0
@@ -615,6 +617,7 @@ def test_the_example_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == f"seminar: {root}: exists already; name a new folder\n"
 
 
+@pytest.mark.slow
 def test_a_report_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No score is there, none is asked for, and how far teacher and student agree is drawn in its place."""
     example.write(tmp_path / "photos")

@@ -29,6 +29,7 @@ def checks_of(out: Path) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in found["checks"]}
 
 
+@pytest.mark.slow
 def test_a_rehearsal_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["environment", "losses", "syncs", "repeat", "torchrun", "steps-mobilenet_v2-fp32", "plan"]
     assert gpu_check.main([*CPU, "--only", *names, "--out", str(tmp_path)]) == 0
@@ -158,6 +159,7 @@ def test_curves_are_compared_by_epoch() -> None:
     assert gpu_check.apart([one[0], one[0]], [one[0], one[0]]) == float("inf")
 
 
+@pytest.mark.slow
 def test_trackers_are_not_imported() -> None:
     code = "import sys, tests.gpu_check; print(*{'optuna', 'wandb', 'pandas', 'matplotlib'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

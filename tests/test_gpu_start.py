@@ -188,6 +188,7 @@ def test_cell(cuda: Cuda, tmp_path: Path, name: str) -> None:
     assert used(entries) == [1 if name == "cuda:1" else 0]
 
 
+@pytest.mark.slow
 def test_a_chain_uses_one_card(cuda: Cuda, tmp_path: Path) -> None:
     """Two trainings in one process: the second loads the weights of the first."""
     words = ["profile=toy", "losses=pce+pseudo", "epochs=1", "self_generation=reset", "device=cuda:1"]
@@ -197,6 +198,7 @@ def test_a_chain_uses_one_card(cuda: Cuda, tmp_path: Path) -> None:
     assert used(entries) == [1]
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_with_one_card(cuda: Cuda, tmp_path: Path, cell: Callable[..., Cell]) -> None:
     asked, steps = cell(losses="pce+pcons", epochs=2, device="cuda:1"), iter(range(100))
     stop = train.StopWhen(lambda: next(steps) == 2)  # in the second of two epochs of two steps
@@ -213,6 +215,7 @@ def test_a_stopped_training_goes_on_with_one_card(cuda: Cuda, tmp_path: Path, ce
 SWEEP = [str(ROOT / "sweeps" / "losses.yaml"), *WORDS, "seed=0,1"]
 
 
+@pytest.mark.slow
 def test_planning_a_sweep_leaves_the_cards_alone(tmp_path: Path) -> None:
     """A process that has initialised CUDA keeps hundreds of MB of a card until it ends, here the whole sweep."""
     command = [sys.executable, "-m", "seminar", "sweep", *SWEEP, "--dry-run", "--runs", str(tmp_path / "runs")]
@@ -226,6 +229,7 @@ def test_planning_a_sweep_leaves_the_cards_alone(tmp_path: Path) -> None:
         assert entries[-1]["event"] == "end"
 
 
+@pytest.mark.slow
 def test_sweep(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "seminar", "sweep", *SWEEP, "--runs", str(tmp_path / "runs"), *SMALL]
     planner, _ = call([*command, "--workers", "2"], tmp_path, CUDA_STANDIN_WORKERS="2")
@@ -240,6 +244,7 @@ def test_sweep(tmp_path: Path) -> None:
     assert survey[-1]["time"] < min(entries[0]["time"] for entries in found.values()), "a worker shares its card"
 
 
+@pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = ["profile=toy", "losses=pce+pcons", "epochs=1"]
@@ -250,6 +255,7 @@ def test_torchrun(tmp_path: Path) -> None:
     assert sorted(used(entries) for entries in found.values()) == [[0], [1]], "a card for each process"
 
 
+@pytest.mark.slow
 def test_slurm(tmp_path: Path) -> None:
     """The script itself, in a checkout whose `make setup` is a line of shell."""
     (tmp_path / ".venv" / "bin").mkdir(parents=True)

@@ -169,7 +169,11 @@ def state(trainer: Trainer) -> list[Tensor]:
     return [*tensors, *gradients, *momentum]
 
 
-CASES = [(backbone, precision, "cuda:0") for backbone in ("resnet101", "mobilenet_v2") for precision in PRECISIONS]
+CASES = [
+    pytest.param(backbone, precision, "cuda:0", marks=marks)
+    for backbone, marks in (("resnet101", [pytest.mark.slow]), ("mobilenet_v2", []))
+    for precision in PRECISIONS
+]
 
 
 @pytest.mark.parametrize(("backbone", "precision", "device"), [*CASES, ("mobilenet_v2", "fp32", "cuda:1")])
@@ -195,6 +199,7 @@ def test_a_second_step_needs_no_more_memory(mode: FakeTensorMode) -> None:
     assert second == third
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "most"), [("resnet101", 15), ("mobilenet_v2", 11)])
 def test_the_step_of_the_paper_fits_a_card(mode: FakeTensorMode, backbone: str, most: float) -> None:
     """513 pixels, 12 images, 7 classes instead of 21; `most` in GiB.

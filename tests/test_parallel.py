@@ -56,6 +56,7 @@ def assert_same_training(alone: Store, together: Store, key: str) -> None:
             torch.testing.assert_close(weights[0][part], weights[1][part], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_processes_train_what_one_trains(tmp_path: Path) -> None:
     """Batches of 8 and 7 images: neither the images nor the clicks of the processes are equally many."""
     call(1, *WORDS, runs=tmp_path / "1")
@@ -75,6 +76,7 @@ def test_several_processes_train_what_one_trains(tmp_path: Path) -> None:
         assert record["environment"]["processes"] == processes
 
 
+@pytest.mark.slow
 def test_a_training_that_nobody_listens_to_is_stopped_all_the_same(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(1, "losses=pce", "epochs=400", runs=tmp_path), cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -89,6 +91,7 @@ def test_a_training_that_nobody_listens_to_is_stopped_all_the_same(tmp_path: Pat
     assert not (Store(tmp_path).folder(key) / "failure.json").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_pair_is_continued_by_one(tmp_path: Path) -> None:
     words = ["losses=pce+pcons", "epochs=60"]
     process = subprocess.Popen(
@@ -110,6 +113,7 @@ def test_a_stopped_pair_is_continued_by_one(tmp_path: Path) -> None:
     assert [line["epoch"] for line in Store(tmp_path).curve(key)] == list(range(1, 61))
 
 
+@pytest.mark.slow
 def test_a_diverging_pair_ends_and_tells_why(tmp_path: Path) -> None:
     out = call(2, "losses=pce", "lr=1e30", runs=tmp_path, code=1)
     assert out.count("seminar: loss") == 1
@@ -119,6 +123,7 @@ def test_a_diverging_pair_ends_and_tells_why(tmp_path: Path) -> None:
     assert "diverged" in failure["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "why"),
     [(["losses=pce", "batch_size=1", "data_train=2"], "greater than or equal to 2"), (["losses=x"], "'x'")],
@@ -131,11 +136,13 @@ def test_bad_input_is_told_by_each(tmp_path: Path, words: list[str], why: str) -
     assert why in first and why in second
 
 
+@pytest.mark.slow
 def test_more_processes_than_images_in_a_batch_are_refused(tmp_path: Path) -> None:
     out = call(3, "losses=pce", "data_train=10", runs=tmp_path, code=1)  # 8 and 2
     assert "seminar: 3 processes: a batch of an epoch has 2 images" in out
 
 
+@pytest.mark.slow
 def test_what_only_the_first_process_finds_out_is_told_once(tmp_path: Path, cell: MakeCell) -> None:
     key = cell(losses="pce").stage.key
     (tmp_path / key).mkdir()
@@ -145,6 +152,7 @@ def test_what_only_the_first_process_finds_out_is_told_once(tmp_path: Path, cell
     assert "[rank1]" not in out
 
 
+@pytest.mark.slow
 def test_a_sweep_is_not_for_torchrun(tmp_path: Path) -> None:
     sweep = [*TORCHRUN, "2", "-m", "seminar", "sweep", "sweeps/losses.yaml", "profile=toy", "--runs", str(tmp_path)]
     done = subprocess.run(sweep, cwd=ROOT, capture_output=True, text=True, check=False)

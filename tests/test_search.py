@@ -53,6 +53,7 @@ def stamps(runs: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
 
 
+@pytest.mark.slow
 def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
     plan = call(*TOY, "seed=0", "--workers", "2", "--dry-run", runs=tmp_path)
     assert "6 cells, 6 trainings (training each cell's chain by itself would be 7)" in plan.stdout
@@ -118,6 +119,7 @@ def continue_and_check(runs: Path) -> None:
         assert [line["epoch"] for line in curve] == list(range(1, 41))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # a terminal's, and a cluster's before time is up
 def test_a_stopped_call_ends_cleanly_and_the_next_one_goes_on(
     tmp_path: Path, running: subprocess.Popen[str], number: signal.Signals
@@ -131,6 +133,7 @@ def test_a_stopped_call_ends_cleanly_and_the_next_one_goes_on(
     continue_and_check(tmp_path)
 
 
+@pytest.mark.slow
 def test_kill_9_of_everything_leaves_nothing_to_clean_up(tmp_path: Path, running: subprocess.Popen[str]) -> None:
     victims = [running.pid, *workers_of(running.pid)]
     assert len(victims) >= 3
@@ -140,6 +143,7 @@ def test_kill_9_of_everything_leaves_nothing_to_clean_up(tmp_path: Path, running
     continue_and_check(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "seed=0", "lambda_pcons=1e30", "data_val=2"]
     result = call(*TOY, *words, "--workers", "1", runs=tmp_path, code=1)
@@ -273,6 +277,7 @@ def test_the_speed_of_another_machine_says_nothing(
     assert search.make_plan(request, cells, store, 2).seconds == {cells[1].stage.key: 2.0}  # two epochs
 
 
+@pytest.mark.slow
 def test_records_are_the_truth_not_the_journal(tmp_path: Path) -> None:
     words = ["losses=pce", "seed=0,1"]
     call(*TOY, *words, "--workers", "1", runs=tmp_path)

@@ -136,6 +136,7 @@ def test_passwords_are_never_shown(url: str, shown: str) -> None:
     assert studies.without_password(url) == shown
 
 
+@pytest.mark.slow
 def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
     process = start("losses=pce", runs=tmp_path, storage="postgresql://me:secret@localhost:1/db")
     _, errors = process.communicate(timeout=120)
@@ -145,6 +146,7 @@ def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*/stage.json"))
 
 
+@pytest.mark.slow
 def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, database: Database) -> None:
     words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2", "--workers", "2"]
     calls = [start(*words, runs=tmp_path, storage=database.url) for _ in range(2)]
@@ -169,6 +171,7 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
     assert {trial.user_attrs["key"] for trial in found} == set(store.keys())
 
 
+@pytest.mark.slow
 def test_killed_workers_leave_nothing_to_clean_up(tmp_path: Path, database: Database) -> None:
     words = ["losses=pce", "seed=0", "epochs=40", "--workers", "1"]
     process = start(*words, runs=tmp_path, storage=database.url)
@@ -194,6 +197,7 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_training_goes_on_while_the_database_is_away(tmp_path: Path, database: Database) -> None:
     words = ["losses=pce", "seed=0,1", "epochs=40", "--workers", "1"]
     process = start(*words, runs=tmp_path, storage=database.url)
@@ -234,6 +238,7 @@ def search_file(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", [True, False])
 def test_a_searched_training_goes_on_without_its_study(
     tmp_path: Path, database: Database, search_file: Path, away: bool
@@ -287,6 +292,7 @@ def test_what_another_host_is_at_is_left_to_it(prepare: Prepare) -> None:
     assert states(prepare()) == ["RUNNING"]
 
 
+@pytest.mark.slow
 def test_what_dead_hosts_had_begun_is_handed_out_again(prepare: Prepare, database: Database) -> None:
     queue = prepare()
     for count in range(studies.RETRIES + 1):
@@ -332,6 +338,7 @@ def test_two_folders_are_two_studies(tmp_path: Path, database: Database, cell: C
         assert states(queue) == ["WAITING"]
 
 
+@pytest.mark.slow
 def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Database, search_file: Path) -> None:
     path = search_file
     storage = studies.storage_url(database.url)

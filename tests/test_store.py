@@ -153,6 +153,7 @@ def _slow(folder: str, stage: Stage, queue: Any) -> None:
     Store(Path(folder)).ensure(stage, train)
 
 
+@pytest.mark.slow
 def test_two_processes_never_train_one_stage(tmp_path: Path, cell: MakeCell) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

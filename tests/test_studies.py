@@ -317,6 +317,7 @@ def test_sharing_is_told(place: Path) -> None:
     assert f">{separate}<" in together
 
 
+@pytest.mark.slow
 def test_real_figures_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     monkeypatch.chdir(tmp_path)

@@ -82,6 +82,7 @@ def test_a_broken_wandb_stops_nothing(tmp_path: Path, cell: MakeCell, monkeypatc
     assert record["steps"] == 4
 
 
+@pytest.mark.slow
 def test_disabled_never_imports_wandb(tmp_path: Path) -> None:
     code = (
         "import sys; from seminar.__main__ import main;"

@@ -125,6 +125,7 @@ def test_the_record_tells_what_a_reader_needs(tmp_path: Path, cell: MakeCell) ->
     assert line["student_miou"] == pytest.approx(record["metrics"]["student"]["crop"]["miou"])
 
 
+@pytest.mark.slow
 def test_predictions_are_kept_early_and_at_the_end(tmp_path: Path, cell: MakeCell) -> None:
     asked = cell(losses="pce+pcons+pseudo", epochs=6)
     assert train.early_epoch(asked.stage) == 1

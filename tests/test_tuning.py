@@ -125,6 +125,7 @@ def test_a_bad_search_file_is_named(tmp_path: Path, keys: dict[str, Any], messag
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -177,6 +178,7 @@ def test_every_profile_has_a_tuning_split() -> None:
 # -- running -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Path) -> None:
     path, runs = write(tmp_path), tmp_path / "runs"
     dry = call(path, runs, "--dry-run", "--seeds", "2")
@@ -218,6 +220,7 @@ def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Pat
     assert all(values[key] == score for key, score in scores.items())
 
 
+@pytest.mark.slow
 def test_bad_trials_are_ended_early_and_good_ones_are_not(tmp_path: Path) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     path, runs = write(tmp_path, 8, early_terminate=early), tmp_path / "runs"
@@ -262,6 +265,7 @@ def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path
     halt.epoch(primary, {"epoch": 6, "student_miou": 3.0})  # it is over: nothing to end early
 
 
+@pytest.mark.slow
 def test_a_diverging_trial_is_a_result(tmp_path: Path) -> None:
     space = {"lambda_pcons": {"min": 1e29, "max": 1e30}}
     path, runs = write(tmp_path, 2, space), tmp_path / "runs"
@@ -277,6 +281,7 @@ def test_a_diverging_trial_is_a_result(tmp_path: Path) -> None:
     assert len(found.trials()) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_at_its_point(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     process = subprocess.Popen(
@@ -341,6 +346,7 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
             found.trials()
 
 
+@pytest.mark.slow
 def test_a_point_that_was_tried_is_not_trained_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 6, {"alpha": {"values": [0.25, 0.5]}}, method="random"), tmp_path / "runs"
     call(path, runs, "--workers", "1", "--seeds", "1")
@@ -353,6 +359,7 @@ def test_a_point_that_was_tried_is_not_trained_again(tmp_path: Path) -> None:
     assert best.number == min(trial.number for trial in found.trials() if trial.key == best.key), "of equals the first"
 
 
+@pytest.mark.slow
 def test_a_trial_that_lost_its_record_is_done_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 2), tmp_path / "runs"
     call(path, runs, "--workers", "1", "--seeds", "1")
@@ -367,6 +374,7 @@ def test_a_trial_that_lost_its_record_is_done_again(tmp_path: Path) -> None:
     assert found.left(Store(runs).record) == 0
 
 
+@pytest.mark.slow
 def test_a_fault_is_a_failure_and_its_point_is_tried_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     found = tuning(path, runs, seed=(0,))
@@ -380,6 +388,7 @@ def test_a_fault_is_a_failure_and_its_point_is_tried_again(tmp_path: Path) -> No
     assert [trial.point for trial in found.trials()] == [found.own_point]
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_while_another_call_is_at_it(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     found = tuning(path, runs, seed=(0,))

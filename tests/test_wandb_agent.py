@@ -91,6 +91,7 @@ def history(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run["history"]]
 
 
+@pytest.mark.slow
 def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> None:
     words: dict[str, list[Any]] = {
         "profile": ["toy"],
@@ -144,6 +145,7 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
     assert tables[0] == tables[1] == tables[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # the agent's, and what the server leads to
 def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number: signal.Signals) -> None:
     words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 60, "seed": 0})
@@ -164,6 +166,7 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     assert record["sessions"] == 2
 
 
+@pytest.mark.slow
 def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> None:
     """By W&B's hyperband: at its 60th evaluation a trial must be among the best third."""
     words: dict[str, list[Any]] = {"profile": ["toy"], "losses": ["pce"], "epochs": [240], "lr": [0.05, 1e-9]}
@@ -181,6 +184,7 @@ def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> No
     assert {run["config"]["lr"]["value"]: run["state"] for run in site.runs()} == {0.05: "finished", 1e-9: "killed"}
 
 
+@pytest.mark.slow
 def test_a_bad_cell_fails_fast_with_one_line(site: Site) -> None:
     for words in ('{"losses": "pce+crff"}', "{", "[]", '{"alpha": null}', '{"losses": "pce", "alpha": 0.5}'):
         out = site.call("-m", "seminar", "cell", words, code=2)
@@ -190,6 +194,7 @@ def test_a_bad_cell_fails_fast_with_one_line(site: Site) -> None:
     assert site.runs() == []
 
 
+@pytest.mark.slow
 def test_training_goes_on_without_the_server(site: Site) -> None:
     words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 30, "seed": 0})
     process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper", WANDB_FINISH_TIMEOUT="3")
