@@ -21,7 +21,7 @@ from seminar.spec import InputError
 Precision = Literal["fp32", "tf32", "bf16"]
 """Arithmetic of the networks. `fp32`: float32 in every digit. `tf32`: convolutions on a GPU round their inputs to 10
 bits of mantissa (NVIDIA since Ampere; elsewhere the same as fp32). `bf16`: autocast to bfloat16. Losses, weights and
-logits are float32 in each."""
+logits are float32 in each, but for two products of the CRF (see `crf._nystrom`)."""
 
 
 def prepare(device: torch.device, precision: Precision) -> None:
