@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import gc
 import importlib.util
 import itertools
 import json
@@ -172,9 +171,7 @@ def far(one: Tensor, other: Tensor) -> float:
 
 def free() -> None:
     """Hand back the GPU memory of everything that is no longer referred to."""
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()
+    machine.free_memory(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @contextmanager
@@ -218,8 +215,7 @@ def environment(run: Run) -> Outcome:
         found[f"{name}.fp32_precision"] = getattr(backend, "fp32_precision", "unknown")
     if run.cuda:
         properties = torch.cuda.get_device_properties(run.device)
-        found |= {"cards": torch.cuda.device_count(), "memory MB": properties.total_memory >> 20}
-        found |= {"driver": driver(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        found |= {"cards": torch.cuda.device_count(), "driver": driver()}
         found["capability"] = f"{properties.major}.{properties.minor}"
     table = Table("Environment (flags as before the first training)", ("what", "value"))
     table.rows = [(name, str(value)) for name, value in found.items()]
