@@ -1,29 +1,37 @@
-"""`python -m analysis`: rebuild tables and figures from records."""
+"""`python -m analysis`: rebuild tables and figures from plans and records."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import exhibits, page, report
+from analysis import exhibits, overview, page, reference, report
+from seminar.catalogue import Catalogue
 from seminar.spec import InputError
-from seminar.store import write_atomic
-from seminar.sweep import parse_words
+from seminar.store import Store, write_atomic, write_json
+from seminar.sweep import parse_settings
 
 _EXAMPLES = """\
 examples:
-  python -m analysis                            every exhibit, from runs/ to reports/creatures/
-  python -m analysis table3 profile=voc --seeds 5
+  python -m analysis                            every exhibit that was planned, from runs/ to reports/creatures/
+  python -m analysis sweeps/losses.yaml profile=voc --seeds 5
   python -m analysis sweeps/losses.yaml backbone=resnet101,mobilenet_v2
-  python -m analysis my_sweep.yaml --out report
+  python -m analysis table3 --out somewhere     this exhibit alone
+  python -m analysis my_sweep.yaml
 
-A word=value replaces or adds a word of the sweep file, as for `seminar sweep`: give the same words as for the training,
-since they decide which trainings are looked up. What is not trained yet is shown as a dash, with the command that
-trains it. Nothing is ever trained here."""
+A name=value gives a setting of the sweep file another value, as for `seminar sweep`: give the same settings as for the
+training, since they decide which trainings are looked up. What is not trained yet is shown as a dash, with the command
+that trains it. Nothing is ever trained here, and only what the trainings logged is read: no data set, no weights, no
+GPU, no network.
+
+Without --out the whole folder of reports is rebuilt, so that it is always of one set of records."""
+_FILES = ".files.json"
+"""The names of the files that the last call wrote into a folder of reports."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -37,51 +45,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="*",
-        metavar="EXHIBIT|SWEEP.yaml|word=value",
-        help="exhibits by name or by sweep file (default: all), and words to put over the sweep files",
+        metavar="EXHIBIT|SWEEP.yaml|name=value",
+        help="exhibits by name or by sweep file (default: all that were planned), and settings",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of trainings (default: runs)")
     parser.add_argument(
         "--out",
         type=Path,
-        help="where to write (default: reports/PROFILE, or below it if words differ)",
+        help="where to write (default: reports/PROFILE, or a folder below it if settings were changed)",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="short for seed=0,1,...,N-1")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
 
 
-def _page(built: exhibits.Built, folder: Path) -> Path:
-    """Write the one page of all reports; returns its path."""
-    path = folder / "index.html"
-    title = f"Seminar Learning on {', '.join(built.reports[0].profiles)}"
-    text = page.page(title, built.reports, exhibits.overview(built))
-    write_atomic(path, lambda file: file.write(text.encode()))
-    return path
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build what was asked for; returns the exit status."""
+    """Build what was requested; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     try:
-        words = parse_words([item for item in options.what if "=" in item], options.seeds)
-        everything = all("=" in item for item in options.what)
-        chosen = exhibits.find([item for item in options.what if "=" not in item])
-        if not chosen:
-            raise InputError(f"{exhibits.SWEEPS}/: no sweep file here; run this in the project's folder")
-        built = exhibits.build_all(chosen, words, options.runs)
-        if everything:
-            for entry in exhibits.registered().values():
-                if absent := exhibits.absent(entry):
-                    files = ", ".join(f"sweeps/{file} is not there" for file in absent)
-                    built.left_out.append(f"{entry.title}: {files}")
-        lines: list[str] = []
-        for one in built.reports:
-            written = report.write(one, options.out or exhibits.folder(one, words))
-            lines += [report.summary(one), *(f"wrote {path}" for path in written), ""]
-        lines += [f"left out: {reason}" for reason in built.left_out]
-        if everything:
-            lines.append(f"wrote {_page(built, options.out or exhibits.folder(built.reports[0], words))}")
+        settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
+        names = [item for item in options.what if "=" not in item]
+        lines = _build(names, settings, options.runs, options.out)
     except (InputError, OSError) as error:
         print(f"analysis: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -93,6 +77,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader went away (`make report | head`); everything is written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _build(names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None) -> list[str]:
+    """Build reports and write them; returns what to print."""
+    catalogue = Catalogue(Store(runs))
+    chosen = exhibits.find(names)
+    if not chosen:
+        raise InputError(f"{exhibits.SWEEPS}/: no sweep file here; run this in the project's folder")
+    left_out: list[str] = []
+    extra: list[exhibits.Exhibit] = []
+    if not names:
+        left_out += [f"{entry.title}: {_absent(entry)}" for entry in exhibits.registered().values() if _absent(entry)]
+        found = [entry for entry in chosen if exhibits.planned(catalogue, entry)]
+        left_out += [f"{e.title}: not planned in {runs}/; `{exhibits.command(e)}`" for e in chosen if e not in found]
+        chosen = found
+    elif out is None:
+        others = [entry for entry in exhibits.find([]) if exhibits.planned(catalogue, entry)]
+        extra = [entry for entry in others if entry.name not in {one.name for one in chosen}]
+    itself = out is not None and out.resolve().is_relative_to(reference.REFERENCE.resolve())
+    built = exhibits.build_all([*chosen, *extra], settings, runs, itself, len(extra))
+    built.left_out.extend(left_out)
+    folder = out or exhibits.folder(built, settings)
+    requested = {entry.name for entry in chosen}
+    lines: list[str] = []
+    written: list[Path] = []
+    for one in built.reports:
+        files = report.write(one, folder)
+        written += files
+        if one.name in requested:
+            lines += [report.summary(one), *(f"wrote {path}" for path in files), ""]
+    lines += [f"left out: {reason}" for reason in built.left_out]
+    if not names or out is None:
+        written.append(_page(built, folder))
+        _forget(folder, [path.name for path in written])
+        lines.append(f"wrote {written[-1]}")
+    return lines
+
+
+def _absent(entry: exhibits.Exhibit) -> str:
+    return ", ".join(f"sweeps/{file} is not there" for file in exhibits.absent(entry))
+
+
+def _page(built: exhibits.Built, folder: Path) -> Path:
+    """Write the one page of all reports; returns its path."""
+    path = folder / "index.html"
+    title = f"Seminar Learning on {', '.join(built.reports[0].profiles)}"
+    text = page.page(title, built.reports, overview.overview(built))
+    write_atomic(path, lambda file: file.write(text.encode()))
+    return path
+
+
+def _forget(folder: Path, written: Sequence[str]) -> None:
+    """Remove what the last call wrote into the folder and this one did not: it is of other records."""
+    path = folder / _FILES
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = []
+    for name in before:
+        if name not in written and Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+    write_json(path, sorted(written))
 
 
 if __name__ == "__main__":

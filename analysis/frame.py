@@ -1,15 +1,15 @@
-"""From records to rows: one row per cell of a sweep, and one per evaluated epoch for curves."""
+"""From records to rows: one row per cell of a sweep, and one per epoch for curves."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pandas as pd
 
-from seminar.spec import Scalar, Stage
+from seminar.catalogue import Cell
+from seminar.spec import Stage
 
 PROTOCOL = "crop"
 """The reported score: short side to the crop size, centre crop (the paper's). `full` is stored beside it."""
@@ -18,18 +18,12 @@ MISSING = float("nan")
 
 _COSTS = ("seconds", "steps", "peak_memory_mb")
 _CURVES = ("student_miou", "teacher_miou", "agreement", "loss", "lr")
-_SCORES = ("miou", "background_recall", "foreground_recall", "miou_bias", "background_bias")
-_TEXT = ("key", "status", "error", "losses", "backbone", "commit", "torch", "device", "cpu", "notes")
-
-
-class Cell(Protocol):
-    """What is read of `seminar.recipes.Cell`."""
-
-    @property
-    def point(self) -> Mapping[str, Scalar]: ...
-
-    @property
-    def stage(self) -> Stage: ...
+_SCORES = ("background_recall", "foreground_recall", "miou_bias", "background_bias")
+_ENVIRONMENT = ("commit", "torch", "device", "cpu")
+_FIRST = ("key", "status", "error", "losses", "backbone", "seed", "modules", "has_teacher")
+_BEST = tuple(f"best_{network}_{what}" for network in ("student", "teacher") for what in ("miou", "epoch"))
+_FIXED = (*_FIRST, "student_miou", "teacher_miou", "ancillary_miou", *_SCORES, *_BEST, *_COSTS, *_ENVIRONMENT, "notes")
+_MEASURED = {"teacher_miou", "ancillary_miou", *_SCORES, *_BEST, *_COSTS}
 
 
 class Source(Protocol):
@@ -45,7 +39,7 @@ class Source(Protocol):
 
 
 class Once:
-    """A source that is asked each question once: many exhibits look at the same records."""
+    """A source that reads each answer once: many exhibits look at the same records."""
 
     def __init__(self, source: Source) -> None:
         self.record = functools.cache(source.record)
@@ -55,41 +49,43 @@ class Once:
 
 
 def frame(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd.DataFrame:
-    """One row per cell, also for the cells that have no record yet. A missing number is NaN, never 0.
+    """Return one row per cell, also for the cells that have no record yet. A missing number is NaN, never 0.
 
     Scores without a prefix (`background_recall`, `foreground_recall`, `miou_bias`, `background_bias`) are the
-    student's. `seed` is the sweep's seed (the replicate), on which rows are paired. `word_<name>` holds the grid
-    point. `seconds` is this training alone, without its ancillaries.
+    student's, and so are further metrics of the records (`student_NAME`); all in %. `seed` is the sweep's seed (the
+    replicate), on which rows are paired. `seconds` is this training alone, without its ancillaries. Every other column
+    is a setting with the value that it has in the training; `profile`, `split` and `variant` are those of the sweep.
     """
-    return pd.DataFrame([_row(source, cell, protocol) for cell in cells], columns=_columns(cells))
-
-
-@dataclass(frozen=True)
-class _Training:
-    """A training that no point of the grid names: an ancillary."""
-
-    stage: Stage
-    point: Mapping[str, Scalar] = field(default_factory=dict)
+    rows = [_row(source, cell, protocol) for cell in cells]
+    others = list(dict.fromkeys(name for row in rows for name in row if name not in _FIXED))
+    return pd.DataFrame(rows, columns=[*_FIXED, *others])
 
 
 def ancillaries(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells' ancillaries as cells of their own, each once."""
+    """Return the cells' ancillaries as cells of their own, each once."""
     stages = {cell.stage.ancillary.key: cell.stage.ancillary for cell in cells if cell.stage.ancillary is not None}
-    return [_Training(stage) for stage in stages.values()]
+    return [Cell({}, stage) for stage in stages.values()]
 
 
 def trainings(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd.DataFrame:
-    """One row per distinct training behind the cells, their ancillaries included: what was paid for."""
+    """Return one row per distinct training behind the cells, their ancillaries included: what was paid for."""
     stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
-    return frame(source, [_Training(stage) for stage in stages.values()], protocol)
+    return frame(source, [Cell({}, stage) for stage in stages.values()], protocol)
 
 
-def _columns(cells: Sequence[Cell]) -> list[str]:
-    words = sorted({word for cell in cells for word in cell.point})
-    scores = ["student_miou", "teacher_miou", "ancillary_miou", *_SCORES[1:]]
-    scores += [f"best_{network}_{what}" for network in ("student", "teacher") for what in ("miou", "epoch")]
-    stage = ["seed", "modules", "has_teacher"]
-    return [*_TEXT[:5], *stage, *scores, *_COSTS, *_TEXT[5:], *(f"word_{word}" for word in words)]
+def settings(data: pd.DataFrame) -> list[str]:
+    """Return the columns of a frame that are settings, except those that every frame has."""
+    return [str(name) for name in data.columns if name not in _FIXED and not measured(str(name))]
+
+
+def measured(name: str) -> bool:
+    """Whether a column is measured and not chosen."""
+    return name in _MEASURED or name.startswith("student_")
+
+
+def metrics(data: pd.DataFrame) -> list[str]:
+    """Return the columns of further metrics that the records have beside mIoU, the recalls and the bias."""
+    return [str(name) for name in data.columns if str(name).startswith("student_") and name not in _FIXED]
 
 
 def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
@@ -112,39 +108,47 @@ def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
     student = metrics.get("student", {}).get(protocol, {})
     row["student_miou"] = _number(student.get("miou"))
     row["teacher_miou"] = _number(metrics.get("teacher", {}).get(protocol, {}).get("miou"))
-    row |= {name: _number(student.get(name)) for name in _SCORES[1:]}
-    # Of the same seeds as the row: the ancillary of a row that is not there counts for nothing.
-    before = source.record(stage.ancillary.key) if record is not None and stage.ancillary is not None else None
-    row["ancillary_miou"] = _number((before or {}).get("metrics", {}).get("student", {}).get(protocol, {}).get("miou"))
+    row["ancillary_miou"] = _ancillary_miou(source, stage, protocol) if record is not None else MISSING
+    row |= {name: _number(student.get(name)) for name in _SCORES}
+    others = {name: value for name, value in student.items() if isinstance(value, float) and name not in _SCORES}
+    row |= {f"student_{name}": _number(value) for name, value in others.items()}
     for network in ("student", "teacher"):
         for what in ("miou", "epoch"):
             row[f"best_{network}_{what}"] = _number((best.get(network) or {}).get(what))
     row |= {name: _number(content.get(name)) for name in _COSTS}
     environment = content.get("environment", {})
-    row |= {name: str(environment.get(name) or "") for name in _TEXT[5:-1]}
+    row |= {name: str(environment.get(name) or "") for name in _ENVIRONMENT}
     row["notes"] = "\n".join(content.get("notes", ()))
-    return row | {f"word_{word}": value for word, value in cell.point.items()}
+    row |= {name: value for name, value in stage.settings.items() if name not in row}
+    return row | {name: cell.point[name] for name in ("profile", "split", "variant") if name in cell.point}
+
+
+def _ancillary_miou(source: Source, stage: Stage, protocol: str) -> float:
+    """The mIoU of the ancillary of a finished training, so of the same seeds as its row."""
+    before = source.record(stage.ancillary.key) if stage.ancillary is not None else None
+    return _number((before or {}).get("metrics", {}).get("student", {}).get(protocol, {}).get("miou"))
 
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else MISSING
 
 
-def curves(source: Source, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Long form: one row per cell and evaluated epoch (`key, status, losses, seed, epoch, student_miou, ...`).
+def curves(source: Source, cells: Sequence[Cell], evaluated: bool = True) -> pd.DataFrame:
+    """Return the long form: one row per cell and epoch (`key, status, losses, seed, epoch, student_miou, ...`), with
+    every number that was logged. `evaluated`: only of epochs with a score.
 
-    Epochs count from 1. A run that was interrupted may hold an epoch twice; the later line counts.
+    Epochs count from 1. A training that was interrupted may hold an epoch twice; the later line counts.
     """
     rows: list[dict[str, object]] = []
     for cell in cells:
         stage = cell.stage
-        status = source.status(stage.key)
+        known = {"key": stage.key, "status": source.status(stage.key), "losses": stage.label, "seed": stage.replicate}
         lines = {line["epoch"]: line for line in source.curve(stage.key)}
         for epoch in sorted(lines):
-            if "student_miou" not in lines[epoch]:
+            if evaluated and "student_miou" not in lines[epoch]:
                 continue
-            scores = {name: _number(lines[epoch].get(name)) for name in _CURVES}
-            known = {"key": stage.key, "status": status, "losses": stage.label, "seed": stage.replicate}
-            rows.append({**known, "epoch": int(epoch), **scores})
-    columns = ["key", "status", "losses", "seed", "epoch", *_CURVES]
-    return pd.DataFrame(rows, columns=columns)
+            numbers = {name: _number(value) for name, value in lines[epoch].items() if name not in known}
+            rows.append({**known, **numbers, "epoch": int(epoch)})
+    first = ["key", "status", "losses", "seed", "epoch", *_CURVES]
+    others = list(dict.fromkeys(name for row in rows for name in row if name not in first))
+    return pd.DataFrame(rows, columns=[*first, *others])

@@ -22,8 +22,8 @@ class PaperTable:
     titles: Mapping[str, str]
     backbones: Mapping[str, str]
     conflicts: tuple[str, ...]
-    words: Mapping[str, Scalar]
-    """Words of the paper's own setting, beside those that the rows vary."""
+    settings: Mapping[str, Scalar]
+    """The paper's own settings, beside those that the rows vary."""
 
     def value(self, network: str | None, label: str) -> float | None:
         """The printed mIoU, None where the paper gives none."""
@@ -64,5 +64,5 @@ def table(name: str) -> PaperTable:
         titles={network: networks[network]["title"] for network in entry["miou"]},
         backbones={network: networks[network]["backbone"] for network in entry["miou"]},
         conflicts=tuple(entry.get("conflicts", ())),
-        words=entry.get("words", {}),
+        settings=entry.get("settings", {}),
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 CONFIDENCE = 0.95
-Verdict = Literal["holds", "reversed", "cannot tell"]
-Order = Literal["yes", "no", "cannot tell"]
-_STATUSES = ("done", "running", "stopped", "failed", "missing")
+Verdict = Literal["holds", "reversed", "inconclusive"]
+Order = Literal["yes", "no", "inconclusive"]
+STATUSES = ("done", "running", "stopped", "failed", "missing")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def estimate(values: Iterable[float]) -> Estimate:
     if n == 1:
         return Estimate(1, mean)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (n - 1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+    half = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(n)
     return Estimate(n, mean, std, mean - half, mean + half)
 
 
@@ -52,23 +52,23 @@ def verdict(difference: Estimate) -> Verdict:
         return "holds"
     if difference.high is not None and difference.high < 0:
         return "reversed"
-    return "cannot tell"
+    return "inconclusive"
 
 
 def unchanged(difference: Estimate, margin: float) -> Verdict:
     """Whether the interval of a difference lies within `margin` of 0 on both sides (`holds`), wholly beyond it on one
     (`reversed`), or neither."""
     if difference.low is None or difference.high is None:
-        return "cannot tell"
+        return "inconclusive"
     if -margin < difference.low and difference.high < margin:
         return "holds"
-    return "reversed" if difference.low > margin or difference.high < -margin else "cannot tell"
+    return "reversed" if difference.low > margin or difference.high < -margin else "inconclusive"
 
 
 def below(lower: Estimate, upper: Estimate) -> Order:
     """Whether the whole interval of `lower` lies under that of `upper`."""
     if lower.high is None or upper.low is None:
-        return "cannot tell"
+        return "inconclusive"
     return "yes" if lower.high < upper.low else "no"
 
 
@@ -78,6 +78,11 @@ class Row:
 
     label: str
     runs: pd.DataFrame
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting that all cells of the row share; None where they differ or have none."""
+        values = list(dict.fromkeys(self.runs[name])) if name in self.runs else []
+        return values[0] if len(values) == 1 and not pd.isna(values[0]) else None
 
     def over_seeds(self, metric: str = "student_miou") -> Estimate:
         """`Estimate` of a column of the frame over this row's seeds."""
@@ -94,16 +99,47 @@ class Row:
     @property
     def status(self) -> str:
         """The states of the cells in words: `3 done`, `2 done, 1 missing`."""
-        counted = [(self.count(status), status) for status in _STATUSES]
+        counted = [(self.count(status), status) for status in STATUSES]
         return ", ".join(f"{count} {status}" for count, status in counted if count)
 
 
 def rows(frame: pd.DataFrame, by: str = "losses") -> list[Row]:
-    """The rows of a table in the order of first appearance; a training that is asked for twice counts once."""
+    """Return the rows of a table in the order of first appearance; a training that is requested twice counts once."""
     return [
         Row(str(label), part.drop_duplicates("key").reset_index(drop=True))
         for label, part in frame.groupby(by, sort=False)
     ]
+
+
+Against = Literal["inside the spread of seeds", "above it", "below it", "inconclusive"]
+
+
+def against(here: Estimate, reference: Estimate) -> Against:
+    """Compare a mean with that of other seeds: whether the 95 % interval of their difference (Welch) holds 0.
+
+    A single seed is compared with the interval in which the reference's next seed would lie. Without any spread the
+    comparison is inconclusive.
+    """
+    if here.mean is None or reference.mean is None:
+        return "inconclusive"
+    parts = [(e.std**2 / e.n, e.n) for e in (here, reference) if e.std is not None]
+    lone = [e for e in (here, reference) if e.std is None]
+    if not parts or len(lone) > 1:
+        return "inconclusive"
+    if lone:
+        (other,) = (e for e in (here, reference) if e.std is not None)
+        assert other.std is not None
+        parts.append((other.std**2, 0))
+        freedom = float(other.n - 1)
+    else:
+        total = sum(part for part, _ in parts)
+        # Welch and Satterthwaite's degrees of freedom
+        freedom = total**2 / sum(part**2 / (n - 1) for part, n in parts) if total else float(parts[0][1] - 1)
+    half = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(sum(part for part, _ in parts))
+    difference = here.mean - reference.mean
+    if abs(difference) <= half:
+        return "inside the spread of seeds"
+    return "above it" if difference > 0 else "below it"
 
 
 def minus(upper: Row, lower: Row, metric: str = "student_miou") -> Estimate:

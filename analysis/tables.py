@@ -23,11 +23,13 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Column:
-    """`name` heads the column; numbers are shown with `decimals` places (CSV: 4) and flushed right."""
+    """`name` heads the column; numbers are shown with `decimals` places (CSV: 4) and flushed right. `exact`: numbers
+    are settings, which a CSV file must not round."""
 
     name: str
     decimals: int = 1
     right: bool = True
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def comma_separated(table: Table) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.name for column in table.columns])
     for row in table.rows:
-        writer.writerow([_plain_number(value) for value in row])
+        writer.writerow([value if c.exact else _plain_number(value) for value, c in zip(row, table.columns)])
     return text.getvalue()
 
 

@@ -22,7 +22,7 @@ from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import Interrupted, Record, StageFailed, Store, score, write_atomic
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
-    from seminar.recipes import Cell
+    from seminar.catalogue import Cell
     from seminar.train import Watch
 
 EPILOG = """\
@@ -227,7 +227,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _one_each(arguments: list[str]) -> dict[str, Scalar]:
     """The words of one training."""
-    words = sweeps.parse_words(arguments)
+    words = sweeps.parse_settings(arguments)
     for word, values in words.items():
         if len(values) > 1:
             raise InputError(f"{word}={','.join(map(str, values))}: one value each; only sweeps take several")
@@ -295,7 +295,7 @@ def _ensure(
         if not parallel.leads():
             return train.follow(cell.stage, cell.host, store.root, [stop])
         try:
-            record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record)
+            record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record, cell=cell.facts)
         finally:
             if not together:
                 parallel.tell(None)
@@ -365,7 +365,7 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import parallel, recipes, search, studies
+    from seminar import catalogue, parallel, recipes, search, studies
     from seminar.tuning import Tuning
 
     def stop(*_: object) -> None:
@@ -380,7 +380,7 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError(
             f"{' '.join(options.words)}: no sweep file among these; name one, for example sweeps/losses.yaml"
         )
-    words = sweeps.parse_words([item for item in options.words if item not in files], options.seeds)
+    words = sweeps.parse_settings([item for item in options.words if item not in files], options.seeds)
     if options.workers is not None and options.workers < 1:
         raise InputError(f"--workers {options.workers}: at least 1 is needed")
     if options.trials is not None and options.trials < 1:
@@ -393,6 +393,7 @@ def _sweep(options: argparse.Namespace) -> int:
         storage = studies.storage_url(options.storage)
     parts = recipes.suite([sweeps.load(Path(file)).capped(options.trials) for file in files], words)
     store = Store(options.runs)
+    catalogue.write(options.runs, parts)
     for reason in (reason for part in parts for reason in part.left_out):
         print(f"left out: {reason}")
     grids = [part for part in parts if not part.sweep.is_search and part.cells]
@@ -405,12 +406,13 @@ def _sweep(options: argparse.Namespace) -> int:
     for part in parts:
         if part.sweep.is_search and part.cells:
             try:
-                tuning = Tuning.asked(part.sweep, part.cells[0], words, options.runs)
+                tuning = Tuning.asked(part.sweep, part.cells[0], words, options.runs, recipes.cells)
             except sweeps.LeftOut as error:
                 if len(parts) == 1:
                     raise
                 print(f"left out: {error}")
                 continue
+            catalogue.write(options.runs, [catalogue.Planned(part.sweep, tuning.reported())])
             searches.append(search.plan_search(tuning, store, options.workers))
             print("\n".join(searches[-1].lines()), flush=True)
     if options.dry_run:
@@ -542,7 +544,7 @@ def _named(text: str, store: Store) -> str:
     if len(said) < 3 or "=" in said[2]:
         raise InputError(f"{text!r}: the best of which sweep? For example 'best of losses'")
     name, words = said[2], said[3:]
-    cells = recipes.cells(sweeps.load(_sweep_file(text, name)), sweeps.parse_words(words))
+    cells = recipes.cells(sweeps.load(_sweep_file(text, name)), sweeps.parse_settings(words))
     scores: dict[str, float] = {}
     for cell in cells:
         miou = score(store.record(cell.stage.key))

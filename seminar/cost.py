@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 from seminar import machine, networks
-from seminar.recipes import Host, pick_device
+from seminar.catalogue import Host
+from seminar.recipes import pick_device
 from seminar.spec import InputError, Stage
 from seminar.store import reason
 from seminar.train import Trainer

@@ -32,8 +32,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 from tqdm import tqdm
 
-from seminar import cost, studies, train
-from seminar.recipes import Cell, Host, pick_device
+from seminar import catalogue, cost, studies, train
+from seminar.catalogue import Cell, Host
+from seminar.recipes import pick_device
 from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason, score
 from seminar.sweep import DEFAULT, Range, Sweep
@@ -300,6 +301,7 @@ def run_search(plan: SearchPlan, store: Store, tracking: Mode, storage: str | No
         tuning.keep_importances(studies.importances(study))
     best = tuning.best(store.record)
     cells = [*tuning.reported(), *(tuning.reported(best.point) if best is not None else [])]
+    catalogue.write(store.root, [catalogue.Planned(tuning.sweep, cells)])
     final = make_plan(tuning.sweep, list({cell.stage.key: cell for cell in cells}.values()), store, report.workers)
     if best is not None:
         told = ", ".join(f"{word}={_short(best.point[word])}" for word in tuning.space)
@@ -618,6 +620,7 @@ class _Worker:
                 on_wait=self._wait,
                 call=self.job.call,
                 on_record=self.mirror.recorded,
+                cell=cell.facts,
             )
             task.ended(trial, "done", key, cell.stage.epochs)
             value = score(record)

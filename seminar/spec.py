@@ -190,6 +190,23 @@ class Stage(_Value):
         """The loss combination in the paper's order, for people: `pce+crf+pcons+pseudo`."""
         return "+".join(sorted((term.name for term in self.losses), key=_paper_order))
 
+    @functools.cached_property
+    def settings(self) -> dict[str, Scalar]:
+        """Every setting that has an effect on this training, by the name that a user writes: `lambda_crf`, `data_seed`.
+
+        `pretrained` names the weights by their content. The data are named by their settings alone.
+        """
+        found: dict[str, Scalar] = {"losses": self.label, "data": self.data.name, "seed": self.replicate}
+        found |= {f"data_{name}": value for name, value in self.data.settings}
+        for term in self.losses:
+            found |= {f"lambda_{term.name}": term.weight, f"{term.name}_ramp": term.ramp}
+            found |= {f"{term.name}_{name}": value for name, value in term.settings}
+        if self.ancillary is not None:
+            found |= {"modules": self.modules, "self_generation": self.self_generation}
+        shown = {"data", "data_fingerprint", "losses", "seed", "ancillary", "self_generation"}
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in shown}
+        return found | {name: value for name, value in values.items() if value is not None}
+
     @property
     def title(self) -> str:
         """The training in a few words, for people; stages that differ in anything else share it."""
@@ -212,7 +229,8 @@ class Stage(_Value):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other values, which has a key of its own."""
         copy = super().model_copy(update=update, deep=deep)
-        copy.__dict__.pop("key", None)
+        for name in ("key", "settings"):
+            copy.__dict__.pop(name, None)
         return copy
 
 

@@ -131,6 +131,7 @@ class Store:
         on_wait: Callable[[Stage], None] = lambda _: None,
         call: str | None = None,
         on_record: Callable[[Stage], None] = lambda _: None,
+        cell: Mapping[str, Any] | None = None,
     ) -> Record:
         """The record of `stage`, trained now if it is not there yet; its chain first.
 
@@ -138,14 +139,15 @@ class Store:
         a second and may raise `Interrupted`. `on_record` is called for each stage that was trained here, once its
         record is there. An exception from `train` is kept in `failure.json`, also in that of every stage that needs the
         failed one, and raised on; `Interrupted` and Ctrl-C leave the stage to be continued. A stage that failed in the
-        same `call`, whoever it was, is not tried again but raises `StageFailed`.
+        same `call`, whoever it was, is not tried again but raises `StageFailed`. `cell` is kept in the records: which
+        cell of a sweep needs these trainings (`catalogue.Cell.facts`).
         """
         record = self.record(stage.key)
         if record is not None:
             return record
         if stage.ancillary is not None:
             try:
-                self.ensure(stage.ancillary, train, on_wait, call, on_record)
+                self.ensure(stage.ancillary, train, on_wait, call, on_record, cell)
             except Interrupted:
                 raise
             except StageFailed as error:
@@ -174,7 +176,8 @@ class Store:
             except Exception as error:
                 self._keep_failure(folder, reason(error), call)
                 raise
-            record = {"key": stage.key, **json.loads(stage.canonical()), "started": started, "finished": now(), **body}
+            what = {"key": stage.key, **json.loads(stage.canonical()), "settings": stage.settings, "cell": cell}
+            record = {**what, "started": started, "finished": now(), **body}
             write_json(folder / "record.json", record)
             (folder / "checkpoint.pt").unlink(missing_ok=True)
             on_record(stage)

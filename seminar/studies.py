@@ -32,7 +32,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store, score, write_atomic
 from seminar.sweep import Range, Sweep

@@ -252,7 +252,7 @@ def _whole(path: Path, name: str, value: object, least: int) -> int:
     return value
 
 
-def parse_words(arguments: list[str], seeds: int | None = None) -> dict[str, tuple[Scalar, ...]]:
+def parse_settings(arguments: list[str], seeds: int | None = None) -> dict[str, tuple[Scalar, ...]]:
     """`["alpha=0.9,0.99", "losses=pce"]` to `{"alpha": (0.9, 0.99), "losses": ("pce",)}`.
 
     Values are read as YAML scalars; a comma separates several. `seeds=N` is short for `seed=0,1,...,N-1`.

@@ -31,7 +31,8 @@ from seminar.data.pictures import strip
 from seminar.losses import defaults as loss_defaults
 from seminar.losses import losses, needs
 from seminar.metrics import Confusion, Scores
-from seminar.recipes import Host, pick_device
+from seminar.catalogue import Host
+from seminar.recipes import pick_device
 from seminar.schedules import poly_lr, ramped
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Record, append_line, read_lines, write_atomic

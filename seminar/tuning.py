@@ -19,8 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from seminar import recipes
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import InputError, Scalar
 from seminar.store import score, write_json
 from seminar.sweep import DEFAULT, PAIRED, LeftOut, Point, Sweep
@@ -60,13 +59,21 @@ class Tuning:
     own: Cell
     runs: Path
     seeds: tuple[Scalar, ...]
+    resolve: Callable[[Sweep], list[Cell]]
 
     @classmethod
-    def asked(cls, sweep: Sweep, own: Cell, words: Mapping[str, tuple[Scalar, ...]], runs: Path) -> Tuning:
+    def asked(
+        cls,
+        sweep: Sweep,
+        own: Cell,
+        words: Mapping[str, tuple[Scalar, ...]],
+        runs: Path,
+        resolve: Callable[[Sweep], list[Cell]],
+    ) -> Tuning:
         """That of a search as `recipes.suite` answers it; seeds among the `words` are those of the report, else several
         of the file are, else `SEEDS`."""
         file = sweep.parameters.get(PAIRED, ())
-        return cls(sweep, own, runs, words.get(PAIRED, file if len(file) > 1 else SEEDS))
+        return cls(sweep, own, runs, words.get(PAIRED, file if len(file) > 1 else SEEDS), resolve)
 
     def __post_init__(self) -> None:
         for cell in self.reported():
@@ -85,7 +92,7 @@ class Tuning:
     @property
     def own_point(self) -> Point | None:
         """The profile's own values, where they are among what is searched."""
-        words = self.own.words
+        words = self.own.stage.settings
         inside = all(word in words and words[word] in span for word, span in self.sweep.space.items())
         return {word: words[word] for word in self.space} if inside else None
 
@@ -156,13 +163,13 @@ class Tuning:
 
     def trial_cell(self, point: Mapping[str, Scalar]) -> Cell:
         """The cell of a trial."""
-        (cell,) = recipes.cells(self.sweep.at(point))
+        (cell,) = self.resolve(self.sweep.at(point))
         return cell
 
     def reported(self, point: Mapping[str, Scalar] | None = None) -> list[Cell]:
         """The cells that report a point, or the profile's own values: the reporting split, one for each seed."""
         chosen = point or dict.fromkeys(self.space, DEFAULT)
-        return recipes.cells(self.sweep.at(chosen, **{"split": ("reporting",), PAIRED: self.seeds}))
+        return self.resolve(self.sweep.at(chosen, **{"split": ("reporting",), PAIRED: self.seeds}))
 
 
 def _json(path: Path) -> dict[str, Any]:

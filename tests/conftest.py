@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seminar import recipes, sweep
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import Scalar
 
 ROOT = Path(__file__).resolve().parent.parent

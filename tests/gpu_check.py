@@ -606,7 +606,7 @@ def whole_sweep(run: Run) -> Outcome:
     return Outcome(state, number, f"{len(wanted)} done", data=data)
 
 
-def stages_of(cells: Sequence[recipes.Cell]) -> dict[str, Stage]:
+def stages_of(cells: Sequence[catalogue.Cell]) -> dict[str, Stage]:
     """Every training behind the cells, by key."""
     return {stage.key: stage for cell in cells for stage in cell.stage.chain}
 

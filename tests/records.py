@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from seminar import recipes, sweep
-from seminar.recipes import Cell
+from seminar import catalogue, recipes, sweep
+from seminar.catalogue import Cell
 from seminar.spec import Scalar, Stage
 
 ERROR = "FloatingPointError: loss_pce is nan in epoch 3 | `x`"
@@ -24,8 +24,17 @@ def write_sweep(name: str, **words: Sequence[Scalar]) -> Path:
     return path
 
 
-def planned(name: str = "losses", **words: tuple[Scalar, ...]) -> list[Cell]:
-    return recipes.cells(sweep.load(Path("sweeps") / f"{name}.yaml"), words)
+def planned(name: str = "losses", **settings: tuple[Scalar, ...]) -> list[Cell]:
+    """Plan a sweep as `seminar sweep` does; returns its cells."""
+    (found,) = recipes.suite([sweep.load(Path("sweeps") / f"{name}.yaml")], settings)
+    catalogue.write(Path("runs"), [found])
+    return found.cells
+
+
+def plan_all(**settings: tuple[Scalar, ...]) -> None:
+    """Plan every sweep file, as `make paper` does."""
+    files = [sweep.load(path) for path in sorted(Path("sweeps").glob("*.yaml"))]
+    catalogue.write(Path("runs"), recipes.suite(files, settings))
 
 
 def finish(stage: Stage, miou: float, commit: str = "abc", runs: Path = Path("runs")) -> None:

@@ -52,10 +52,10 @@ def test_pairs_only_over_seeds_that_both_have():
     [
         ([1.0, 1.1, 0.9], "holds"),
         ([-1.0, -1.1, -0.9], "reversed"),
-        ([1.0, -1.0, 0.1], "cannot tell"),
-        ([5.0], "cannot tell"),
-        ([], "cannot tell"),
-        ([0.0, 0.0], "cannot tell"),
+        ([1.0, -1.0, 0.1], "inconclusive"),
+        ([5.0], "inconclusive"),
+        ([], "inconclusive"),
+        ([0.0, 0.0], "inconclusive"),
     ],
 )
 def test_verdict(differences, expected):
@@ -67,8 +67,8 @@ def test_below_asks_for_intervals_apart():
     assert below(low, high) == "yes"
     assert below(high, low) == "no"
     assert below(low, estimate([1.1, 1.2, 1.0])) == "no"
-    assert below(low, estimate([50.0])) == "cannot tell"
-    assert below(Estimate(0), high) == "cannot tell"
+    assert below(low, estimate([50.0])) == "inconclusive"
+    assert below(Estimate(0), high) == "inconclusive"
 
 
 def runs(label, scores, status="done"):

@@ -14,7 +14,7 @@ import torch
 from seminar import __main__ as command
 from seminar import cost, parallel, train
 from seminar.cost import shape
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import Stage
 from tests.conftest import ROOT
 

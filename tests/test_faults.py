@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seminar import studies, train
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Record, StageFailed, Store
 from tests.conftest import ROOT

@@ -628,7 +628,7 @@ def test_a_report_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert analyse(["sweeps/losses.yaml", *words, *runs, "--out", str(tmp_path / "report")]) == 0
     told = capsys.readouterr().out
     assert "no validation image has a mask" in told and "Fill with" not in told
-    cells = recipes.cells(Sweep("one", "", sweep.parse_words(words)))
+    cells = recipes.cells(Sweep("one", "", sweep.parse_settings(words)))
     store = Store(tmp_path / "runs")
     rows, curves = summary.rows(frame.frame(store, cells)), frame.curves(store, cells)
     assert curves["student_miou"].isna().all() and curves["agreement"].between(0, 100).all()

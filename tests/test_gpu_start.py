@@ -22,7 +22,7 @@ from torch import nn
 
 from seminar import machine, train
 from seminar.__main__ import main
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import InputError
 from seminar.store import Interrupted, Store
 from seminar.train import Trainer

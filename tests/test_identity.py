@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from seminar import recipes, sweep
-from seminar.recipes import Cell
+from seminar import presets, recipes, sweep
+from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 
 MakeCell = Callable[..., Cell]
@@ -88,7 +88,7 @@ def test_a_variant_is_put_over_the_other_words() -> None:
 
 
 def test_a_word_that_every_variant_replaces_is_refused(cell: MakeCell) -> None:
-    with pytest.raises(InputError, match="losses=pce: nothing in this request reads 'losses'"):
+    with pytest.raises(InputError, match="losses=pce: has no effect on anything in this request"):
         cell(losses="pce", variant="losses=ce")
 
 
@@ -96,11 +96,11 @@ def test_a_word_that_every_variant_replaces_is_refused(cell: MakeCell) -> None:
     ("variant", "message"),
     [
         ("teacher", "variant='teacher': 'teacher': write word=value, for example"),
-        ("alhpa=1", "variant='alhpa=1': word='alhpa': did you mean 'alpha'?"),
+        ("alhpa=1", "variant='alhpa=1': setting='alhpa': did you mean 'alpha'?"),
         ("alpha=0.1,0.2", "variant='alpha=0.1,0.2': one value for 'alpha'"),
-        ("alpha=0.5", "variant='alpha=0.5': nothing in this request reads 'alpha'; leave it out"),
-        ("variant=1", "variant='variant=1': word='variant'"),
-        ("seed=1", "variant='seed=1': word='seed': "),
+        ("alpha=0.5", "variant='alpha=0.5': alpha: has no effect on anything in this request; leave it out"),
+        ("variant=1", "variant='variant=1': setting='variant'"),
+        ("seed=1", "variant='seed=1': setting='seed': "),
         ("alpha=1.5", "variant='alpha=1.5': alpha=1.5: Input should be less than 1"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_word_is_put_over_those_of_several_sweeps_that_read_it() -> None:
     assert [cell.stage.alpha for cell in scanned] == [0.5, 0.9]
     assert sweep_scanned.parameters["alpha"] == (0.5, 0.9)
     assert [cell.point for cell in alone] == [{"profile": "toy", "losses": "pce"}]
-    with pytest.raises(InputError, match=re.escape("alpha=0.5: nothing in this request reads 'alpha'")):
+    with pytest.raises(InputError, match=re.escape("alpha=0.5: has no effect on anything in this request")):
         recipes.suite([plain, plain], {"alpha": (0.5,)})
     with pytest.raises(InputError, match=r"^teacher: alpha=2: Input should be less than 1"):
         recipes.suite([plain, teacher], {"alpha": (2,)})
@@ -128,7 +128,7 @@ def test_default_is_what_the_profile_says(cell: MakeCell) -> None:
 
 
 def test_self_generation_needs_an_ancillary(cell: MakeCell) -> None:
-    with pytest.raises(InputError, match="nothing in this request reads 'self_generation'"):
+    with pytest.raises(InputError, match="has no effect on anything in this request"):
         cell(losses="pce", self_generation="reset")
 
 
@@ -141,7 +141,7 @@ def test_a_teacher_in_eval_mode_needs_statistics_of_the_student(cell: MakeCell) 
 
 def test_a_profile_may_be_like_another() -> None:
     """The paper's 90K steps: 102 epochs of the 882 that its 10,582 images and batches of 12 make; else it is voc."""
-    voc, longer = (recipes._profile(name, "reporting") for name in ("voc", "voc-90k"))
+    voc, longer = (presets.preset(name, "reporting") for name in ("voc", "voc-90k"))
     assert {name for name in longer if longer[name] != voc.get(name)} == {"epochs", "pcons_ramp"}
     epochs, ramp = longer["epochs"], longer["pcons_ramp"]
     assert abs(epochs * -(-10_582 // 12) - 90_000) < 882
@@ -182,10 +182,10 @@ def test_stage_survives_its_file(cell: MakeCell) -> None:
         ({"losses": "pseudo"}, "no loss to learn from"),
         ({"losses": "pce", "lambda_pce": 0}, "nothing to learn from"),
         ({"losses": "pce", "lambda_pce": -1}, "lambda_pce=-1.*greater than 0"),
-        ({"losses": "pce", "alpha": 0.9}, "alpha=0.9: nothing in this request reads 'alpha'"),
-        ({"losses": "ce", "click_size": 3}, "click_size=3: nothing in this request reads"),
-        ({"losses": "pce", "modules": 2}, "modules=2: nothing"),
-        ({"alhpa": 0.9}, "word='alhpa': did you mean 'alpha'. choose from"),
+        ({"losses": "pce", "alpha": 0.9}, "alpha=0.9: has no effect on anything in this request"),
+        ({"losses": "ce", "click_size": 3}, "click_size=3: has no effect"),
+        ({"losses": "pce", "modules": 2}, "modules=2: has no effect"),
+        ({"alhpa": 0.9}, "setting='alhpa': did you mean 'alpha'. choose from"),
         ({"alpha": 1.0}, "alpha=1.0.*less than 1"),
         ({"alpha": "high"}, "alpha='high'.*valid number"),
         ({"backbone": "resnet102"}, "did you mean 'resnet101'"),
@@ -201,7 +201,7 @@ def test_stage_survives_its_file(cell: MakeCell) -> None:
         ({"scale_min": 3.0}, "scale_min=3.0 is above scale_max=2.0"),
         ({"loader_workers": -1}, "loader_workers=-1"),
         ({"data": "voc"}, "data_root is missing"),
-        ({"weights": "some.pth"}, "weights=some.pth: nothing in this request reads"),
+        ({"weights": "some.pth"}, "weights=some.pth: has no effect"),
     ],
 )
 def test_bad_words_are_one_clear_line(cell: MakeCell, words: dict[str, object], message: str) -> None:
@@ -220,12 +220,12 @@ def test_profiles_without_data_resolve(losses_sweep: sweep.Sweep, profile: str) 
 
 
 def test_profiles_set_known_words_only() -> None:
-    for name in recipes.profiles():
+    for name in presets.profiles():
         text = (Path(recipes.__file__).parent / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
         words = yaml.safe_load(text)
         words.pop("like", None)
-        assert words.pop("tuning", {}).keys() <= recipes.known_words(), name
-        assert set(words) <= recipes.known_words(), name
+        assert words.pop("tuning", {}).keys() <= recipes.known_settings(), name
+        assert set(words) <= recipes.known_settings(), name
 
 
 def test_missing_data_is_named(losses_sweep: sweep.Sweep) -> None:
@@ -268,7 +268,7 @@ def test_grid_is_in_wandb_order() -> None:
 @pytest.mark.parametrize("text", ["alpha", "alpha=", "=1", "alpha={a: 1}", "alpha=[1"])
 def test_bad_arguments_are_refused(text: str) -> None:
     with pytest.raises(InputError):
-        sweep.parse_words([text])
+        sweep.parse_settings([text])
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_terms_and_settings_are_sorted(cell: MakeCell) -> None:
         Stage.model_validate({**dumped, "losses": dumped["losses"][::-1]})
 
 
-@pytest.mark.parametrize("profile", recipes.profiles())
+@pytest.mark.parametrize("profile", presets.profiles())
 def test_profiles_make_stages(profile: str, monkeypatch: pytest.MonkeyPatch, losses_sweep: sweep.Sweep) -> None:
     monkeypatch.setattr(recipes, "_open", lambda *_: SimpleNamespace(dense=True, fingerprint=lambda: "x"))
     monkeypatch.setattr(recipes, "_fingerprint", lambda *_: "x")

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
     {"spec"},
     {"sweep", "parts", "store"},
-    {"data"},
+    {"data", "presets"},
+    {"catalogue"},
     {"crf", "metrics", "networks", "parallel", "schedules", "teacher"},
     {"losses", "machine"},
     {"recipes", "tracking"},

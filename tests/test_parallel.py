@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from seminar import networks, parallel
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.store import Store
 from seminar.train import Trainer
 from tests.conftest import ROOT, until_checkpoint

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from seminar import cost, machine, recipes, search, studies, sweep
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.store import Store
 from seminar.tracking import WandbWatch
 from seminar.train import Trainer

@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy
 
 from seminar import recipes, search, studies, sweep
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import InputError
 from seminar.store import Store
 from seminar.studies import Queue
@@ -344,7 +344,10 @@ def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Da
     storage = studies.storage_url(database.url)
     request = sweep.load(path)
     (part,) = recipes.suite([request], {})
-    found, store = Tuning.asked(part.sweep, part.cells[0], {}, tmp_path / "runs"), Store(tmp_path / "runs")
+    found, store = (
+        Tuning.asked(part.sweep, part.cells[0], {}, tmp_path / "runs", recipes.cells),
+        Store(tmp_path / "runs"),
+    )
     queue, _ = studies.prepare_search(found, store, storage)
     study, task = queue.open(), search._Trials(found, 0)
     trial = studies.ask(study, task.distributions)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, StageFailed, Store, write_atomic, write_json
 

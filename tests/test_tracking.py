@@ -13,7 +13,7 @@ import pytest
 import wandb
 
 from seminar import train
-from seminar.recipes import Cell
+from seminar.catalogue import Cell
 from seminar.store import Store
 from seminar.tracking import WandbWatch
 

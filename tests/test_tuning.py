@@ -18,7 +18,7 @@ import yaml
 
 from analysis import exhibits
 from analysis.report import Report
-from seminar import recipes, search, studies, sweep
+from seminar import catalogue, presets, recipes, search, studies, sweep
 from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
@@ -62,7 +62,9 @@ def call(path: Path, runs: Path, *arguments: str, code: int = 0) -> subprocess.C
 
 def tuning(path: Path, runs: Path, **words: tuple[Scalar, ...]) -> Tuning:
     (planned,) = recipes.suite([sweep.load(path)], words)
-    return Tuning.asked(planned.sweep, planned.cells[0], words, runs)
+    found = Tuning.asked(planned.sweep, planned.cells[0], words, runs, recipes.cells)
+    catalogue.write(runs, [planned, catalogue.Planned(planned.sweep, found.reported())])
+    return found
 
 
 def finished(runs: Path) -> dict[str, int]:
@@ -163,16 +165,16 @@ def test_the_tuning_split_has_other_images_and_nothing_else(cell: Any) -> None:
 
 def test_a_profile_without_tuning_words_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cell: Any) -> None:
     (tmp_path / "toy.yaml").write_text("data: creatures\nbackbone: small_resnet\n")
-    monkeypatch.setattr(recipes, "_profile_folder", lambda: tmp_path)
-    recipes._profile.cache_clear()
-    with pytest.raises(InputError, match="split='tuning': profile 'toy' has no 'tuning' words"):
+    monkeypatch.setattr(presets, "_folder", lambda: tmp_path)
+    presets.preset.cache_clear()
+    with pytest.raises(InputError, match="split='tuning': profile 'toy' has no 'tuning' settings"):
         cell(split="tuning")
-    recipes._profile.cache_clear()
+    presets.preset.cache_clear()
 
 
 def test_every_profile_has_a_tuning_split() -> None:
-    for name in recipes.profiles():
-        assert recipes._profile(name, "tuning") != recipes._profile(name, "reporting"), name
+    for name in presets.profiles():
+        assert presets.preset(name, "tuning") != presets.preset(name, "reporting"), name
 
 
 # -- running -------------------------------------------------------------------------------------------------------
@@ -520,7 +522,7 @@ def test_a_search_that_chose_the_own_values_says_so(place: Path) -> None:
     assert any("No trial was better" in note for note in built.main[0].notes)
     assert built.gaps[0] == "23 of 24 trials are to do."
     assert "seeds 0, 1, 2: missing" in built.gaps[1]
-    assert built.claims["toy, small_resnet"].rows[0][3] == "cannot tell"
+    assert built.claims["toy, small_resnet"].rows[0][3] == "inconclusive"
 
 
 def test_a_search_of_ones_own_has_the_same_report(place: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis import exhibits, figures, tables
-from analysis.exhibits import EXHIBITS, Asked, exhibit
+from analysis import blocks, figures, tables
+from analysis.exhibits import EXHIBITS, Request, exhibit
 from analysis.report import Report
 from analysis.tables import Column, Table, Value
 from seminar.spec import InputError, Stage
@@ -76,7 +76,7 @@ def chosen(samples: Samples, name: str) -> dict[str, int]:
 
 def _pictures(
     name: str,
-    asked: Asked,
+    request: Request,
     missing: Sequence[str],
     what: str,
     body: Sequence[tuple[Value, ...]],
@@ -86,20 +86,20 @@ def _pictures(
     heads = [Column("group", right=False), Column("image", right=False), Column("sample"), Column(what, right=False)]
     table = Table("Mean IoU of the pictures (%)", (*heads, Column("IoU (%)")), tuple(body), (RULE,))
     title = EXHIBITS[name].title
-    return exhibits.report(name, title, asked, missing, main=(table,), data={name: table}, figures=drawn)
+    return blocks.report(name, title, request, missing, main=(table,), data={name: table}, figures=drawn)
 
 
 @exhibit("fig6", "Figs. 1, 6 and S1: the same images under each loss combination", "losses.yaml")
-def fig6(asked: Asked) -> Report:
+def fig6(request: Request) -> Report:
     """Clicks, predictions of each row of Table 3, ground truth; the first seed."""
     drawn: dict[str, Mapping[str, bytes]] = {}
     missing: list[str] = []
     body: list[tuple[Value, ...]] = []
-    by_group = exhibits.groups(asked.cells, "losses")
+    by_group = blocks.groups(request.cells, "losses")
     for name, cells in by_group.items():
         seed = min(cell.stage.replicate for cell in cells)
         stages = {cell.stage.label: cell.stage for cell in cells if cell.stage.replicate == seed}
-        samples = {label: read(asked.runs, stage, "final") for label, stage in stages.items()}
+        samples = {label: read(request.runs, stage, "final") for label, stage in stages.items()}
         there = {label: found for label, found in samples.items() if found is not None}
         missing += [f"{name}: {label}, seed {seed}: no predictions yet." for label in samples.keys() - there.keys()]
         last = next((label for label in ("pce+crf+pcons+pseudo", *reversed(there)) if label in there), None)
@@ -118,24 +118,24 @@ def fig6(asked: Asked) -> Report:
             panels.append(("ground truth", truth))
             rows.append((kind, panels, there[last](number, "clicks")))
             body += [(name, kind, number, label, value) for label, value in scores.items()]
-        stem = exhibits.stem("fig6", name, by_group)
+        stem = blocks.stem("fig6", name, by_group)
         drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}")
-    return _pictures("fig6", asked, sorted(missing), "losses", body, drawn)
+    return _pictures("fig6", request, sorted(missing), "losses", body, drawn)
 
 
 @exhibit("fig3", "Fig. 3: two students disagree early, and the second learns from it", "losses.yaml")
-def fig3(asked: Asked) -> Report:
+def fig3(request: Request) -> Report:
     """Early predictions of the primary student and teacher beside the ancillary's, and where they disagree."""
     drawn: dict[str, Mapping[str, bytes]] = {}
     missing: list[str] = []
     body: list[tuple[Value, ...]] = []
-    by_group = exhibits.groups(asked.cells, "losses")
+    by_group = blocks.groups(request.cells, "losses")
     for name, cells in by_group.items():
         primaries = [cell.stage for cell in cells if cell.stage.ancillary is not None]
         if not primaries:
             continue
         stage = min(primaries, key=lambda stage: stage.replicate)
-        early, final = (read(asked.runs, stage, when) for when in ("early", "final"))
+        early, final = (read(request.runs, stage, when) for when in ("early", "final"))
         if early is None or final is None:
             missing.append(f"{name}: {stage.label}, seed {stage.replicate}: no predictions yet.")
             continue
@@ -155,16 +155,16 @@ def fig3(asked: Asked) -> Report:
             for role in roles:
                 body.append((name, kind, number, f"{role}, early", score(early(number, role), truth)))  # type: ignore[arg-type]
             body.append((name, kind, number, "student, final", score(final(number, "student"), truth)))  # type: ignore[arg-type]
-        stem = exhibits.stem("fig3", name, by_group)
+        stem = blocks.stem("fig3", name, by_group)
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
         drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}")
-    return _pictures("fig3", asked, missing, "network", body, drawn)
+    return _pictures("fig3", request, missing, "network", body, drawn)
 
 
 @exhibit("fig2", "Fig. 2: the pipeline", "students.yaml")
-def fig2(asked: Asked) -> Report:
+def fig2(request: Request) -> Report:
     """The chain of students with one module, drawn from the stage itself; needs no training."""
-    whole = [cell.stage for cell in asked.cells if cell.stage.modules == 1] or [asked.cells[0].stage]
+    whole = [cell.stage for cell in request.cells if cell.stage.modules == 1] or [request.cells[0].stage]
     stage = min(whole, key=lambda stage: stage.replicate)
     body: list[tuple[Value, ...]] = []
     for number, member in enumerate(stage.chain):
@@ -178,10 +178,10 @@ def fig2(asked: Asked) -> Report:
     columns = [Column(text, right=False) for text in ("student", "losses", "weights", "teacher", "learns from")]
     columns += [Column("epochs"), Column("key", right=False)]
     table = Table("The chain of trainings", tuple(columns), tuple(body))
-    return exhibits.report(
+    return blocks.report(
         "fig2",
         EXHIBITS["fig2"].title,
-        asked,
+        request,
         main=(table,),
         data={"fig2": table},
         figures={"fig2": figures.pipeline(stage, EXHIBITS["fig2"].title)},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from analysis import exhibits, figures, frame, paper, summary, tables
-from analysis.exhibits import EXHIBITS, Asked, exhibit
+from analysis import blocks, figures, frame, paper, summary, tables
+from analysis.exhibits import EXHIBITS, Request, exhibit
 from analysis.report import Report
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
@@ -21,7 +21,7 @@ CANNOT = (
 
 
 @exhibit("table1", "Table 1: methods that learn from clicks", "losses.yaml")
-def table1(asked: Asked) -> Report:
+def table1(request: Request) -> Report:
     """The published rows as published, ours beside them."""
     body: list[tuple[Value, ...]] = [
         (row["method"], row["network"], row["labels"], row["size"], tables.fixed(row["miou"], 2), "published, VOC val")
@@ -29,12 +29,12 @@ def table1(asked: Asked) -> Report:
     ]
     parts: dict[str, list[Row]] = {}
     missing: list[str] = []
-    for name, cells in exhibits.groups(asked.cells, "losses").items():
+    for name, cells in blocks.groups(request.cells, "losses").items():
         chosen = [cell for cell in cells if cell.stage.label in METHODS]
-        rows = summary.rows(frame.frame(asked.source, chosen))
+        rows = summary.rows(frame.frame(request.source, chosen))
         stages = {cell.stage.label: cell.stage for cell in chosen}
         parts[name] = rows
-        missing += exhibits.gaps(name, rows)
+        missing += blocks.gaps(name, rows)
         for row in rows:
             stage = stages[row.label]
             labels = f"{stage.annotation} of data {stage.data.name}"
@@ -49,13 +49,13 @@ def table1(asked: Asked) -> Report:
         CANNOT,
     )
     table = Table(EXHIBITS["table1"].title, tuple(columns), tuple(body), notes)
-    return exhibits.report(
+    return blocks.report(
         "table1",
         EXHIBITS["table1"].title,
-        asked,
+        request,
         missing,
         main=(table,),
-        appendix=(exhibits.runs_table(parts),),
+        appendix=(blocks.runs_table(parts),),
         data={"table1": table},
     )
 
@@ -65,7 +65,7 @@ def _level(stage: Stage) -> str:
 
 
 @exhibit("table2", "Table 2: levels of supervision", "supervision.yaml")
-def table2(asked: Asked) -> Report:
+def table2(request: Request) -> Report:
     """mIoU by what was annotated, and the seconds per image that annotating takes."""
     published = paper.rows("table2")
     seconds = {row["level"]: float(row["seconds"]) for row in published}
@@ -81,12 +81,12 @@ def table2(asked: Asked) -> Report:
             for row in published
         ]
     }
-    for name, cells in exhibits.groups(asked.cells, "variant").items():
-        data = frame.frame(asked.source, cells)
+    for name, cells in blocks.groups(request.cells, "variant").items():
+        data = frame.frame(request.source, cells)
         data["row"] = [_level(cell.stage) for cell in cells]
         rows = summary.rows(data, by="row")
         parts[name] = rows
-        missing += exhibits.gaps(name, rows)
+        missing += blocks.gaps(name, rows)
         for row in rows:
             score, label = row.over_seeds(), str(row.runs["losses"].iloc[0])
             body.append((row.label, seconds.get(row.label), label, tables.mean_and_std(score), name))
@@ -105,13 +105,13 @@ def table2(asked: Asked) -> Report:
         CANNOT,
     )
     table = Table(EXHIBITS["table2"].title, columns, tuple(body), notes)
-    return exhibits.report(
+    return blocks.report(
         "table2",
         EXHIBITS["table2"].title,
-        asked,
+        request,
         missing,
         main=(table,),
-        appendix=(exhibits.runs_table(parts),),
+        appendix=(blocks.runs_table(parts),),
         data={"table2": table},
         figures={"table2": figures.cost(marks, EXHIBITS["table2"].title)},
     )

@@ -1,4 +1,4 @@
-"""A search (`method: random` or `bayes`): its trials, what the words matter, and whether the best point pays."""
+"""A search (`method: random` or `bayes`): its trials, what the settings matter, and whether the best point pays."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scipy import stats
+import pandas as pd
 
-from analysis import exhibits, figures, frame, summary, tables
-from analysis.exhibits import EXHIBITS, Asked, exhibit
+from analysis import blocks, figures, frame, summary, tables
+from analysis.exhibits import EXHIBITS, SWEEPS, Request, exhibit
 from analysis.figures import Axis, Tried
 from analysis.report import Report
 from analysis.tables import Column, Table, Value
@@ -25,52 +25,51 @@ _ENDED = {"done": "done", "pruned": "ended early", "failed": "failed"}
 
 
 @exhibit("tune", "Beyond the paper: a search for alpha, lambda_pCons and lambda_CRF", "tune.yaml")
-def tune(asked: Asked) -> Report:
+def tune(request: Request) -> Report:
     """The best point of a search beside the profile's own values, on images that the search has not seen."""
-    found = asked.tuning
+    found = request.search
     assert found is not None, "a search"
     trials = found.trials()
-    best = found.best(asked.source.record)
-    name = exhibits.slug(asked.path.stem)
-    known = asked.path == exhibits.SWEEPS / "tune.yaml"
-    title = EXHIBITS["tune"].title if known else asked.sweep.description or asked.sweep.name
-    tried = _tried(found, trials, asked.source)
-    rows = _rows(found, best, asked.source)
-    (group,) = exhibits.groups([found.own])
-    missing = exhibits.gaps(group, rows)
-    left = found.left(asked.source.record)
-    lost = found.lost(asked.source.record)
+    best = found.best(request.source.record)
+    name = blocks.slug(request.path.stem)
+    known = request.path == SWEEPS / "tune.yaml"
+    title = EXHIBITS["tune"].title if known else request.sweep.description or request.sweep.name
+    tried = _tried(found, trials, request.source)
+    rows = _rows(found, best, request.source)
+    (group,) = blocks.groups([found.own])
+    missing = blocks.gaps(group, rows)
+    left = found.left(request.source.record)
+    lost = found.lost(request.source.record)
     if left > 0:
         why = f", {len(lost)} of them because their record is gone" if lost else ""
-        missing.insert(0, f"{left} of {asked.sweep.run_cap} trials are to do{why}.")
+        missing.insert(0, f"{left} of {request.sweep.run_cap} trials are to do{why}.")
     elif best is None:
         missing.insert(0, "No trial has a score.")
     own = next((trial for trial in trials if trial.key == found.own.stage.key and trial.state == "done"), None)
     marks = {OWN: own.number if own else None, BEST: best.number if best else None}
     tuned = {label: one.score for one in tried for label, number in marks.items() if one.number == number}
-    points = {OWN: found.own.words, BEST: best.point if best else {}}
+    points = {OWN: found.own.stage.settings, BEST: best.point if best else {}}
     change = summary.minus(rows[1], rows[0]) if len(rows) == 2 else summary.Estimate(0)
     lines = [
         _Line(row, points[row.label], change if row.label == BEST else summary.Estimate(0), tuned.get(row.label))
         for row in rows
     ]
-    claim = exhibits.Claimed(f"{BEST} point gains on {OWN}", change, summary.verdict(change))
+    claim = blocks.Claimed(f"{BEST} point gains on {OWN}", change, summary.verdict(change))
     ranked = sorted(tried, key=lambda one: (one.state != "done", -(one.score or 0.0), one.number))
-    axes = [_axis(word, span) for word, span in asked.sweep.space.items()]
-    data = frame.frame(asked.source, asked.cells)
-    return exhibits.report(
+    axes = [_axis(name, span) for name, span in request.sweep.space.items()]
+    return blocks.report(
         name,
         title,
-        asked,
+        request,
         missing,
         main=(_reported(found, lines, best),),
-        claims={group: exhibits.claims_table(f"Does the search pay? ({group})", [claim])},
+        claims={group: blocks.claims_table(f"Does the search pay? ({group})", [claim])},
         more=(_matters(found, tried), _ranking(found, ranked, trials)),
-        appendix=(exhibits.runs_table({group: rows}),),
+        appendix=(blocks.runs_table({group: rows}),),
         data={
             name: _reported_numbers(found, lines),
-            f"{name}_trials": _ranking(found, tried, trials),
-            f"{name}_runs": exhibits.runs_data(data),
+            f"{name}_trials": _trial_numbers(found, tried, trials),
+            f"{name}_runs": blocks.runs_data({group: rows}),
         },
         figures={name: figures.search(tried, axes, marks, title)} if tried else {},
     )
@@ -121,22 +120,22 @@ def _reported(found: Tuning, lines: Sequence[_Line], best: Trial | None) -> Tabl
     body: list[tuple[Value, ...]] = [
         (
             line.row.label,
-            *(_value(line.point.get(word)) for word in found.space),
+            *(_value(line.point.get(name)) for name in found.space),
             tables.mean_and_std(line.row.over_seeds()),
             tables.difference(line.change, 2),
             *line.rest,
         )
         for line in lines
     ]
-    words = [Column(word) for word in found.space]
+    words = [Column(name) for name in found.space]
     columns = (
-        *(Column("point", right=False), *words, Column("mIoU (n)"), Column("to the own")),
+        *(Column("point", right=False), *words, Column("mIoU (n)"), Column("vs profile")),
         *(Column("ancillary"), Column("teacher"), Column("tuning split"), Column("status", right=False)),
     )
     notes = [
         f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`, on "
         "the reporting split, which the search has not seen.",
-        f"to the own: mean paired difference to {OWN}. {exhibits.INTERVAL_NOTE}",
+        f"vs profile: mean paired difference to {OWN}. {blocks.INTERVAL_NOTE}",
         "tuning split: the score of the one trial there. It chose the point, so it flatters the best one.",
     ]
     if best is not None and best.key == found.own.stage.key:
@@ -148,37 +147,54 @@ def _reported_numbers(found: Tuning, lines: Sequence[_Line]) -> Table:
     body: list[tuple[Value, ...]] = [
         (
             line.row.label,
-            *(line.point.get(word) for word in found.space),
-            *exhibits.estimate_columns("miou", line.row.over_seeds()).values(),
-            *exhibits.estimate_columns("difference", line.change).values(),
+            *(line.point.get(name) for name in found.space),
+            *blocks.estimate_columns("miou", line.row.over_seeds()).values(),
+            *blocks.estimate_columns("difference", line.change).values(),
             *line.rest,
         )
         for line in lines
     ]
     empty = summary.Estimate(0)
-    heads = ("point", *found.space, *exhibits.estimate_columns("miou", empty))
-    heads = (*heads, *exhibits.estimate_columns("difference", empty), "ancillary_miou", "teacher_miou")
-    return Table(found.sweep.name, tuple(map(Column, (*heads, "tuning_miou", "status"))), tuple(body))
+    heads = ("point", *found.space, *blocks.estimate_columns("miou", empty))
+    heads = (*heads, *blocks.estimate_columns("difference", empty), "ancillary_miou", "teacher_miou")
+    columns = tuple(Column(head, exact=head in found.space) for head in (*heads, "tuning_miou", "status"))
+    return Table(found.sweep.name, columns, tuple(body))
+
+
+def _trial_numbers(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> Table:
+    """Return the trials for machines, in their order."""
+    keys = {trial.number: trial.key for trial in trials}
+    heads = ("trial", *found.space, "miou", "epoch", "state", "error", "key")
+    body = tuple(
+        (
+            one.number + 1,
+            *(one.point.get(name) for name in found.space),
+            *(one.score, one.epoch, one.state, one.error or None, keys[one.number] or None),
+        )
+        for one in tried
+    )
+    return Table(found.sweep.name, tuple(Column(head, exact=head in found.space) for head in heads), body)
 
 
 def _matters(found: Tuning, tried: Sequence[Tried]) -> Table:
-    """What each word matters, by two measures: they disagree about the tail."""
+    """Return what each setting matters, by two measures: they disagree about the tail."""
     shares = found.importances()
     done = [one for one in tried if one.state == "done" and one.score is not None]
     body: list[tuple[Value, ...]] = []
-    for word, span in found.sweep.space.items():
-        values = [one.point[word] for one in done]
+    for name, span in found.sweep.space.items():
+        values = [one.point[name] for one in done]
         rho = None
         if len(done) > 2 and all(isinstance(value, int | float) for value in values) and len(set(values)) > 1:
-            rho = float(stats.spearmanr(values, [one.score for one in done]).statistic)
-        share = None if word not in shares else 100 * shares[word]
-        body.append((word, _span(span), share, None if rho is None else tables.fixed(rho, 2, sign=True)))
-    columns = (Column("word", right=False), Column("searched", right=False), Column("share (%)", 0), Column("rho"))
+            ranks = pd.DataFrame({"value": values, "score": [one.score for one in done]}).rank()
+            rho = float(ranks["value"].corr(ranks["score"]))
+        share = None if name not in shares else 100 * shares[name]
+        body.append((name, _span(span), share, None if rho is None else tables.fixed(rho, 2, sign=True)))
+    columns = (Column("setting", right=False), Column("searched", right=False), Column("share (%)", 0), Column("rho"))
     notes = (
-        "share: importance by Optuna's PED-ANOVA, how much each word sets the best tenth of the trials apart.",
+        "share: importance by Optuna's PED-ANOVA, how much each setting sets the best tenth of the trials apart.",
         f"rho: Spearman's rank correlation with the score. Both over the {len(done)} trials that were not ended early, "
         "which are the better ones: what is bad for certain shows in the figure and not here.",
-        "figure: contours are interpolated between these trials, each as if the other words did not matter.",
+        "figure: contours are interpolated between these trials, each as if the other settings did not matter.",
     )
     return Table("What matters, on the tuning split", columns, tuple(body), notes)
 
@@ -188,7 +204,7 @@ def _ranking(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> 
     body = tuple(
         (
             one.number + 1,
-            *(_value(one.point.get(word)) for word in found.space),
+            *(_value(one.point.get(name)) for name in found.space),
             one.score,
             one.epoch,
             f"{_ENDED[one.state]}: {tables.quoted(one.error)}" if one.error else _ENDED[one.state],
@@ -219,9 +235,9 @@ def _span(span: Range | tuple[Scalar, ...]) -> str:
     return f"{span.low:g} to {span.high:g}" + (", logarithmic" if span.log else "")
 
 
-def _axis(word: str, span: Range | tuple[Scalar, ...]) -> Axis:
+def _axis(name: str, span: Range | tuple[Scalar, ...]) -> Axis:
     if isinstance(span, Range):
-        return Axis(word, span.low, span.high, span.log)
+        return Axis(name, span.low, span.high, span.log)
     numbers = all(isinstance(value, int | float) for value in span)
     ordered = sorted(span, key=lambda value: float(value)) if numbers else list(span)
-    return Axis(word, choices=tuple(ordered))
+    return Axis(name, choices=tuple(ordered))

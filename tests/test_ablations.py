@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis import exhibits, figures, paper, summary
+from analysis import blocks, exhibits, figures, paper, summary
 from analysis.__main__ import main
 from analysis.entries import gallery
-from analysis.entries.studies import STUDIES
+from analysis.entries.ablations import STUDIES
 from analysis.report import Report
 from analysis.tables import Table
-from seminar.recipes import Cell, Host
+from seminar.catalogue import Cell, Host
 from seminar.spec import Scalar, Stage
 from tests.conftest import ROOT
-from tests.records import finish, planned
+from tests.records import finish, plan_all, planned
 
 SEEDS = (0, 1, 2)
 FULL = "pce+crf+pcons+pseudo"
@@ -30,8 +30,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with the repository's sweep files; figures cost no time."""
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     monkeypatch.chdir(tmp_path)
-    for name in ("table3", "points", "dots", "two_budgets", "cost", "gallery", "pipeline"):
-        monkeypatch.setattr(figures, name, lambda *arguments, name=name: {"png": name.encode()})
+    for name in ("scores_and_curves", "facts", "points", "dots", "two_budgets", "cost", "gallery", "pipeline"):
+        monkeypatch.setattr(figures, name, lambda *arguments, name=name, **options: {"png": name.encode()})
     return tmp_path
 
 
@@ -58,6 +58,7 @@ def verdicts(report: Report) -> list[str]:
 
 
 def test_every_exhibit_and_sweep_file_is_there_or_explained_before_anything_is_trained(place: Path) -> None:
+    plan_all(profile=("toy",), seed=(0,))
     assert main(["profile=toy", "seed=0", "--out", "out", "--quiet"]) == 0
     page = Path("out/index.html").read_text()
     for entry in exhibits.registered().values():
@@ -65,7 +66,7 @@ def test_every_exhibit_and_sweep_file_is_there_or_explained_before_anything_is_t
         assert (Path("out") / f"{entry.name}.md").exists()
     for path in Path("sweeps").glob("*.yaml"):
         assert f"<code>{path.name}</code>" in page
-    assert "cannot tell" in page
+    assert "inconclusive" in page
     assert ">holds<" not in page
 
 
@@ -75,9 +76,8 @@ def test_modules(place: Path) -> None:
     report = build("fig5a")
     rows = {row[0]: row for row in report.main[0].rows}
     assert rows["K=0"][1:3] == ("41.0 ± 1.0 (3)", "–")
-    assert rows["K=2"][1:4] == ("44.2 ± 1.0 (3)", "+3.25 [3.25, 3.25]", "– / –")
+    assert rows["K=2"][1:4] == ("44.2 ± 1.0 (3)", "+0.25 [0.25, 0.25]", "– / –")
     assert rows["K=1"][3] == "62.6 / 72.5"
-    assert rows["K=1"][4] == 41.0, "mIoU of the ancillary"
     # K=1 gains 3; K=2 0.25, within a point; K=3 2.75, beyond it.
     assert verdicts(report) == ["holds", "holds", "reversed"]
     assert claims(report).rows[0][4] == "MobileNet +2.00, R-101 +2.22"
@@ -103,7 +103,7 @@ def test_with_two_modules_there_is_no_ancillary_that_all_share(place: Path) -> N
     (entry,) = exhibits.find(["fig4"])
     report = exhibits.build(entry, words, Path("runs"))
     assert [row[1] for row in claims(report).rows] == ["−1.00 [−1.00, −1.00]", "–", "–"]
-    assert verdicts(report) == ["reversed", "cannot tell", "cannot tell"]
+    assert verdicts(report) == ["reversed", "inconclusive", "inconclusive"]
 
 
 def test_a_word_that_a_label_does_not_show_makes_groups(place: Path) -> None:
@@ -124,6 +124,7 @@ def test_a_row_without_what_is_varied(place: Path, name: str, more: dict[str, tu
     (entry,) = exhibits.find([name])
     if name == "crf":
         more = {"losses": ("pce+crf", "ce")}
+    planned({"fig5b": "ema"}.get(name, name), profile=("toy",), seed=SEEDS, **more)
     report = exhibits.build(entry, {"profile": ("toy",), "seed": SEEDS, **more}, Path("runs"))
     labels = [str(line[0]).removesuffix(" (the profile's)") for table in report.main for line in table.rows]
     assert row in labels
@@ -144,7 +145,7 @@ def test_the_papers_own_setting_is_comparable(cell: Callable[..., Cell], name: s
 
     def reason(**more: Scalar) -> str | None:
         point = {"profile": "voc", "seed": 0, **words, **more}
-        return exhibits.not_comparable([Cell(point, stage, Host())], printed, study.words)
+        return blocks.not_comparable([Cell(point, stage, Host())], printed, study.settings)
 
     assert reason() is None
     assert reason(epochs=3) == "changed here: epochs"
@@ -157,7 +158,7 @@ def test_the_profiles_own_value_is_the_reference_of_a_scan(place: Path) -> None:
     assert list(rows) == ["alpha=0.9", "alpha=0.5 (the profile's)", "alpha=0.99", "alpha=0.999"]
     assert rows["alpha=0.5 (the profile's)"][2] == "–"
     assert rows["alpha=0.9"][2] == "+4.00 [4.00, 4.00]"
-    assert report.main[0].columns[2].name == "to alpha=0.5"
+    assert report.main[0].columns[2].name == "vs alpha=0.5"
 
 
 def test_a_scan_has_a_row_for_the_loss_left_out(place: Path) -> None:
@@ -189,6 +190,7 @@ def test_levels_of_supervision_and_published_rows(place: Path) -> None:
         ("scribbles", 34.9, "46.0 ± 1.0 (3)"),
         ("dense masks", None, "41.0 ± 1.0 (3)"),
     ]
+    planned("losses", profile=("toy",), seed=SEEDS)
     rows = build("table1").main[0].rows
     assert [row[4] for row in rows] == ["43.40", "51.60", "57.00", "55.63", "72.51", "–", "41.00 ± 1.00 (3)"]
 
@@ -198,16 +200,16 @@ def test_the_accuracy_of_the_operator(place: Path) -> None:
     report = build("crf")
     assert [row[0] for row in report.main[0].rows] == ["operator exact", "operator 4.0", "operator 0.5"]
     # 0.5: differences 0, 1, 2 over the seeds, so the interval is wide.
-    assert verdicts(report) == ["holds", "cannot tell"]
+    assert verdicts(report) == ["holds", "inconclusive"]
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(-0.9, 0.9, "holds"), (0.5, 1.5, "cannot tell"), (1.1, 2, "reversed"), (-2, -1.1, "reversed")],
+    [(-0.9, 0.9, "holds"), (0.5, 1.5, "inconclusive"), (1.1, 2, "reversed"), (-2, -1.1, "reversed")],
 )
 def test_unchanged(low: float, high: float, expected: str) -> None:
     assert summary.unchanged(summary.Estimate(3, 0.0, 1.0, low, high), 1.0) == expected
-    assert summary.unchanged(summary.Estimate(1, 0.0), 1.0) == "cannot tell"
+    assert summary.unchanged(summary.Estimate(1, 0.0), 1.0) == "inconclusive"
 
 
 def samples(stage: Stage, when: str, right: dict[int, int]) -> None:
@@ -300,7 +302,8 @@ def test_void_counts_nowhere() -> None:
     assert gallery.score(np.array([[0, 1, 1, 0]], np.uint8), truth) == 100.0
 
 
-def test_sharing_is_told(place: Path) -> None:
+def test_the_page_says_how_much_is_shared(place: Path) -> None:
+    plan_all(profile=("toy",), seed=(0,))
     assert main(["profile=toy", "seed=0", "--out", "out", "--quiet"]) == 0
     stages, cells = set(), set()
     for path in sorted(Path("sweeps").glob("*.yaml")):
@@ -337,7 +340,8 @@ def test_numbers_behind_a_figure_are_a_csv(place: Path) -> None:
     with Path("out/fig5a.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["row"] for row in rows] == ["K=0", "K=1", "K=2", "K=3"]
-    assert [row["difference_to"] for row in rows] == ["", "K=0", "K=0", "K=0"]
+    assert [row["difference_to"] for row in rows] == ["", "K=0", "K=1", "K=2"]
+    assert [row["modules"] for row in rows] == ["0", "1", "2", "3"]
     assert {(row["miou_n"], row["miou_mean"]) for row in rows} == {("3", "41.0")}
 
 

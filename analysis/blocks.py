@@ -1,0 +1,249 @@
+"""Blocks that reports share: groups of cells, the header, gaps, claims, and the tables behind a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis import frame, paper, summary, tables
+from analysis.report import Report
+from analysis.summary import Row
+from analysis.tables import Column, Table, Value
+from seminar.catalogue import Cell, Unknown, profile
+from seminar.spec import Scalar
+
+if TYPE_CHECKING:
+    from analysis.exhibits import Request
+
+BIAS_NOTE = (
+    "+bias: mIoU with the one additive background bias that is best on this very validation set. It is an oracle, an "
+    "upper bound that nobody can reach honestly; where it shrinks the distance between two rows, that part of the gain "
+    "is background calibration and not better objects."
+)
+INTERVAL_NOTE = (
+    "[a, b]: 95 % t interval over the seeds (initialisation, order, augmentation; data and clicks stay the same), "
+    "not corrected for the number of comparisons."
+)
+SCORE_NOTE = f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`."
+PROVENANCE = (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu"))
+"""Where trainings ran: the name, and the column of the frame."""
+UNSCORED = f"done, without a `{frame.PROTOCOL}` score: no validation image has a mask."
+
+
+def text(value: Scalar) -> str:
+    """Return a value as a user writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def slug(name: str) -> str:
+    """Return a name that is safe as a file name."""
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_.")
+
+
+def or_none(value: float) -> float | None:
+    """Return None for NaN."""
+    return None if pd.isna(value) else float(value)
+
+
+def groups(cells: Sequence[Cell], *apart: str) -> dict[str, list[Cell]]:
+    """Return cells by everything but the seed and the settings `apart`: rows are only compared within a group.
+
+    The name of a group is `profile, backbone` and whatever else differs between groups; between the two the data set
+    where it is not the profile's.
+    """
+    left_out = {"seed", "profile", "backbone", *apart}
+    differing = varied([cell.point for cell in cells]) - left_out
+    result: dict[str, list[Cell]] = {}
+    for cell in cells:
+        rest = [f"{name}={text(cell.point[name])}" for name in sorted(differing & cell.point.keys())]
+        own = [f"data {cell.stage.data.name}"] if "data" in cell.point else []
+        result.setdefault(", ".join([profile(cell.point), *own, cell.stage.backbone, *rest]), []).append(cell)
+    return result
+
+
+def varied(points: Sequence[Mapping[str, Scalar]]) -> set[str]:
+    """Return the settings that have several values among points."""
+    names = {name for point in points for name in point}
+    return {name for name in names if len({text(point[name]) for point in points if name in point}) > 1}
+
+
+def header(request: Request) -> tuple[str, ...]:
+    """Return facts about the runs behind a report, a line each."""
+    paid = frame.trainings(request.source, request.cells)
+    done = paid[paid["status"] == "done"]
+    seeds = sorted({cell.stage.replicate for cell in request.cells})
+    fixed = {w: v for w, v in request.sweep.parameters.items() if w not in ("profile", "seed")}
+    settings = ", ".join(f"{name} = {' / '.join(map(text, values))}" for name, values in sorted(fixed.items()))
+    lines = [
+        f"Profile: {', '.join(request.profiles)}. Settings: {settings or 'none'}. Seeds: {', '.join(map(str, seeds))}.",
+        f"Reported number: the student after the last epoch, protocol `{frame.PROTOCOL}` "
+        "(short side resized to the crop size, centre crop), mean over classes of one confusion matrix.",
+        f"Distinct trainings: {len(paid)}, of which {len(done)} done; training time together "
+        f"{_duration(float(done['seconds'].sum()))} (sum over trainings, whatever ran side by side).",
+    ]
+    for name, column in PROVENANCE:
+        seen = sorted(set(done[column]) - {""})
+        if seen:
+            lines.append(f"{name}: {', '.join(tables.quoted(value) for value in seen)}.")
+        if len(seen) > 1 and column in ("commit", "device"):
+            lines.append(
+                f"Note: these records come from {len(seen)} different {column}s; rows may differ for that alone."
+            )
+    notes = sorted({note for notes in done["notes"] for note in notes.split("\n") if note})
+    lines += [f"Note: {note}." for note in notes]
+    return (*lines, f"Made by `{request.command}`; that command also trains what is missing.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def gaps(name: str, rows: Sequence[Row]) -> list[str]:
+    """Return what is missing in the rows of a group and why, a line each. Empty when everything is done."""
+    lines: list[str] = []
+    for row in rows:
+        for status, part in row.runs[row.runs["status"] != "done"].groupby("status", sort=False):
+            if status != "failed":
+                lines.append(f"{name}: {row.label}, {_seeds(part['seed'])}: {status}.")
+                continue
+            for error, failed in part.groupby("error", sort=False):
+                cause = tables.quoted(str(error)) or "no cause was kept"
+                lines.append(f"{name}: {row.label}, {_seeds(failed['seed'])}: failed: {cause}")
+        empty = row.runs[(row.runs["status"] == "done") & row.runs["student_miou"].isna()]
+        if len(empty):
+            lines.append(f"{name}: {row.label}, {_seeds(empty['seed'])}: {UNSCORED}")
+    return lines
+
+
+def unplanned(unknown: Iterable[Unknown]) -> list[str]:
+    """Return the points for which no training is known, a line for those that differ only in the seed."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for point, reason in unknown:
+        rest = " ".join(f"{n}={text(v)}" for n, v in sorted(point.items()) if n not in ("seed", "profile"))
+        seeds.setdefault((f"{profile(point)}: {rest}".rstrip(": "), reason), []).append(int(point.get("seed", 0)))
+    return [f"{what}, {_seeds(found)}: {reason}." for (what, reason), found in seeds.items()]
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    numbers = sorted({int(seed) for seed in seeds})
+    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def report(name: str, title: str, request: Request, missing: Sequence[str] = (), **parts: Any) -> Report:
+    """Return a report: `missing` and the command that trains it are its gaps, `parts` its other fields."""
+    missing = [*missing, *unplanned(request.unknown)]
+    to_train = any(not line.endswith(UNSCORED) for line in missing)
+    fill = (*missing, f"Fill with `{request.command}`") if to_train else tuple(missing)
+    return Report(name=name, title=title, profiles=request.profiles, header=header(request), gaps=fill, **parts)
+
+
+def stem(name: str, group: str, groups: Collection[str]) -> str:
+    """Return the file name of what is drawn for one group: the exhibit's where there is no other group."""
+    return name if len(groups) == 1 else f"{name}_{slug(group)}"
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A claim of the paper, what was measured, and the paper's own gain by network (None: not printed)."""
+
+    text: str
+    change: summary.Estimate
+    verdict: summary.Verdict
+    paper: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def claims_table(title: str, lines: Sequence[Claimed], margin: float | None = None) -> Table:
+    """Return claims with their verdicts; all such tables have the same columns. `margin`: in it nothing changes."""
+    body: list[tuple[Value, ...]] = []
+    for line in lines:
+        printed = ", ".join(
+            f"{network} {tables.fixed(gain, 2, sign=True)}" for network, gain in line.paper.items() if gain is not None
+        )
+        change = line.change
+        body.append((line.text, tables.difference(change, 2), change.n, line.verdict, printed or None))
+    columns = (
+        Column("claim", right=False),
+        Column("mIoU gained"),
+        Column("seeds"),
+        Column("verdict", right=False),
+        Column("paper", right=False),
+    )
+    notes = [
+        "holds: the whole 95 % interval of the paired difference is above 0; reversed: below 0; else inconclusive."
+    ]
+    if margin is not None:
+        notes.append(
+            f"Where the claim is that nothing changes, holds: the interval lies within {margin:g} point(s) of 0 on "
+            "both sides; reversed: wholly beyond that; else inconclusive."
+        )
+    if any(line.paper for line in lines):
+        notes.append("The paper has one run per number, so its differences have no interval.")
+    return Table(title, columns, tuple(body), tuple(notes))
+
+
+def runs_table(parts: Mapping[str, Sequence[Row]]) -> Table:
+    """Return the appendix: every cell with the first 8 digits of its key (the folder `runs/<key>`)."""
+    body: list[tuple[Value, ...]] = []
+    for name, rows in parts.items():
+        for row in rows:
+            for run in row.runs.sort_values("seed", kind="stable").to_dict("records"):
+                status = f"failed: {tables.quoted(str(run['error']))}" if run["status"] == "failed" else run["status"]
+                scores = (or_none(run["student_miou"]), or_none(run["seconds"]))
+                body.append((f"`{run['key'][:8]}`", name, row.label, int(run["seed"]), status, *scores))
+    left = [Column(name, right=False) for name in ("key", "group", "row")]
+    columns = (*left, Column("seed"), Column("status", right=False), Column("mIoU (%)", 2), Column("seconds", 0))
+    return Table("Runs behind the table", columns, tuple(body))
+
+
+def runs_data(parts: Mapping[str, Sequence[Row]]) -> Table:
+    """Return the runs for machines, one line each: group, row, scores, costs, the profile, and the settings that
+    differ."""
+    whole = [row.runs.assign(group=name, row=row.label) for name, rows in parts.items() for row in rows]
+    if not whole:
+        return Table("Runs", (Column("group"), Column("row"), Column("key")), ())
+    data = pd.concat(whole, ignore_index=True)
+    settings = [name for name in frame.settings(data) if name not in ("group", "row")]
+    same = [name for name in settings if name != "profile" and data[name].nunique(dropna=False) == 1]
+    names = [name for name in data.columns if name not in ("group", "row", *same)]
+    return numbers_table("Runs", data[["group", "row", *names]], settings)
+
+
+def numbers_table(title: str, data: pd.DataFrame, exact: Collection[str]) -> Table:
+    """Return a frame as a table for machines; the numbers of the columns `exact` are not rounded."""
+    columns = tuple(Column(str(name), exact=str(name) in exact) for name in data.columns)
+    return Table(title, columns, tuple(tuple(map(_plain, run)) for run in data.itertuples(index=False, name=None)))
+
+
+def _plain(value: object) -> Value:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, int | float) else " ".join(str(value).split())
+
+
+def estimate_columns(name: str, value: summary.Estimate) -> dict[str, Value]:
+    """Return an estimate as columns for machines: `NAME_n`, `NAME_mean`, `NAME_std`, `NAME_low`, `NAME_high`."""
+    parts: dict[str, Value] = {"mean": value.mean, "std": value.std, "low": value.low, "high": value.high}
+    return {f"{name}_n": value.n, **{f"{name}_{part}": number for part, number in parts.items()}}
+
+
+def not_comparable(cells: Sequence[Cell], printed: paper.PaperTable, apart: Collection[str]) -> str | None:
+    """Return why the paper's numbers cannot be compared with cells whose rows differ in `apart`; None if they can."""
+    chosen, backbone = profile(cells[0].point), cells[0].stage.backbone
+    if chosen != printed.profile:
+        return f"profile {chosen} has other data, another network or input size ({backbone}) and another budget"
+    if printed.network(backbone) is None:
+        return f"the paper does not print this for the network {backbone}"
+    changed: set[str] = set()
+    for cell in cells:
+        known = cell.stage.settings.keys() | {"split", "variant"}  # others only say where and how it was trained
+        changed |= {name for name, value in cell.point.items() if name in known and printed.settings.get(name) != value}
+    changed -= {"seed", "backbone", *apart}
+    return f"changed here: {', '.join(sorted(changed))}" if changed else None

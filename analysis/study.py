@@ -1,0 +1,434 @@
+"""A study: an exhibit that is one table of rows, a figure, the seeds, and claims about differences between rows.
+
+Table 3, every ablation of the paper, and every sweep file without an entry of its own are studies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from analysis import blocks, figures, frame, paper, reference, summary, tables
+from analysis.exhibits import EXHIBITS, NotShown, Request, exhibit
+from analysis.report import Report
+from analysis.summary import Row
+from analysis.tables import Column, Table, Value
+from seminar.catalogue import Cell
+from seminar.spec import Scalar, Stage
+from seminar.sweep import DEFAULT
+
+MARGIN = 1.0
+"""Points of mIoU within which two rows count as unchanged: the paper has one run per number, and calls less nothing."""
+
+Figure = Literal["rows", "curves", "axis", "two budgets"]
+"""`rows`: the scores. `curves`: the scores and how they came about. `axis`: scores along an axis. `two budgets`: curves
+of the ancillary and then of each row."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim about two rows, by label: `upper` gains on `lower`, or (`same`) nothing much changes."""
+
+    text: str
+    lower: str
+    upper: str
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """An exhibit whose rows are the cells that share `row(cell)`.
+
+    `settings`: those by which rows differ; cells that differ in another one are a group of their own.
+    `against`: the label of the row that each other row is compared with; None: see `compared`. `pairs` comes first, and
+    maps the label of a row to that of the row to compare it with. `printed`: the entry of paper.yaml with the same
+    labels. With the figure `axis`, `axis` is its title, `point(stage)` a place on it and `line(stage)` the line it
+    belongs to. `says`: the title of the claims. `recalls`: also show recalls and the oracle bias. `more`: further
+    tables of a group's rows. `shown`: how the figure names a row.
+    """
+
+    name: str
+    title: str
+    sweep_file: str
+    settings: tuple[str, ...]
+    row: Callable[[Cell], str]
+    against: str | None = None
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    printed: str | None = None
+    figure: Figure = "rows"
+    axis: str = ""
+    point: Callable[[Stage], str] = str
+    line: Callable[[Stage], str] = lambda _: "student"
+    notes: tuple[str, ...] = ()
+    says: str = "What the paper says"
+    recalls: bool = False
+    more: tuple[Callable[[str, Sequence[Row]], Table], ...] = ()
+    shown: Mapping[str, str] = field(default_factory=dict)
+    decimals: int = 2
+    """Of differences in the table."""
+    logged: bool = False
+    """Also draw everything that was logged while training."""
+
+    @property
+    def plain_title(self) -> str:
+        return self.title.replace("`", "")
+
+
+def register(study: Study) -> None:
+    """Make a study known as an exhibit."""
+    exhibit(study.name, study.title, study.sweep_file)(lambda request: build(study, request))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The rows of a study that are compared with each other.
+
+    `own`: labels of rows that have the profile's own value. `compared`: the label of each row's counterpart.
+    """
+
+    name: str
+    cells: Sequence[Cell]
+    rows: Sequence[Row]
+    stages: Mapping[str, Stage]
+    own: frozenset[str]
+    compared: Mapping[str, str]
+
+    def change(self, row: Row) -> summary.Estimate:
+        """The paired difference of a row to its counterpart."""
+        other = next((other for other in self.rows if other.label == self.compared.get(row.label)), None)
+        return summary.minus(row, other) if other is not None else summary.Estimate(0)
+
+
+def build(study: Study, request: Request) -> Report:
+    """Return the report of a study. Raises `NotShown` where trainings are done and none could be scored."""
+    printed = paper.table(study.printed) if study.printed else None
+    main: list[Table] = []
+    claims: dict[str, Table] = {}
+    more: list[Table] = []
+    missing: list[str] = []
+    drawn: dict[str, Mapping[str, bytes]] = {}
+    numbers: list[dict[str, object]] = []
+    by_group = blocks.groups(request.cells, *study.settings)
+    groups = [_group(study, name, cells, request.source) for name, cells in by_group.items()]
+    _refuse_unscored([row for group in groups for row in group.rows])
+    for group in groups:
+        reason = blocks.not_comparable(group.cells, printed, study.settings) if printed else None
+        main.append(_table(study, group, printed, reason))
+        if study.claims:
+            claims[group.name] = _claims(study, group, printed)
+        more += [make(group.name, group.rows) for make in study.more]
+        missing += blocks.gaps(group.name, group.rows)
+        stem = blocks.stem(study.name, group.name, by_group)
+        drawn[stem] = _draw(study, group, request.source, printed, reason)
+        if study.logged:
+            drawn[f"{stem}_logged"] = draw_logged(group, request.source, study.plain_title)
+        numbers += _numbers(study, group, printed, reason)
+    data = pd.DataFrame(numbers, dtype=object)
+    settings = [name for group in groups for name in (*study.settings, *_varied(group.rows))]
+    return blocks.report(
+        study.name,
+        study.title,
+        request,
+        missing,
+        main=(*main, *reference.compare(request, study.name, {group.name: group.rows for group in groups})),
+        claims=claims,
+        more=tuple(more),
+        appendix=(blocks.runs_table({group.name: group.rows for group in groups}),),
+        data={
+            study.name: blocks.numbers_table(study.name, data, settings),
+            f"{study.name}_runs": blocks.runs_data({group.name: group.rows for group in groups}),
+        },
+        figures=drawn,
+    )
+
+
+def _refuse_unscored(rows: Sequence[Row]) -> None:
+    done = pd.concat([row.runs[row.runs["status"] == "done"] for row in rows])
+    if len(done) and done["student_miou"].isna().all():
+        raise NotShown("no validation image has a mask, so nothing can be scored")
+
+
+def _group(study: Study, name: str, cells: Sequence[Cell], source: frame.Source) -> Group:
+    data = frame.frame(source, cells)
+    data["row"] = [study.row(cell) for cell in cells]
+    rows = summary.rows(data, by="row")
+    stages = {study.row(cell): cell.stage for cell in cells}
+    lines = list(dict.fromkeys(study.line(stage) for stage in stages.values()))
+    rows.sort(key=lambda row: lines.index(study.line(stages[row.label])))
+    own = frozenset(study.row(c) for c in cells for name in study.settings if c.point.get(name) == DEFAULT)
+    if study.against is not None:
+        others = {row.label: study.against for row in rows if row.label != study.against}
+    else:
+        profile = {name: value for cell in cells for name, value in cell.own.items()} | {"variant": DEFAULT}
+        others = compared(rows, study.settings, profile)
+    labels = {row.label for row in rows}
+    pairs = {label: other for label, other in study.pairs.items() if {label, other} <= labels}
+    return Group(name, cells, rows, stages, own, {**others, **pairs})
+
+
+def compared(rows: Sequence[Row], settings: Sequence[str], profile: Mapping[str, Scalar]) -> dict[str, str]:
+    """Return the label of the row that makes sense as each row's counterpart.
+
+    The two differ in one of the `settings`, the last one that allows it. In a list of loss terms or of variants the
+    counterpart has the most of the row's parts and no others; of any other setting it has the value of the `profile`,
+    or of the first row where no row has the profile's. A row without any is compared with the row above.
+    """
+    result: dict[str, str] = {}
+    for index, row in enumerate(rows):
+        for name in reversed(settings):
+            rest = [other for other in settings if other != name]
+            alike = [other for other in rows if all(_equal(other, row, setting) for setting in rest)]
+            found = _counterpart(row, alike, name, profile.get(name))
+            if found is not None:
+                result[row.label] = found.label
+                break
+        else:
+            whole = [name for name in settings if name not in ("losses", "variant")]
+            if index and not whole:
+                result[row.label] = rows[index - 1].label
+    return result
+
+
+def _counterpart(row: Row, alike: Sequence[Row], name: str, own: Scalar | None) -> Row | None:
+    if name in ("losses", "variant"):
+        mine = _parts(row, name)
+        fewer = [other for other in alike if _parts(other, name) < mine]
+        most = max((len(_parts(other, name)) for other in fewer), default=0)
+        return next((other for other in reversed(fewer) if len(_parts(other, name)) == most), None)
+    value = row.setting(name)
+    base = next((other for other in alike if own is not None and other.setting(name) == own), alike[0])
+    return base if base is not row and base.setting(name) != value else None
+
+
+def _parts(row: Row, name: str) -> frozenset[str]:
+    value = str(row.setting(name) or DEFAULT)
+    return frozenset() if value == DEFAULT else frozenset(value.replace("+", " ").split())
+
+
+def _equal(one: Row, other: Row, name: str) -> bool:
+    return bool(one.setting(name) == other.setting(name))
+
+
+def _draw(
+    study: Study, group: Group, source: frame.Source, printed: paper.PaperTable | None, reason: str | None
+) -> Mapping[str, bytes]:
+    title = f"{study.plain_title} ({group.name})"
+    if study.figure == "axis":
+        points = {label: (study.line(stage), study.point(stage)) for label, stage in group.stages.items()}
+        return figures.points(group.rows, points, title, study.axis, group.own)
+    if study.figure == "two budgets":
+        curves = frame.curves(source, group.cells)
+        before = frame.curves(source, frame.ancillaries(group.cells))
+        return figures.two_budgets(group.rows, curves, before, title)
+    if study.figure == "curves":
+        network = printed.network(group.cells[0].stage.backbone) if printed and not reason else None
+        known = {} if printed is None or network is None else printed.miou[network]
+        marks = {label: value for label, value in known.items() if value is not None}
+        names = {row.label: study.shown.get(row.label, row.label) for row in group.rows}
+        return figures.scores_and_curves(group.rows, frame.curves(source, group.cells), title, names, marks)
+    return figures.dots(group.rows, title)
+
+
+def draw_logged(group: Group, source: frame.Source, title: str) -> Mapping[str, bytes]:
+    """Return the figure of everything that the rows of a group logged while training."""
+    curves = logged(group.rows, source)
+    return figures.facts(curves, group.rows, {row.label: row.label for row in group.rows}, f"{title} ({group.name})")
+
+
+def logged(rows: Sequence[Row], source: frame.Source) -> pd.DataFrame:
+    """Return what the finished trainings of rows logged: `row`, `seed`, `epoch`, and a column for each number."""
+    found: list[dict[str, object]] = []
+    for row in rows:
+        for run in row.runs[row.runs["status"] == "done"].to_dict("records"):
+            lines = {line["epoch"]: line for line in source.curve(run["key"])}
+            found += [{**lines[epoch], "row": row.label, "seed": run["seed"]} for epoch in sorted(lines)]
+    columns = {"row": [], "seed": [], "epoch": []}
+    return pd.DataFrame(found or columns).drop(columns=["step", "seconds"], errors="ignore")
+
+
+def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason: str | None) -> Table:
+    rows = group.rows
+    # A column that no row can have is left out.
+    own_rows = {key for row in rows for key in row.runs["key"]}
+    apart = {s.ancillary.key for s in group.stages.values() if s.ancillary is not None} - own_rows
+    others = {"ancillary_miou": "ancillary"} if apart else {}
+    others |= {"teacher_miou": "teacher"} if any(row.runs["has_teacher"].any() for row in rows) else {}
+    further = {name: name.removeprefix("student_") for row in rows for name in frame.metrics(row.runs)}
+    targets = list(dict.fromkeys(group.compared.values()))
+    head = f"vs {targets[0]}" if len(targets) == 1 else "difference"
+    body: list[tuple[Value, ...]] = []
+    for row in rows:
+        shown = study.shown.get(row.label, row.label)
+        values: list[Value] = [
+            f"{shown} (the profile's)" if row.label in group.own else shown,
+            tables.mean_and_std(row.over_seeds()),
+            tables.difference(group.change(row), study.decimals),
+        ]
+        if printed is not None:
+            values.append(" / ".join(tables.fixed(printed.value(network, row.label)) for network in printed.miou))
+        if study.recalls:
+            recalls = [tables.fixed(row.over_seeds(f"{kind}_recall").mean, 0) for kind in ("background", "foreground")]
+            values += ["/".join(recalls), row.over_seeds("miou_bias").mean]
+        values += [row.over_seeds(metric).mean for metric in (*further, *others)]
+        body.append((*values, row.status))
+    columns = [Column("row", right=False), Column("mIoU (n)"), Column(head)]
+    pairs = "; ".join(f"{study.shown.get(row, row)} to {other}" for row, other in group.compared.items())
+    what = f"mean paired difference over the seeds that both rows have{'' if len(targets) == 1 else f' ({pairs})'}"
+    meaning = f"{head}: {what}. {blocks.INTERVAL_NOTE}"
+    notes = [blocks.SCORE_NOTE, meaning]
+    if printed is not None:
+        columns.append(Column("paper"))
+        compare = f"; it cannot be compared with the numbers here: {reason}" if reason else ""
+        titles = " / ".join(printed.titles.values())
+        notes.append(f"paper: {titles}, one run each{compare}. {' '.join(printed.conflicts)}".strip())
+    if study.recalls:
+        columns += [Column("bg/fg"), Column("+bias")]
+        notes.append("bg/fg: recall of the background, and mean recall of the foreground classes, in %.")
+        notes.append(blocks.BIAS_NOTE)
+    columns += [Column(name.replace("_", " ")) for name in further.values()]
+    columns += [*map(Column, others.values()), Column("status", right=False)]
+    explained = {
+        "ancillary": "ancillary: mIoU of the student whose pseudo-labels the row learns from.",
+        "teacher": "teacher: mIoU of the row's own EMA teacher.",
+    }
+    notes += [explained[name] for name in others.values()]
+    if others:
+        notes.append(f"{tables.DASH}: a row that has none, or a number that is not there yet.")
+    return Table(f"{study.title} ({group.name})", tuple(columns), tuple(body), (*notes, *study.notes))
+
+
+def _claims(study: Study, group: Group, printed: paper.PaperTable | None) -> Table:
+    scores = {row.label: row.by_seed() for row in group.rows}
+    # The ancillary that all rows share; where they do not (more than one module) there is none to compare with.
+    before: dict[int, set[float]] = {}
+    for row in group.rows:
+        for seed, score in row.by_seed("ancillary_miou").items():
+            before.setdefault(seed, set()).update({score} if score == score else ())
+    scores["ancillary"] = {seed: next(iter(values)) for seed, values in before.items() if len(values) == 1}
+    lines = []
+    for claim in study.claims:
+        change = summary.Estimate(0)
+        if claim.lower in scores and claim.upper in scores:
+            change = summary.paired(scores[claim.upper], scores[claim.lower])
+        verdict = summary.unchanged(change, MARGIN) if claim.same else summary.verdict(change)
+        papers = printed.gains(claim.lower, claim.upper) if printed else {}
+        lines.append(blocks.Claimed(claim.text, change, verdict, papers))
+    margin = MARGIN if any(claim.same for claim in study.claims) else None
+    return blocks.claims_table(f"{study.says} ({group.name})", lines, margin)
+
+
+def _numbers(
+    study: Study, group: Group, printed: paper.PaperTable | None, reason: str | None
+) -> list[dict[str, object]]:
+    """One line for each row, for machines: the values of its settings, its score, and its difference."""
+    lines: list[dict[str, object]] = []
+    differing = [name for name in study.settings if name != "variant" and any(name in r.runs for r in group.rows)]
+    means = ["background_recall", "foreground_recall", "miou_bias", "background_bias"]
+    means += ["ancillary_miou", "teacher_miou", "best_student_miou"]
+    for row in group.rows:
+        further = [*means, *frame.metrics(row.runs)]
+        change = blocks.estimate_columns("difference", group.change(row))
+        printed_here = {} if printed is None else {f"paper_{n}": printed.value(n, row.label) for n in printed.miou}
+        comparable = {} if printed is None else {"paper_comparable": str(not reason).lower()}
+        lines.append(
+            {
+                "group": group.name,
+                "profile": group.cells[0].point.get("profile", ""),
+                "backbone": group.cells[0].stage.backbone,
+                "row": row.label,
+                **{name: row.setting(name) for name in dict.fromkeys([*differing, *_varied(group.rows)])},
+                **blocks.estimate_columns("miou", row.over_seeds()),
+                "difference_to": group.compared.get(row.label),
+                **change,
+                **printed_here,
+                **comparable,
+                **{name: row.over_seeds(name).mean for name in further},
+                **{status: row.count(status) for status in summary.STATUSES},
+                "status": row.status,
+            }
+        )
+    return lines
+
+
+def _varied(rows: Sequence[Row]) -> list[str]:
+    """The settings by which the rows of a group differ."""
+    data = pd.concat([row.runs for row in rows], ignore_index=True)
+    names = [name for name in frame.settings(data) if name != "variant"]
+    return [name for name in names if data[name].nunique(dropna=False) > 1]
+
+
+def of_sweep(request: Request) -> Study:
+    """Return the study of a sweep file that has no entry: rows by all that varies, and everything that was logged."""
+    points = [cell.point for cell in request.cells]
+    settings = [name for name in blocks.varied(points) if name not in ("seed", "profile", "backbone")]
+    # The losses first: where several settings vary, rows with the same losses are compared with each other.
+    settings.sort(key=lambda name: (name != "losses", name))
+
+    def row(cell: Cell) -> str:
+        return ", ".join(f"{n}={blocks.text(cell.point[n])}" for n in settings if n in cell.point) or request.sweep.name
+
+    def point(stage: Stage) -> str:
+        return blocks.text(stage.settings.get(settings[0], "none"))
+
+    values = [cell.stage.settings.get(name) for cell in request.cells for name in settings]
+    along = len(settings) == 1 and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return Study(
+        name=blocks.slug(request.path.stem),
+        title=request.sweep.description or request.sweep.name,
+        sweep_file=request.path.name,
+        settings=tuple(settings),
+        row=row,
+        figure="axis" if along else "curves",
+        axis=settings[0] if along else "",
+        point=point,
+        logged=True,
+    )
+
+
+def logged_report(name: str, study: Study, request: Request) -> Report:
+    """Return the report of everything that the rows of a study logged; it needs no mask."""
+    body: list[tuple[Value, ...]] = []
+    drawn: dict[str, Mapping[str, bytes]] = {}
+    parts: dict[str, Sequence[Row]] = {}
+    missing: list[str] = []
+    numbers: list[pd.DataFrame] = []
+    by_group = blocks.groups(request.cells, *study.settings)
+    for group_name, cells in by_group.items():
+        group = _group(study, group_name, cells, request.source)
+        curves = logged(group.rows, request.source)
+        parts[group_name] = group.rows
+        missing += [line for line in blocks.gaps(group_name, group.rows) if not line.endswith(blocks.UNSCORED)]
+        names = {row.label: study.shown.get(row.label, row.label) for row in group.rows}
+        stem = blocks.stem(name, group_name, by_group)
+        drawn[stem] = figures.facts(curves, group.rows, names, f"{EXHIBITS[name].title} ({group_name})")
+        means = curves.groupby(["row", "epoch"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
+        numbers.append(means.assign(group=group_name))
+        last = means.groupby("row", sort=False).last()
+        body += [
+            (group_name, names[str(label)], str(quantity), None if pd.isna(value) else f"{value:.4g}")
+            for label, line in last.iterrows()
+            for quantity, value in line.items()
+            if quantity not in ("epoch", "group") and not pd.isna(value)
+        ]
+    columns = (*(Column(head, right=False) for head in ("group", "row", "logged")), Column("after the last epoch"))
+    notes = (
+        "Means over the seeds. `loss_NAME` has no weight; `weight_NAME` is its weight in that epoch; `NAME_fact` is "
+        "what a loss reports of itself; `agreement` is the share of pixels on which teacher and student agree, in %.",
+    )
+    data = pd.concat(numbers, ignore_index=True)
+    first = ["group", "row", "epoch"]
+    data = data[[*first, *(column for column in data.columns if column not in first)]]
+    return blocks.report(
+        name,
+        EXHIBITS[name].title,
+        request,
+        missing,
+        main=(Table(EXHIBITS[name].title, columns, tuple(body), notes),),
+        appendix=(blocks.runs_table(parts),),
+        data={name: blocks.numbers_table(name, data, data.columns)},
+        figures=drawn,
+    )
