@@ -96,7 +96,7 @@ def _build(names: Sequence[str], settings: exhibits.Settings, runs: Path, out: P
         others = [entry for entry in exhibits.find([]) if exhibits.planned(catalogue, entry)]
         extra = [entry for entry in others if entry.name not in {one.name for one in chosen}]
     itself = out is not None and out.resolve().is_relative_to(reference.REFERENCE.resolve())
-    built = exhibits.build_all([*chosen, *extra], settings, runs, itself, len(extra))
+    built = exhibits.build_all([*chosen, *extra], settings, catalogue, itself, len(extra))
     built.left_out.extend(left_out)
     folder = out or exhibits.folder(built, settings)
     requested = {entry.name for entry in chosen}

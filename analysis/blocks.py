@@ -39,6 +39,13 @@ def text(value: Scalar) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def numbers(values: Sequence[Scalar]) -> str:
+    """Return values in short: `0,1,2`, and `0 to 99` for a long run of whole numbers."""
+    if len(values) > 8 and list(values) == list(range(int(values[0]), int(values[0]) + len(values))):
+        return f"{values[0]} to {values[-1]}"
+    return ", ".join(map(text, values))
+
+
 def slug(name: str) -> str:
     """Return a name that is safe as a file name."""
     return re.sub(r"[^A-Za-z0-9.+=-]+", "_", name).strip("_.")
@@ -79,7 +86,7 @@ def header(request: Request) -> tuple[str, ...]:
     fixed = {w: v for w, v in request.sweep.parameters.items() if w not in ("profile", "seed")}
     settings = ", ".join(f"{name} = {' / '.join(map(text, values))}" for name, values in sorted(fixed.items()))
     lines = [
-        f"Profile: {', '.join(request.profiles)}. Settings: {settings or 'none'}. Seeds: {', '.join(map(str, seeds))}.",
+        f"Profile: {', '.join(request.profiles)}. Settings: {settings or 'none'}. Seeds: {numbers(seeds)}.",
         f"Reported number: the student after the last epoch, protocol `{frame.PROTOCOL}` "
         "(short side resized to the crop size, centre crop), mean over classes of one confusion matrix.",
         f"Distinct trainings: {len(paid)}, of which {len(done)} done; training time together "

@@ -56,8 +56,7 @@ class Request:
     @property
     def arguments(self) -> list[str]:
         """The settings given by hand as `name=value` arguments, without the profile."""
-        given = {name: values for name, values in self.settings.items() if name != "profile"}
-        return [f"{name}={','.join(map(blocks.text, values))}" for name, values in sorted(given.items())]
+        return _arguments({name: values for name, values in self.settings.items() if name != "profile"})
 
     @property
     def changed(self) -> bool:
@@ -176,7 +175,7 @@ def _own(path: Path) -> Exhibit:
 
 def build(entry: Exhibit, settings: Settings, runs: Path) -> Report:
     """Look up the exhibit's trainings and build its report. Raises `InputError`."""
-    return build_all([entry], settings, runs).reports[0]
+    return build_all([entry], settings, Catalogue(Store(runs))).reports[0]
 
 
 class Built(NamedTuple):
@@ -188,22 +187,21 @@ class Built(NamedTuple):
 
 
 def build_all(
-    chosen: Sequence[Exhibit], settings: Settings, runs: Path, reference_itself: bool = False, extra: int = 0
+    chosen: Sequence[Exhibit], settings: Settings, catalogue: Catalogue, reference_itself: bool = False, extra: int = 0
 ) -> Built:
     """Build several exhibits from plans and records, without torch, data or network.
 
     What has nothing to show is left out with the reason, unless nothing else was requested. The last `extra` exhibits
     were not requested: they are left out without a word.
     """
-    store = Store(runs)
-    catalogue, source = Catalogue(store), frame.Once(store)
+    runs, source = catalogue.store.root, frame.Once(catalogue.store)
     files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
     _refuse_unknown(settings, catalogue)
     requests: dict[str, Request] = {}
     reasons: dict[str, str] = {}
     for file, sweep in files.items():
         try:
-            found = _request(SWEEPS / file, sweep, settings, catalogue, source, runs, reference_itself)
+            found = _request(SWEEPS / file, sweep, settings, catalogue, source, reference_itself)
         except sweeps.LeftOut as error:
             reasons[file] = str(error)
             continue
@@ -256,9 +254,9 @@ def _request(
     settings: Settings,
     catalogue: Catalogue,
     source: frame.Source,
-    runs: Path,
     reference_itself: bool,
 ) -> Request:
+    store = catalogue.store
     whole = sweep.override(settings)
     whole.check()
     cells, unanswered = catalogue.resolve(whole)
@@ -270,14 +268,13 @@ def _request(
     given = {name: values for name, values in settings.items() if name in whole.parameters}
     search: Tuning | None = None
     if whole.is_search and cells:
-        search = Tuning.asked(whole, cells[0], settings, runs, catalogue.cells)
+        search = Tuning.asked(whole, cells[0], settings, store.root, catalogue.cells)
         best = search.best(source.record)
-        store = Store(runs)
         begun = [trial for trial in search.trials() if (store.folder(trial.key) / "stage.json").exists()]
         trials = [Cell(trial.point, store.stage(trial.key)) for trial in begun]
         cells = [*trials, *search.reported(), *(search.reported(best.point) if best else ())]
     host = frozenset(catalogue.host)
-    return Request(path, whole, given, cells, source, runs, unanswered, host, search, reference_itself)
+    return Request(path, whole, given, cells, source, store.root, unanswered, host, search, reference_itself)
 
 
 def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:
@@ -292,8 +289,14 @@ def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:
 
 def _plan_command(file: str, settings: Settings) -> str:
     """The command that plans and trains a sweep."""
-    path, given = SWEEPS / file, {name: ",".join(map(blocks.text, values)) for name, values in settings.items()}
+    path = SWEEPS / file
     if path.parent.resolve() != SWEEPS.resolve():
-        return shlex.join(["seminar", "sweep", str(path), *(f"{name}={value}" for name, value in given.items())])
-    chosen = [f"PROFILE={given.pop('profile')}"] if "profile" in given else []
-    return shlex.join(["make", f"ablation-{path.stem}", *chosen, *(f"{n}={value}" for n, value in given.items())])
+        return shlex.join(["seminar", "sweep", str(path), *_arguments(settings)])
+    others = {name: values for name, values in settings.items() if name != "profile"}
+    chosen = [f"PROFILE={','.join(map(str, settings['profile']))}"] if "profile" in settings else []
+    return shlex.join(["make", f"ablation-{path.stem}", *chosen, *_arguments(others)])
+
+
+def _arguments(settings: Settings) -> list[str]:
+    """Settings as arguments of a command."""
+    return [f"{name}={','.join(map(blocks.text, values))}" for name, values in sorted(settings.items())]

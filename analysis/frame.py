@@ -46,6 +46,8 @@ class Once:
         self.failure = functools.cache(source.failure)
         self.curve = functools.cache(source.curve)
         self.status = functools.cache(source.status)
+        self.rows: dict[tuple[str, str], dict[str, object]] = {}
+        """Rows of frames by key and protocol."""
 
 
 def frame(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd.DataFrame:
@@ -57,7 +59,9 @@ def frame(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd
     is a setting with the value that it has in the training; `profile`, `split` and `variant` are those of the sweep.
     """
     rows = [_row(source, cell, protocol) for cell in cells]
-    others = list(dict.fromkeys(name for row in rows for name in row if name not in _FIXED))
+    # Rows of one kind have the same names, and there may be many thousand rows.
+    kinds = dict.fromkeys(tuple(row) for row in rows)
+    others = list(dict.fromkeys(name for kind in kinds for name in kind if name not in _FIXED))
     return pd.DataFrame(rows, columns=[*_FIXED, *others])
 
 
@@ -89,7 +93,15 @@ def metrics(data: pd.DataFrame) -> list[str]:
 
 
 def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
-    stage, status, record = cell.stage, source.status(cell.stage.key), None
+    known = source.rows if isinstance(source, Once) else {}
+    place = (cell.stage.key, protocol)
+    if place not in known:
+        known[place] = _training(source, cell.stage, protocol)
+    return known[place] | {name: cell.point[name] for name in ("profile", "split", "variant") if name in cell.point}
+
+
+def _training(source: Source, stage: Stage, protocol: str) -> dict[str, object]:
+    status, record = source.status(stage.key), None
     if status == "done":
         record = source.record(stage.key)
     failure = source.failure(stage.key) if status == "failed" else None
@@ -119,8 +131,7 @@ def _row(source: Source, cell: Cell, protocol: str) -> dict[str, object]:
     environment = content.get("environment", {})
     row |= {name: str(environment.get(name) or "") for name in _ENVIRONMENT}
     row["notes"] = "\n".join(content.get("notes", ()))
-    row |= {name: value for name, value in stage.settings.items() if name not in row}
-    return row | {name: cell.point[name] for name in ("profile", "split", "variant") if name in cell.point}
+    return row | {name: value for name, value in stage.settings.items() if name not in row}
 
 
 def _ancillary_miou(source: Source, stage: Stage, protocol: str) -> float:
@@ -133,9 +144,8 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else MISSING
 
 
-def curves(source: Source, cells: Sequence[Cell], evaluated: bool = True) -> pd.DataFrame:
-    """Return the long form: one row per cell and epoch (`key, status, losses, seed, epoch, student_miou, ...`), with
-    every number that was logged. `evaluated`: only of epochs with a score.
+def curves(source: Source, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return the long form: one row per cell and evaluated epoch (`key, status, losses, seed, epoch, student_miou`).
 
     Epochs count from 1. A training that was interrupted may hold an epoch twice; the later line counts.
     """
@@ -145,10 +155,7 @@ def curves(source: Source, cells: Sequence[Cell], evaluated: bool = True) -> pd.
         known = {"key": stage.key, "status": source.status(stage.key), "losses": stage.label, "seed": stage.replicate}
         lines = {line["epoch"]: line for line in source.curve(stage.key)}
         for epoch in sorted(lines):
-            if evaluated and "student_miou" not in lines[epoch]:
+            if "student_miou" not in lines[epoch]:
                 continue
-            numbers = {name: _number(value) for name, value in lines[epoch].items() if name not in known}
-            rows.append({**known, **numbers, "epoch": int(epoch)})
-    first = ["key", "status", "losses", "seed", "epoch", *_CURVES]
-    others = list(dict.fromkeys(name for row in rows for name in row if name not in first))
-    return pd.DataFrame(rows, columns=[*first, *others])
+            rows.append({**known, **{name: _number(lines[epoch].get(name)) for name in _CURVES}, "epoch": int(epoch)})
+    return pd.DataFrame(rows, columns=["key", "status", "losses", "seed", "epoch", *_CURVES])

@@ -171,7 +171,7 @@ class Catalogue:
     """Looks up the trainings of the points of sweeps, in the plans and records below a folder."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     def resolve(self, sweep: Sweep) -> tuple[list[Cell], list[Unknown]]:
         """Return the cells of the points of a sweep that a training answers, and the points that none does."""
@@ -212,7 +212,7 @@ class Catalogue:
 
     @functools.cached_property
     def _files(self) -> dict[str, dict[str, Any]]:
-        folder = self._store.root / "plans"
+        folder = self.store.root / "plans"
         return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
 
     @functools.cached_property
@@ -231,9 +231,9 @@ class Catalogue:
                         before = value["ancillary"]
                         value["ancillary"] = None if before is None else stages[before]
                         try:
-                            stages[key] = Stage.model_validate(value)
+                            stages[key] = Stage.model_validate(value).known_as(key)
                         except ValidationError:
-                            path = self._store.root / "plans" / f"{name}.json"
+                            path = self.store.root / "plans" / f"{name}.json"
                             raise InputError(f"{path}: damaged; delete it and plan the sweep again") from None
                 host = {name: point[name] for name in entry["host"]}
                 known.append(_Known(stages[entry["key"]], entry["planned"], point, entry["own"], host))
@@ -248,11 +248,11 @@ class Catalogue:
         """Every training in the store and every planned one, by its first seed and its loss terms in sorted order."""
         known = [one for several in self._planned.values() for one in several]
         planned = {one.stage.key for one in known}
-        for key in self._store.keys():  # noqa: SIM118 - a store is no dictionary
+        for key in self.store.keys():  # noqa: SIM118 - a store is no dictionary
             if key in planned:
                 continue
             try:
-                stage, record = self._store.stage(key), self._store.record(key) or {}
+                stage, record = self.store.stage(key), self.store.record(key) or {}
             except InputError:
                 continue  # of another recipe, or damaged: `seminar status` names it
             cell = record.get("cell") or {}

@@ -226,6 +226,11 @@ class Stage(_Value):
         """16 hexadecimal digits of SHA-256 of `canonical()`: the name of the training and of its folder."""
         return hash_of(self.canonical())
 
+    def known_as(self, key: str) -> Self:
+        """Return this stage with a key that was computed before: hashing thousands of stages takes seconds."""
+        self.__dict__["key"] = key
+        return self
+
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with other values, which has a key of its own."""
         copy = super().model_copy(update=update, deep=deep)

@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.data import Dataset as TorchDataset
 
 from seminar import machine, networks, parallel, recipes
+from seminar.catalogue import Host
 from seminar.data import PADDING, Dataset, Example
 from seminar.data.augment import TrainView, eval_view
 from seminar.data.pictures import strip
 from seminar.losses import defaults as loss_defaults
 from seminar.losses import losses, needs
 from seminar.metrics import Confusion, Scores
-from seminar.catalogue import Host
 from seminar.recipes import pick_device
 from seminar.schedules import poly_lr, ramped
 from seminar.spec import InputError, Stage

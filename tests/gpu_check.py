@@ -40,7 +40,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from seminar import cost, machine, recipes, sweep, train
+from seminar import catalogue, cost, machine, recipes, sweep, train
 from seminar.data import PADDING, UNLABELLED, Example
 from seminar.data.creatures import Creatures, make
 from seminar.losses import losses

@@ -13,8 +13,8 @@ import torch
 
 from seminar import __main__ as command
 from seminar import cost, parallel, train
-from seminar.cost import shape
 from seminar.catalogue import Cell
+from seminar.cost import shape
 from seminar.spec import Stage
 from tests.conftest import ROOT
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from seminar import cost, machine, recipes, search, sweep
-from seminar.cost import Card, Cost, Survey, shape
 from seminar.catalogue import Cell, Host
+from seminar.cost import Card, Cost, Survey, shape
 from seminar.spec import InputError, Stage
 from seminar.store import Store
 from tests.test_tuning import tuning, write

@@ -17,10 +17,10 @@ from torch import Tensor
 from torchvision.models import mobilenet_v2
 
 from seminar import crf, losses, machine, networks, recipes, train
+from seminar.catalogue import Cell, Host
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
 from seminar.metrics import Confusion
-from seminar.catalogue import Cell, Host
 from seminar.schedules import poly_lr
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
