@@ -21,7 +21,7 @@ MEAN = dict(zip(LOSSES, (44.0, 46.0, 47.0, 50.0, 51.0, 57.0)))
 @pytest.fixture
 def place(drawing_place, monkeypatch):
     """`drawing_place` with figures that cost no time."""
-    monkeypatch.setattr(figures, "table3", lambda *arguments: {"png": b"png", "pdf": b"pdf"})
+    monkeypatch.setattr(figures, "scores_and_curves", lambda *arguments: {"png": b"png", "pdf": b"pdf"})
     return drawing_place
 
 
@@ -252,8 +252,8 @@ def test_the_figure_marks_the_paper_only_when_given(drawing_place):
     fill()
     source, cells = Store(Path("runs")), planned()
     rows, curves = summary.rows(frame.frame(source, cells)), frame.curves(source, cells)
-    without = figures.table3(rows, curves, "title", {})
-    marked = figures.table3(rows, curves, "title", {}, {"pce": 54.7})
+    without = figures.scores_and_curves(rows, curves, "title", {})
+    marked = figures.scores_and_curves(rows, curves, "title", {}, {"pce": 54.7})
     assert without["png"] != marked["png"]
 
 

@@ -60,7 +60,7 @@ def table3(asked: Asked) -> Report:
         claims[name] = _steps(name, rows, printed)
         more += [_order(name, rows), _calibration(name, rows)]
         missing += gaps(name, rows)
-        drawn[stem("table3", name, by_group)] = figures.table3(
+        drawn[stem("table3", name, by_group)] = figures.scores_and_curves(
             rows,
             frame.curves(asked.source, cells),
             f"Table 3: loss terms ({name})",

@@ -1,0 +1,91 @@
+"""Pictures: images with labels, and the pipeline as boxes and arrows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.figures.style import colour, saved, set_up
+from seminar.colours import palette
+from seminar.spec import Stage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+Panels = Sequence[tuple[str, "NDArray[np.generic]"]]
+
+_LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+
+
+@saved
+def gallery(figure: Figure, rows: Sequence[tuple[str, Panels, NDArray[np.generic]]], title: str) -> None:
+    """Draw rows of pictures: (name of the row, titled panels, clicks (k, 3) as x, y, class for the first panel).
+
+    A panel is an image (H, W, 3) uint8 or labels (H, W) uint8 in the colours of PASCAL VOC.
+    """
+    colours = np.array(palette(), np.uint8)
+    columns = max((len(panels) for _, panels, _ in rows), default=1)
+    set_up(figure, 1.25 * columns + 0.5, 1.55 * max(len(rows), 1) + 0.6, title)
+    grid = figure.subplots(max(len(rows), 1), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, (name, panels, clicks) in zip(grid, rows):
+        for axes, (head, picture) in zip(line, panels):
+            axes.imshow(picture if picture.ndim == 3 else colours[picture.astype(np.intp)], interpolation="nearest")
+            axes.set_title(head, fontsize=6.5, loc="center")
+        line[0].text(-0.08, 0.5, name, transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=8)
+        # Clicks are continuous; in a picture the centre of the first pixel is at 0.
+        x, y = clicks[:, :2].astype(np.float64).T - 0.5
+        look = {"s": 14, "edgecolors": "white", "linewidths": 0.6}
+        line[0].scatter(x, y, c=colours[clicks[:, 2].astype(np.intp)] / 255, **look)
+
+
+@saved
+def pipeline(figure: Figure, stage: Stage, title: str) -> None:
+    """Draw the chain of trainings of `stage` as boxes and arrows: what each student learns from, and by which loss."""
+    from matplotlib.patches import FancyBboxPatch
+
+    set_up(figure, 8.4, 1.0 + 2.5 * len(stage.chain), title)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(0, 10), ylim=(-2.5 * len(stage.chain) + 0.2, 0.5))
+
+    def box(x: float, y: float, text: str, fill: str) -> None:
+        shape = FancyBboxPatch((x - 1.1, y - 0.33), 2.2, 0.66, boxstyle="round,pad=0.06", fc=fill, ec="0.25", lw=1)
+        axes.add_patch(shape)
+        axes.text(x, y, text, ha="center", va="center", fontsize=8)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], text: str, index: int, dashed: bool) -> None:
+        look = {"arrowstyle": "-|>", "color": colour(index), "lw": 1.5, "ls": "--" if dashed else "-"}
+        axes.annotate("", xy=end, xytext=start, arrowprops=look)
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        axes.text(*middle, text, ha="center", va="center", fontsize=7.5, color="0.1", bbox=_LABEL)
+
+    for number, member in enumerate(stage.chain):
+        top = -2.5 * number
+        role = "primary" if number == len(stage.chain) - 1 else "ancillary"
+        weights = {term.name: term.weight for term in member.losses}
+        box(1.3, top, "images", "#F2F2F2")
+        if member.annotation:
+            box(1.3, top - 1.2, f"{member.annotation}, {member.click_size} px", "#F2F2F2")
+        box(5, top - 0.6, f"{role} student\n{member.backbone}, seed {member.seed}", "#DCEBF7")
+        plain = [f"{name} ({weights[name]:g})" for name in ("crf",) if name in weights]
+        arrow((2.5, top), (3.8, top - 0.45), ", ".join(plain) or "input", 3, dashed=False)
+        labelled = [f"{name} ({weights[name]:g})" for name in ("pce", "ce") if name in weights]
+        if member.annotation:
+            arrow((2.5, top - 1.2), (3.8, top - 0.75), ", ".join(labelled), 4, dashed=False)
+        if member.alpha is not None:
+            box(8.7, top - 0.6, f"{role} teacher\nEMA, alpha {member.alpha:g}", "#FBE9D0")
+            arrow((6.2, top - 0.42), (7.5, top - 0.42), "weights", 0, dashed=True)
+            arrow((7.5, top - 0.8), (6.2, top - 0.8), f"pcons ({weights.get('pcons', 0):g})", 5, dashed=False)
+        if number:
+            arrow(
+                (5, top + 1.5),
+                (5, top - 0.2),
+                f"pseudo ({weights.get('pseudo', 0):g}): its arg-max, frozen",
+                6,
+                False,
+            )
