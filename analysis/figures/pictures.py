@@ -21,14 +21,24 @@ _LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
 
 
 @saved
-def gallery(figure: Figure, rows: Sequence[tuple[str, Panels, NDArray[np.generic]]], title: str) -> None:
+def gallery(
+    figure: Figure,
+    rows: Sequence[tuple[str, Panels, NDArray[np.generic]]],
+    title: str,
+    classes: Sequence[str] = (),
+) -> None:
     """Draw rows of pictures: (name of the row, titled panels, clicks (k, 3) as x, y, class for the first panel).
 
-    A panel is an image (H, W, 3) uint8 or labels (H, W) uint8 in the colours of PASCAL VOC.
+    A panel is an image (H, W, 3) uint8 or labels (H, W) uint8 in the colours of PASCAL VOC. `classes`:
+    the names of the classes; with them, a legend names the colours that occur.
     """
     colours = np.array(palette(), np.uint8)
     columns = max((len(panels) for _, panels, _ in rows), default=1)
-    set_up(figure, 1.25 * columns + 0.5, 1.55 * max(len(rows), 1) + 0.6, title)
+    width, height = 1.25 * columns + 0.5, 1.55 * max(len(rows), 1) + 0.6
+    found = _occurring(rows) if classes else []
+    names = dict(enumerate(classes)) | _NO_CLASS
+    per_line = max(1, int(width / (0.45 + 0.075 * max((len(names.get(label, "")) for label in found), default=0))))
+    set_up(figure, width, height + 0.2 * -(-len(found) // per_line), title)
     grid = figure.subplots(max(len(rows), 1), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -41,6 +51,30 @@ def gallery(figure: Figure, rows: Sequence[tuple[str, Panels, NDArray[np.generic
         x, y = clicks[:, :2].astype(np.float64).T - 0.5
         look = {"s": 14, "edgecolors": "white", "linewidths": 0.6}
         line[0].scatter(x, y, c=colours[clicks[:, 2].astype(np.intp)] / 255, **look)
+    if found:
+        from matplotlib.patches import Patch
+
+        swatches = [
+            Patch(facecolor=colours[label] / 255, edgecolor="0.4", lw=0.5, label=names.get(label, f"class {label}"))
+            for label in found
+        ]
+        look = {"fontsize": 7.5, "frameon": False, "handlelength": 1.2, "handleheight": 1.0, "columnspacing": 1.2}
+        figure.legend(handles=swatches, loc="outside lower left", ncols=min(per_line, len(found)), **look)
+
+
+_NO_CLASS = {254: "outside the image", 255: "no label"}
+"""Labels that are none of a class (`seminar.data.PADDING` and `UNLABELLED`)."""
+
+
+def _occurring(rows: Sequence[tuple[str, Panels, NDArray[np.generic]]]) -> list[int]:
+    """Return the labels in the pictures and under the clicks, in their order."""
+    found: set[int] = set()
+    for _, panels, clicks in rows:
+        found.update(int(cls) for cls in clicks[:, 2])
+        for _, picture in panels:
+            if picture.ndim == 2:
+                found.update(np.unique(picture).tolist())
+    return sorted(found)
 
 
 @saved

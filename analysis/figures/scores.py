@@ -65,7 +65,7 @@ def points(
     axes.set_ylabel("mIoU (%)")
     axes.grid(axis="y", color="0.9", lw=0.7)
     legend(axes)
-    axes.set_title(f"Mean, 95 % interval of the mean, and each seed ({_counted(rows)})")
+    axes.set_title(_heading(rows))
 
 
 Mark = tuple[str, float, Estimate]
@@ -123,7 +123,7 @@ def _draw_marks(axes: Axes, series: str, marks: Sequence[Mark], index: int) -> N
 
 def draw_scores(axes: Axes, rows: Sequence[Row], names: Mapping[str, str], paper: Mapping[str, float]) -> None:
     """Draw one line for each row: the mean, its 95 % interval, the seeds, and the paper's value where it is given."""
-    axes.set_title(f"Mean, its 95 % interval, and {_counted(rows)}")
+    axes.set_title(_heading(rows))
     for index, row in enumerate(rows):
         value = row.over_seeds()
         if value.mean is None:
@@ -199,8 +199,10 @@ def _numbers_in_order(tick: str) -> float:
         return float("-inf")  # "no teacher" stands before all values
 
 
-def _counted(rows: Sequence[Row]) -> str:
-    """Return how many seeds the means are over: `3 seeds`, `2 to 4 seeds`."""
+def _heading(rows: Sequence[Row]) -> str:
+    """Return what the marks of the figure are; one seed has no interval."""
     numbers = [row.over_seeds().n for row in rows]
     least, most = min(numbers), max(numbers)
-    return f"{most} seeds" if least == most else f"{least} to {most} seeds"
+    if most < 2:
+        return "One seed" if most else "No score yet"
+    return f"Mean, 95 % interval and {most if least == most else f'{least} to {most}'} seeds"

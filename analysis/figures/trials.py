@@ -35,7 +35,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Axis:
-    """A searched setting as an axis: evenly spaced `choices`, or numbers from `low` to `high`, with `log` their logarithm."""
+    """A searched setting as an axis: evenly spaced `choices`, or numbers from `low` to `high` (`log`: by logarithm)."""
 
     setting: str
     low: float = 0.0
