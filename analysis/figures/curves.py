@@ -62,7 +62,8 @@ def two_budgets(figure: Figure, rows: Sequence[Row], curves: pd.DataFrame, befor
         axes.axvline(half, color="0.5", lw=0.8, ls=(0, (2, 2)))
     axes.set_xlabel("epoch (the ancillary's first, then each row's own)")
     axes.set_ylabel("mIoU (%)")
-    axes.set_title("Validation mIoU of the student: mean, band from lowest to highest seed")
+    head = "Validation mIoU of the student"
+    axes.set_title(f"{head}: mean, band from lowest to highest seed" if _several_seeds(rows) else head)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.9", lw=0.7)
     legend(axes)
@@ -96,7 +97,7 @@ def facts(figure: Figure, curves: pd.DataFrame, rows: Sequence[str], names: Mapp
                 found.setdefault(quantity, {})[index] = over
     columns = min(max(len(found), 1), 2 if len(found) == 4 else 3 if len(found) <= 9 else 4)
     lines = math.ceil(max(len(found), 1) / columns)
-    set_up(figure, 2.5 * columns + 1.9, 1.75 * lines + 0.9, title)
+    set_up(figure, 2.5 * columns + 1.9, max(1.75 * lines, 0.2 * len(rows)) + 1.0, title)
     grid = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
     for axes, (quantity, by_row) in zip(grid, found.items(), strict=False):
         for index, over in by_row.items():
@@ -115,8 +116,8 @@ def facts(figure: Figure, curves: pd.DataFrame, rows: Sequence[str], names: Mapp
         if place >= max(len(found), 1):
             axes.set_visible(False)
         elif found and place + columns >= len(found):  # nothing stands below it
-            axes.set_xlabel("epoch", fontsize=8)
             axes.tick_params(labelbottom=True)
+            axes.set_xlabel("epoch" if place // columns == lines - 1 else "", fontsize=8)
     drawn = sorted({index for by_row in found.values() for index in by_row})
     if drawn:
         from matplotlib.lines import Line2D
@@ -124,14 +125,22 @@ def facts(figure: Figure, curves: pd.DataFrame, rows: Sequence[str], names: Mapp
         handles = [
             Line2D([], [], color=colour(i), ls=_dashes(i), lw=1.4, label=names.get(rows[i], rows[i])) for i in drawn
         ]
-        figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
+        figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
+    several = len(curves) > 0 and curves.groupby("row")["seed"].nunique().max() > 1
+    notes = ["Mean over the seeds; band: lowest to highest seed."] if several else []
     if zero:
-        told = "; ".join(
+        named = "; ".join(
             f"{quantity} in {'every row' if len(where) == logged[quantity] > 1 else ', '.join(where)}"
             for quantity, where in zero.items()
         )
-        text = textwrap.fill(f"0 throughout: {told}", int(14 * figure.get_figwidth()), break_long_words=False)
-        figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="0.3")
+        notes.append(f"0 throughout: {named}")
+    width = int(14 * figure.get_figwidth())
+    text = "\n".join(textwrap.fill(note, width, break_long_words=False, break_on_hyphens=False) for note in notes)
+    figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="0.3")
+
+
+def _several_seeds(rows: Sequence[Row]) -> bool:
+    return any(row.count("done") > 1 for row in rows)
 
 
 def _dashes(index: int) -> str | tuple[int, tuple[int, int]]:
@@ -157,7 +166,7 @@ def _draw_training(axes: Axes, rows: Sequence[Row], curves: pd.DataFrame, names:
     scored = bool(curves[["student_miou", "teacher_miou"]].notna().any(axis=None))
     measures = (("student_miou", "-"), ("teacher_miou", DASHES)) if scored else (("agreement", "-"),)
     name = "Validation mIoU while training" if scored else "How far teacher and student agree"
-    axes.set_title(f"{name} (band: lowest to highest seed)")
+    axes.set_title(f"{name} (band: lowest to highest seed)" if _several_seeds(rows) else name)
     drawn: list[Line2D] = []
     for index, row in enumerate(rows):
         # Only finished runs: a mean over fewer seeds towards the end would jump.

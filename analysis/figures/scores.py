@@ -95,7 +95,7 @@ def cost(
         axes.set_title(head)
         axes.set_xlabel("annotation time (seconds per image, as the paper gives it)")
         axes.set_ylabel("mIoU (%)")
-        axes.margins(x=0.2, y=0.15)
+        axes.margins(x=0.2 if comparable else 0.35, y=0.15)
         axes.grid(color="0.9", lw=0.7)
         if not axes.get_legend_handles_labels()[0]:
             nothing(axes)
