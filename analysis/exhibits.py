@@ -282,7 +282,7 @@ def overview(built: Built) -> list[Section]:
         "Every training has a key; `stage.json` in its folder says what it is. The tables of each exhibit list them."
     )
     return [
-        *([Section("Findings", (), said)] if findings else []),
+        *([Section("Findings", (), said, opening=True)] if findings else []),
         Section("Plan and cost", tuple(f"Left out: {reason}." for reason in left_out), (shared,)),
         Section("Provenance", tuple(lines)),
     ]
