@@ -24,7 +24,7 @@ DASHES = (0, (4, 2))
 MARKERS = "osD^vP"
 """A second cue beside the colour."""
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -54,7 +54,7 @@ def saved(draw: Callable[Concatenate[Figure, Parameters], None]) -> Callable[Par
         from matplotlib import style
         from matplotlib.figure import Figure
 
-        with style.context(["default", _STYLE]):  # "default" first: a user's matplotlibrc must not change a report
+        with style.context(["default", STYLE]):  # "default" first: a user's matplotlibrc must not change a report
             figure = Figure(layout="constrained")
             draw(figure, *args, **kwargs)
             return _save(figure)
