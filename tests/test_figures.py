@@ -30,7 +30,7 @@ def drawn(function, *arguments, **options):
 
 def panels(figure):
     """The visible axes by title."""
-    return {axes.get_title(loc="left"): axes for axes in figure.axes if axes.get_visible()}
+    return {axes.get_title(loc="left"): axes for axes in figure.axes if axes.axison}
 
 
 def legend_texts(figure):
@@ -97,6 +97,9 @@ def test_what_is_0_throughout_is_named_instead_of_drawn():
     lines = figure.get_supxlabel().splitlines()
     assert lines[1:] == ["0 throughout: loss_pcons in every row; weight_pcons in clicks alone"]
     assert legend_texts(figure) == ["clicks alone", "pce+crf"]
+    # A row that logs nothing is not 0.
+    more = drawn(figures.facts, logged(terms), ["pce", "pce+crf", "ce"], {}, "Facts")
+    assert "0 throughout: loss_pcons in pce, pce+crf; weight_pcons in pce" in more.get_supxlabel()
     alone = drawn(figures.facts, logged(terms, rows=["pce"]), ["pce"], {}, "Facts")
     assert "0 throughout: loss_pcons in pce; weight_pcons in pce" in alone.get_supxlabel()
 

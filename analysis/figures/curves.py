@@ -77,66 +77,75 @@ def facts(figure: Figure, curves: pd.DataFrame, rows: Sequence[str], names: Mapp
     `curves`: one line per row of the table, seed and epoch (columns `row`, `seed`, `epoch`); every other column of
     numbers is a quantity, NaN where a row does not log it. `rows`: the labels of the rows in the order of the table,
     which sets their colours. `names[label]` is shown for a row. A quantity that is 0 throughout in a row is not drawn
-    for that row; a line of text below names it.
+    for that row; the text below names it.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.lines import Line2D
 
-    quantities = [name for name in curves.select_dtypes("number") if name not in ("seed", "epoch")]
-    found: dict[str, dict[int, pd.DataFrame]] = {}
-    zero: dict[str, list[str]] = {}
-    logged: dict[str, int] = {}
-    for quantity in quantities:
-        for index, label in enumerate(rows):
-            over = _over_epochs(curves[curves["row"] == label], quantity)
-            if not len(over):
-                continue
-            logged[quantity] = logged.get(quantity, 0) + 1
-            if over["min"].eq(0).all() and over["max"].eq(0).all():
-                zero.setdefault(quantity, []).append(names.get(label, label))
-            else:
-                found.setdefault(quantity, {})[index] = over
-    columns = min(max(len(found), 1), 2 if len(found) == 4 else 3 if len(found) <= 9 else 4)
-    lines = math.ceil(max(len(found), 1) / columns)
+    found, zero = _quantities(curves, rows)
+    # An empty figure keeps one place, for the words that say why.
+    places = max(len(found), 1)
+    columns = min(places, 2 if places == 4 else 3 if places <= 9 else 4)
+    lines = math.ceil(places / columns)
     set_up(figure, 2.5 * columns + 1.9, max(1.75 * lines, 0.2 * len(rows)) + 1.0, title)
     grid = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
     for axes, (quantity, by_row) in zip(grid, found.items(), strict=False):
-        for index, over in by_row.items():
-            marker = "o" if len(over) == 1 else None
-            axes.plot(over.index, over["mean"], color=colour(index), ls=_dashes(index), lw=1.3, marker=marker, ms=3)
-            _draw_band(axes, over, index)
-        axes.set_title(quantity, fontsize=8.5)
-        axes.tick_params(labelsize=7.5)
-        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(color="0.9", lw=0.7)
-    if not found:
+        _draw_quantity(axes, quantity, by_row)
+    for axes in grid[len(found) :]:
+        axes.set_axis_off()
+    if not found and not zero:
         nothing(grid[0])
-        grid[0].set(xticks=[], yticks=[])
-    for place, axes in enumerate(grid):
-        if place >= max(len(found), 1):
-            axes.set_visible(False)
-        elif found and place + columns >= len(found):  # nothing stands below it
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel("epoch" if place // columns == lines - 1 else "", fontsize=8)
-    drawn = sorted({index for by_row in found.values() for index in by_row})
-    if drawn:
-        from matplotlib.lines import Line2D
-
-        handles = [
-            Line2D([], [], color=colour(i), ls=_dashes(i), lw=1.4, label=names.get(rows[i], rows[i])) for i in drawn
-        ]
-        figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
+    for place in range(max(len(found) - columns, 0), len(found)):  # nothing stands below these
+        grid[place].tick_params(labelbottom=True)
+        if place // columns == lines - 1:
+            grid[place].set_xlabel("epoch", fontsize=8)
+    shown = {rows[index]: index for index in sorted({index for by_row in found.values() for index in by_row})}
+    handles = [
+        Line2D([], [], color=colour(index), ls=_dashes(index), lw=1.4, label=names.get(label, label))
+        for label, index in shown.items()
+    ]
+    figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
     several = len(curves) > 0 and curves.groupby("row")["seed"].nunique().max() > 1
     notes = ["Mean over the seeds; band: lowest to highest seed."] if several else []
     if zero:
-        named = "; ".join(
-            f"{quantity} in {'every row' if len(where) == logged[quantity] > 1 else ', '.join(where)}"
-            for quantity, where in zero.items()
-        )
-        notes.append(f"0 throughout: {named}")
+        where = {
+            quantity: "every row" if len(labels) == len(rows) > 1 else ", ".join(names.get(n, n) for n in labels)
+            for quantity, labels in zero.items()
+        }
+        notes.append(f"0 throughout: {'; '.join(f'{quantity} in {text}' for quantity, text in where.items())}")
     width = int(14 * figure.get_figwidth())
     text = "\n".join(textwrap.fill(note, width, break_long_words=False, break_on_hyphens=False) for note in notes)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=8, color="0.3")
+
+
+def _quantities(
+    curves: pd.DataFrame, rows: Sequence[str]
+) -> tuple[dict[str, dict[int, pd.DataFrame]], dict[str, list[str]]]:
+    """Return what is drawn (quantity -> index of the row -> `_over_epochs`), and the rows in which a quantity is 0
+    throughout."""
+    found: dict[str, dict[int, pd.DataFrame]] = {}
+    zero: dict[str, list[str]] = {}
+    for quantity in map(str, curves.select_dtypes("number").columns.difference(["seed", "epoch"], sort=False)):
+        for index, label in enumerate(rows):
+            over = _over_epochs(curves[curves["row"] == label], quantity)
+            if over["min"].any() or over["max"].any():
+                found.setdefault(quantity, {})[index] = over
+            elif len(over):
+                zero.setdefault(quantity, []).append(label)
+    return found, zero
+
+
+def _draw_quantity(axes: Axes, quantity: str, by_row: Mapping[int, pd.DataFrame]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for index, over in by_row.items():
+        marker = "o" if len(over) == 1 else None
+        axes.plot(over.index, over["mean"], color=colour(index), ls=_dashes(index), lw=1.3, marker=marker, ms=3)
+        _draw_band(axes, over, index)
+    axes.set_title(quantity, fontsize=8.5)
+    axes.tick_params(labelsize=7.5)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(color="0.9", lw=0.7)
 
 
 def _several_seeds(rows: Sequence[Row]) -> bool:
