@@ -104,7 +104,7 @@ def facts(figure: Figure, curves: pd.DataFrame, rows: Sequence[str], names: Mapp
         for label, index in shown.items()
     ]
     figure.legend(handles=handles, loc="outside right center", fontsize=8, frameon=False)
-    several = len(curves) > 0 and curves.groupby("row")["seed"].nunique().max() > 1
+    several = bool(found) and curves.groupby("row")["seed"].nunique().max() > 1
     notes = ["Mean over the seeds; band: lowest to highest seed."] if several else []
     if zero:
         where = {
