@@ -12,7 +12,7 @@ def overview(built: Built) -> list[Section]:
     """Return the sections of the page beside its reports; the findings, if there are any, come first."""
     findings = _findings(built)
     return [
-        *([Section("Findings", (), (findings,))] if findings is not None else []),
+        *([Section("Findings", (), (findings,), opening=True)] if findings is not None else []),
         Section("Plan and cost", tuple(f"Left out: {reason}." for reason in built.left_out), (_costs(built),)),
         Section("Provenance", tuple(_provenance(built))),
     ]

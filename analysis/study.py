@@ -236,7 +236,8 @@ def _draw(
 def draw_logged(group: Group, source: frame.Source, title: str) -> Mapping[str, bytes]:
     """Return the figure of everything that the rows of a group logged while training."""
     curves = logged(group.rows, source)
-    return figures.facts(curves, group.rows, {row.label: row.label for row in group.rows}, f"{title} ({group.name})")
+    labels = [row.label for row in group.rows]
+    return figures.facts(curves, labels, dict(zip(labels, labels)), f"{title} ({group.name})")
 
 
 def logged(rows: Sequence[Row], source: frame.Source) -> pd.DataFrame:
@@ -246,8 +247,8 @@ def logged(rows: Sequence[Row], source: frame.Source) -> pd.DataFrame:
         for run in row.runs[row.runs["status"] == "done"].to_dict("records"):
             lines = {line["epoch"]: line for line in source.curve(run["key"])}
             found += [{**lines[epoch], "row": row.label, "seed": run["seed"]} for epoch in sorted(lines)]
-    columns = {"row": [], "seed": [], "epoch": []}
-    return pd.DataFrame(found or columns).drop(columns=["step", "seconds"], errors="ignore")
+    data = pd.DataFrame(found) if found else pd.DataFrame(columns=["row", "seed", "epoch"])
+    return data.drop(columns=["step", "seconds"], errors="ignore")
 
 
 def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason: str | None) -> Table:
@@ -404,8 +405,13 @@ def logged_report(name: str, study: Study, request: Request) -> Report:
         missing += [line for line in blocks.gaps(group_name, group.rows) if not line.endswith(blocks.UNSCORED)]
         names = {row.label: study.shown.get(row.label, row.label) for row in group.rows}
         stem = blocks.stem(name, group_name, by_group)
-        drawn[stem] = figures.facts(curves, group.rows, names, f"{EXHIBITS[name].title} ({group_name})")
-        means = curves.groupby(["row", "epoch"], sort=False).mean(numeric_only=True).drop(columns="seed").reset_index()
+        drawn[stem] = figures.facts(curves, list(names), names, f"{EXHIBITS[name].title} ({group_name})")
+        means = (
+            curves.groupby(["row", "epoch"], sort=False)
+            .mean(numeric_only=True)
+            .reset_index()
+            .drop(columns="seed", errors="ignore")
+        )
         numbers.append(means.assign(group=group_name))
         last = means.groupby("row", sort=False).last()
         body += [

@@ -12,7 +12,6 @@ import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 
 from analysis.summary import Estimate
 
@@ -80,7 +79,8 @@ def quoted(text: str) -> str:
     return " ".join(text.replace("`", "'").split())
 
 
-def _shown(value: Value, column: Column) -> str:
+def shown(value: Value, column: Column) -> str:
+    """Return the text of a cell."""
     if value is None:
         return DASH
     if isinstance(value, float):
@@ -88,8 +88,8 @@ def _shown(value: Value, column: Column) -> str:
     return str(value).replace("-", MINUS) if isinstance(value, int) else value
 
 
-def _marked(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
-    """Apply `plain` outside and `code` inside backticks."""
+def marked(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
+    """Return the text with `plain` applied outside and `code` inside backticks."""
     parts = text.split("`")
     if len(parts) % 2 == 0:  # an unpaired backtick opens nothing
         parts[-2:] = ["'".join(parts[-2:])]
@@ -108,13 +108,13 @@ def escape_markdown(text: str) -> str:
         # An underscore inside a word is not emphasis.
         return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", part)
 
-    return _marked(" ".join(text.split()), plain, lambda part: f"`{part.replace('|', chr(92) + '|')}`")
+    return marked(" ".join(text.split()), plain, lambda part: f"`{part.replace('|', chr(92) + '|')}`")
 
 
 def markdown(table: Table) -> str:
     """The table in Markdown, its columns padded so that it also reads well in a terminal."""
     heads = [escape_markdown(column.name) for column in table.columns]
-    body = [[escape_markdown(_shown(v, c)) for v, c in zip(row, table.columns)] for row in table.rows]
+    body = [[escape_markdown(shown(v, c)) for v, c in zip(row, table.columns)] for row in table.rows]
     widths = [max(3, *(len(line[i]) for line in [heads, *body])) for i in range(len(heads))]
 
     def line(texts: list[str]) -> str:
@@ -134,7 +134,7 @@ def markdown(table: Table) -> str:
 def bullet(text: str, width: int = 118) -> str:
     """A Markdown list item, broken into lines of at most `width` characters where no code would be torn."""
     # Spaces inside code must not be broken at, or a command could not be copied.
-    kept = _marked(escape_markdown(text), str, lambda part: f"`{part.replace(' ', chr(0))}`")
+    kept = marked(escape_markdown(text), str, lambda part: f"`{part.replace(' ', chr(0))}`")
     lines = textwrap.wrap(
         kept, width, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )
@@ -183,7 +183,7 @@ def escape_latex(text: str) -> str:
     def plain(part: str) -> str:
         return "".join(_LATEX.get(char, char) for char in part)
 
-    return _marked(" ".join(text.split()), plain, lambda part: rf"\texttt{{{plain(part)}}}")
+    return marked(" ".join(text.split()), plain, lambda part: rf"\texttt{{{plain(part)}}}")
 
 
 def latex(table: Table) -> str:
@@ -203,7 +203,7 @@ def latex(table: Table) -> str:
         r"    \toprule",
         line([escape_latex(column.name) for column in table.columns]),
         r"    \midrule",
-        *(line([escape_latex(_shown(v, c)) for v, c in zip(row, table.columns)]) for row in table.rows),
+        *(line([escape_latex(shown(v, c)) for v, c in zip(row, table.columns)]) for row in table.rows),
         r"    \bottomrule",
         r"  \end{tabular}}",
     ]
@@ -211,48 +211,3 @@ def latex(table: Table) -> str:
         notes = r" \par ".join(escape_latex(note) for note in table.notes)
         lines.append(rf"  \par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}")
     return "\n".join([*lines, r"\end{table}"]) + "\n"
-
-
-# -- HTML ----------------------------------------------------------------------------------------------------------
-
-_LONG = 24  # a text cell with more characters may be broken into lines
-
-
-def escape_html(text: str) -> str:
-    """Text that HTML shows as it is, as content; code between backticks becomes `<code>`."""
-    return _marked(" ".join(text.split()), escape, lambda part: f"<code>{escape(part)}</code>")
-
-
-def html(table: Table) -> str:
-    """A `table` element in a box that scrolls sideways, then its notes; `analysis.page` has the style.
-
-    Classes: `right` as in `Column.right`, `long` for text that may be broken into lines.
-    """
-
-    def cell(element: str, text: str, column: Column) -> str:
-        name = "right" if column.right else "long" if len(text) > _LONG else ""
-        start = f'{element} class="{name}"' if name else element
-        return f"<{start}>{escape_html(text)}</{element.split()[0]}>"
-
-    def line(row: tuple[Value, ...]) -> str:
-        # A column of text at the left names its row.
-        first = "td" if table.columns[0].right else 'th scope="row"'
-        elements = [first, *("td" for _ in row[1:])]
-        return "".join(cell(e, _shown(v, c), c) for e, v, c in zip(elements, row, table.columns))
-
-    heads = [cell('th scope="col"', column.name, column) for column in table.columns]
-    title = escape(table.title.replace("`", ""))
-    lines = [
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{title}">',
-        "<table>",
-        f"<caption><span>{escape_html(table.title)}</span></caption>",
-        f"<thead><tr>{''.join(heads)}</tr></thead>",
-        "<tbody>",
-        *(f"<tr>{line(row)}</tr>" for row in table.rows),
-        "</tbody>",
-        "</table>",
-        "</div>",
-    ]
-    if table.notes:
-        lines += ['<ul class="notes">', *(f"<li>{escape_html(note)}</li>" for note in table.notes), "</ul>"]
-    return "\n".join(lines) + "\n"

@@ -121,7 +121,7 @@ def _chain(key: str | None, stages: Mapping[str, Mapping[str, Any]]) -> Iterator
         key = stages[key]["ancillary"]
 
 
-def _identity(point: Mapping[str, Scalar]) -> str:
+def _identity(point: Mapping[str, object]) -> str:
     return json.dumps(point, sort_keys=True)
 
 
@@ -271,7 +271,8 @@ class Catalogue:
         """What a point asks for, as a text: without settings that only say where a training runs."""
         plain: dict[str, Scalar] = {"profile": presets.PROFILE, "split": presets.SPLITS[0]}
         plain |= {name: value for name, value in point.items() if value != DEFAULT and name not in self.host}
-        return _identity({name: _number(value) for name, value in plain.items()})
+        values: dict[str, object] = {name: _number(value) for name, value in plain.items()}
+        return _identity(values)
 
     def _find(self, point: Point) -> _Known | Unknown:
         exact = self._planned.get(self._asks(point))
@@ -313,11 +314,8 @@ class Catalogue:
         if found.own.keys() >= point.keys() & found.settings.keys() - self.host:
             return found.own
         base: dict[str, Scalar] = {**found.own, **presets.PAPER, **presets.preset(*_home(point))}
-        return {
-            name: found.settings[name] if point[name] == DEFAULT else base[name]
-            for name in point.keys() & found.settings.keys()
-            if point[name] == DEFAULT or name in base
-        }
+        base |= {name: found.settings[name] for name in found.settings if point.get(name) == DEFAULT}
+        return {name: base[name] for name in base.keys() & point.keys() & found.settings.keys()}
 
 
 def _tunes(one: _Known, name: str) -> bool:

@@ -17,8 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seminar import train
+from seminar.colours import palette
 from seminar.data import PADDING, Example, Split, datasets
-from seminar.data.pictures import colour, palette
+from seminar.data.pictures import colour
 from seminar.recipes import one, open_data
 from seminar.spec import InputError, Scalar
 

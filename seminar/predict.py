@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from seminar import machine
+from seminar.colours import palette
 from seminar.data.files import IMAGES, check_name, find_images, read_image
-from seminar.data.pictures import colour, palette
+from seminar.data.pictures import colour
 from seminar.recipes import pick_device
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic

@@ -233,7 +233,9 @@ def samples(stage: Stage, when: str, right: dict[int, int]) -> None:
 def drawn(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     heads: list[list[str]] = []
 
-    def remember(rows: list[tuple[str, list[tuple[str, np.ndarray]], np.ndarray]], title: str) -> dict[str, bytes]:
+    def remember(
+        rows: list[tuple[str, list[tuple[str, np.ndarray]], np.ndarray]], title: str, classes: object
+    ) -> dict[str, bytes]:
         heads.extend([name, *(head for head, _ in panels)] for name, panels, _ in rows)
         return {"png": b""}
 

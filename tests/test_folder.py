@@ -632,7 +632,9 @@ def test_a_report_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[st
     store = Store(tmp_path / "runs")
     rows, curves = summary.rows(frame.frame(store, cells)), frame.curves(store, cells)
     assert curves["student_miou"].isna().all() and curves["agreement"].between(0, 100).all()
-    drawn, blank = (figures.table3(rows, data, "", {}) for data in (curves, curves.assign(agreement=float("nan"))))
+    drawn, blank = (
+        figures.scores_and_curves(rows, data, "", {}) for data in (curves, curves.assign(agreement=float("nan")))
+    )
     assert drawn["png"] != blank["png"]
 
 

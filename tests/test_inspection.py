@@ -14,8 +14,8 @@ from PIL import Image
 
 from seminar import inspection
 from seminar.__main__ import main
+from seminar.colours import palette
 from seminar.data import Click, Example, Scribble
-from seminar.data.pictures import palette
 from seminar.inspection import Contents
 from tests.conftest import ROOT
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
-    {"spec"},
+    {"spec", "colours"},
     {"sweep", "parts", "store"},
     {"data", "presets"},
     {"catalogue"},

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from analysis import report, tables
+from analysis import report
 from analysis.page import Section, page
 from analysis.report import Report
 from analysis.tables import Column, Table
@@ -97,7 +97,7 @@ def make_report(name="table3", title="Table 3: loss terms", **changes):
 def make_page():
     overview = [
         Section("Plan", (f"`make report` rebuilds: {HOSTILE}", "a" * 500)),
-        Section("Verdicts", tables=(make_report().main[0],)),
+        Section("Verdicts", tables=(make_report().main[0],), opening=True),
     ]
     return page(f"Reports {HOSTILE}", [make_report(), make_report("plan", "A `plan`"), make_report("a b")], overview)
 
@@ -128,7 +128,8 @@ def test_hostile_text_is_shown_and_does_nothing(read):
 
 def test_every_block_is_in_the_contents(read):
     anchors = [value[1:] for value in read.values("href") if value.startswith("#")]
-    assert anchors == ["plan", "verdicts", "table3", "plan-2", "a-b"]
+    # The first link is that of the opening figure; what stands above the contents is not in them.
+    assert anchors == ["table3", "plan", "table3", "plan-2", "a-b"]
     identities = read.values("id")
     assert len(set(identities)) == len(identities)
     assert {*anchors, *read.values("aria-labelledby")} <= set(identities)
@@ -148,7 +149,7 @@ def test_every_link_is_a_file_that_the_report_writes(tmp_path):
 
 def test_nothing_is_loaded(read):
     sources = read.values("src")
-    assert sources == [f"data:image/png;base64,{base64.b64encode(png()).decode()}"] * 3
+    assert sources == [f"data:image/png;base64,{base64.b64encode(png()).decode()}"] * 4
     assert not {"srcset", "action", "data", "poster", "style", "background"} & {
         name for element in read.found for name in element.attributes
     }
@@ -166,17 +167,54 @@ def test_a_report_without_gaps_and_figures_shows_neither():
 
 def test_a_drawing_is_preferred_and_a_figure_is_described():
     figures = {"a": {"png": b"png", "svg": b"<svg/>"}}
-    (image,) = Reader(page("title", [make_report(figures=figures)], [])).all("img")
-    assert image.attributes["src"].startswith("data:image/svg+xml;base64,")
-    assert image.attributes["alt"] == "Table 3: loss terms"
+    opening, own = Reader(page("title", [make_report(figures=figures)], [])).all("img")
+    assert opening.attributes == own.attributes
+    assert own.attributes["src"].startswith("data:image/svg+xml;base64,")
+    assert own.attributes["alt"] == "Table 3: loss terms"
+
+
+def test_the_page_opens_with_a_figure_and_the_verdicts_and_then_the_contents(read):
+    blocks = [
+        element.attributes.get("id") or element.tag
+        for element in read.found
+        if element.tag in ("h1", "figure", "section", "nav", "main")
+    ]
+    # Each of the three reports has one figure that a browser can show.
+    reports = ["table3", "figure", "plan-2", "figure", "a-b", "figure"]
+    assert blocks == ["h1", "figure", "verdicts", "nav", "main", "plan", *reports]
+
+
+@pytest.mark.parametrize(
+    ("claims", "opening"),
+    [
+        ({"a": False, "b": True, "c": True}, "b"),  # the first that judges claims
+        ({"a": False, "b": False}, "a"),
+    ],
+)
+def test_the_figure_at_the_top_is_of_the_first_report_that_judges_claims(claims, opening):
+    figure = {"png": png()}
+    reports = [make_report("none", "none", figures={"x": {"pdf": b"pdf"}})]
+    for name, judges in claims.items():
+        changes = {} if judges else {"claims": {}}
+        reports.append(make_report(name, f"Report {name}", figures={name: figure}, **changes))
+    read = Reader(page("title", reports, []))
+    assert read.texts("figcaption") == [f"Report {opening}"]
+    assert read.all("img")[0].attributes["alt"] == f"Report {opening}"
+    assert read.all("a")[0].attributes["href"] == f"{opening}.png"
+
+
+def test_a_page_without_a_figure_and_verdicts_begins_with_the_contents():
+    read = Reader(page("title", [make_report(figures={})], [Section("Plan", ("a",))]))
+    assert [element.tag for element in read.all("figure", "nav", "section")] == ["nav", "section", "section"]
 
 
 def test_a_table_in_html():
-    text = tables.html(make_report().main[0])
+    text = page("title", [], [Section("Verdicts", tables=(make_report().main[0],))])
     read = Reader(text)
     assert read.texts("caption") == ["Losses in toy"]
-    assert read.values("aria-label") == ["Losses in `toy`".replace("`", "")]
+    assert read.values("aria-label") == ["Losses in toy"]
     assert [element.attributes.get("scope") for element in read.all("th")] == ["col", "col", "col", "row", "row"]
+    assert read.texts("li") == ["Verdicts", "mIoU in %, protocol crop."]
     assert '<td class="right">−0.26</td>' in text
     assert '<td class="right">–</td>' in text
     assert '<th scope="row">ce | &lt;full&gt;</th>' in text

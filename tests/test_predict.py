@@ -16,7 +16,7 @@ from torch import nn
 
 from seminar import predict
 from seminar.__main__ import main
-from seminar.data.pictures import palette
+from seminar.colours import palette
 from seminar.predict import Predictor, pictures
 from seminar.spec import InputError
 from seminar.store import Store

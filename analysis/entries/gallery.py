@@ -74,6 +74,13 @@ def chosen(samples: Samples, name: str) -> dict[str, int]:
     return {low: order[0], **between, high: order[-1]}
 
 
+def _classes(request: Request, stage: Stage) -> Sequence[str]:
+    """The names of the classes of a finished training, by index."""
+    record = request.source.record(stage.key) or {}
+    names: Sequence[str] = record.get("classes", ())
+    return names
+
+
 def _pictures(
     name: str,
     request: Request,
@@ -118,8 +125,9 @@ def fig6(request: Request) -> Report:
             panels.append(("ground truth", truth))
             rows.append((kind, panels, there[last](number, "clicks")))
             body += [(name, kind, number, label, value) for label, value in scores.items()]
-        stem = blocks.stem("fig6", name, by_group)
-        drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}")
+        title = f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}"
+        classes = _classes(request, stages[last])
+        drawn[blocks.stem("fig6", name, by_group)] = figures.gallery(rows, title, classes=classes)
     return _pictures("fig6", request, sorted(missing), "losses", body, drawn)
 
 
@@ -155,9 +163,10 @@ def fig3(request: Request) -> Report:
             for role in roles:
                 body.append((name, kind, number, f"{role}, early", score(early(number, role), truth)))  # type: ignore[arg-type]
             body.append((name, kind, number, "student, final", score(final(number, "student"), truth)))  # type: ignore[arg-type]
-        stem = blocks.stem("fig3", name, by_group)
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
-        drawn[stem] = figures.gallery(rows, f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}")
+        title = f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}"
+        classes = _classes(request, stage)
+        drawn[blocks.stem("fig3", name, by_group)] = figures.gallery(rows, title, classes=classes)
     return _pictures("fig3", request, missing, "network", body, drawn)
 
 

@@ -26,8 +26,8 @@ from torchvision.datasets.utils import check_integrity, download_url
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 from tqdm import tqdm
 
+from seminar.colours import palette
 from seminar.data.files import existing, is_there, read_text
-from seminar.data.pictures import palette
 from seminar.data.voc import CLASSES, CLICK_FILES
 from seminar.spec import InputError
 from seminar.store import write_atomic

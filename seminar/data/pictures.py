@@ -8,22 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from seminar.colours import palette
 from seminar.data import Example
 
 _SMALLEST = 128
 _GAP = 4
-
-
-def palette(classes: int = 256) -> list[tuple[int, int, int]]:
-    """PASCAL VOC's colour map: colour of label k from the bits of k."""
-    colours: list[tuple[int, int, int]] = []
-    for label in range(classes):
-        rgb = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                rgb[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
-        colours.append((rgb[0], rgb[1], rgb[2]))
-    return colours
 
 
 def colour(labels: Tensor) -> Image.Image:

@@ -1,0 +1,23 @@
+"""Figures from numbers, as `{"png": ..., "pdf": ...}`; equal numbers give equal bytes.
+
+Matplotlib is imported by the first figure that is drawn, so that reports without one start fast.
+"""
+
+from analysis.figures.curves import facts, scores_and_curves, two_budgets
+from analysis.figures.pictures import gallery, pipeline
+from analysis.figures.scores import cost, dots, points
+from analysis.figures.trials import Axis, Tried, search
+
+__all__ = [
+    "Axis",
+    "Tried",
+    "cost",
+    "dots",
+    "facts",
+    "gallery",
+    "pipeline",
+    "points",
+    "scores_and_curves",
+    "search",
+    "two_budgets",
+]
