@@ -14,11 +14,12 @@ from seminar.store import write_atomic
 
 @dataclass(frozen=True)
 class Report:
-    """`main` and `claims` (by group: what is claimed, and whether it holds here) are what the terminal shows; `more`
-    follows in the file. All three are in the LaTeX file.
+    """What one exhibit reports.
 
-    `header`: facts about the runs, shown first. `gaps`: what is missing and the command that fills it. `data`: tables
-    for machines, one CSV file each. `figures`: file stem -> kind -> content.
+    `main`, `claims` (by group: what is claimed, and whether it holds here) and `gaps` (what is missing, and the command
+    that trains it) are shown in the terminal. `header` (facts about the runs), `more` and `appendix` stand in the
+    Markdown file and on the page as well. The LaTeX file has `main`, `claims` and `more`. `data`: one CSV file each.
+    `figures`: file stem -> kind -> content.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Report:
 
 
 def summary(report: Report) -> str:
-    """The title, the main tables and the gaps: what fits a terminal."""
+    """Return what fits a terminal: the title, the main tables, the claims and the gaps."""
     parts = [
         f"# {tables.escape_markdown(report.title)}\n",
         *map(tables.markdown, (*report.main, *report.claims.values())),
@@ -46,7 +47,7 @@ def summary(report: Report) -> str:
 
 
 def document(report: Report) -> str:
-    """The whole report in Markdown."""
+    """Return the whole report in Markdown."""
     parts = [f"# {tables.escape_markdown(report.title)}\n", _list(report.header)]
     parts += map(tables.markdown, (*report.main, *report.claims.values()))
     if report.gaps:
@@ -61,7 +62,7 @@ def _list(lines: tuple[str, ...]) -> str:
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """Write every file of the report into `folder`, each of them whole or not at all; returns the paths."""
+    """Write every file of the report into `folder`, each of them whole or not at all; return the paths."""
     files: dict[str, bytes] = {
         f"{report.name}.md": document(report).encode(),
         f"{report.name}.tex": "\n".join(

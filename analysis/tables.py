@@ -50,7 +50,7 @@ class Table:
 
 
 def fixed(value: float | None, decimals: int = 1, sign: bool = False) -> str:
-    """A number with a real minus sign; a dash for None and NaN. Never `-0.0`."""
+    """Return a number with a real minus sign; a dash for None and NaN. Never `-0.0`."""
     if value is None or math.isnan(value):
         return DASH
     text = f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}"
@@ -58,7 +58,7 @@ def fixed(value: float | None, decimals: int = 1, sign: bool = False) -> str:
 
 
 def mean_and_std(value: Estimate, decimals: int = 1) -> str:
-    """`49.5 ± 1.4 (3)`; `49.5 (1)` for one seed, which has no spread; a dash for none."""
+    """Return `49.5 ± 1.4 (3)`; `49.5 (1)` for one seed, which has no spread; a dash for none."""
     if value.mean is None:
         return DASH
     spread = "" if value.std is None else f" ± {fixed(value.std, decimals)}"
@@ -66,7 +66,7 @@ def mean_and_std(value: Estimate, decimals: int = 1) -> str:
 
 
 def difference(value: Estimate, decimals: int = 1) -> str:
-    """`+2.2 [−0.5, 4.9]`; `+2.2 (1 seed)` where no interval exists; a dash where no seed is common."""
+    """Return `+2.2 [−0.5, 4.9]`; `+2.2 (1 seed)` where no interval exists; a dash where no seed is common."""
     if value.mean is None:
         return DASH
     if value.low is None or value.high is None:
@@ -75,7 +75,7 @@ def difference(value: Estimate, decimals: int = 1) -> str:
 
 
 def quoted(text: str) -> str:
-    """Foreign text (an error message) made harmless for the backtick convention: one line without backticks."""
+    """Return foreign text (an error message) as one line without backticks, which would open code."""
     return " ".join(text.replace("`", "'").split())
 
 
@@ -100,7 +100,7 @@ def marked(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also inside a table cell; code between backticks stays code."""
+    """Return text that Markdown shows as it is, also inside a table cell; code between backticks stays code."""
 
     def plain(part: str) -> str:
         # "[" stays: intervals must be readable in a terminal, and without "](" it makes no link.
@@ -112,7 +112,7 @@ def escape_markdown(text: str) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table in Markdown, its columns padded so that it also reads well in a terminal."""
+    """Return the table in Markdown, its columns padded so that it also reads well in a terminal."""
     heads = [escape_markdown(column.name) for column in table.columns]
     body = [[escape_markdown(shown(v, c)) for v, c in zip(row, table.columns)] for row in table.rows]
     widths = [max(3, *(len(line[i]) for line in [heads, *body])) for i in range(len(heads))]
@@ -132,7 +132,7 @@ def markdown(table: Table) -> str:
 
 
 def bullet(text: str, width: int = 118) -> str:
-    """A Markdown list item, broken into lines of at most `width` characters where no code would be torn."""
+    """Return a Markdown list item in lines of at most `width` characters; code is never broken."""
     # Spaces inside code must not be broken at, or a command could not be copied.
     kept = marked(escape_markdown(text), str, lambda part: f"`{part.replace(' ', chr(0))}`")
     lines = textwrap.wrap(
@@ -145,7 +145,7 @@ def bullet(text: str, width: int = 118) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Columns and rows alone, for machines: numbers with up to 4 decimals and a plain minus, nothing for missing."""
+    """Return columns and rows as CSV: numbers with up to 4 decimals and a plain minus, nothing for missing."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([column.name for column in table.columns])
@@ -178,7 +178,7 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX shows as it is; code between backticks becomes typewriter."""
+    """Return text that LaTeX shows as it is; code between backticks becomes typewriter."""
 
     def plain(part: str) -> str:
         return "".join(_LATEX.get(char, char) for char in part)
@@ -187,7 +187,7 @@ def escape_latex(text: str) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table` environment with booktabs rules, as wide as the text at most (`\\usepackage{booktabs, graphicx}`)."""
+    """Return a `table` environment, as wide as the text at most. It needs `\\usepackage{booktabs, graphicx}`."""
 
     def line(texts: list[str]) -> str:
         # A line that begins with "[" would be read as the optional argument of the "\\" before it.

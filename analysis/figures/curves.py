@@ -82,7 +82,7 @@ def facts(figure: Figure, curves: pd.DataFrame, rows: Sequence[str], names: Mapp
     from matplotlib.lines import Line2D
 
     found, zero = _quantities(curves, rows)
-    # An empty figure keeps one place, for the words that say why.
+    # An empty figure keeps one place, for the text that says why.
     places = max(len(found), 1)
     columns = min(places, 2 if places == 4 else 3 if places <= 9 else 4)
     lines = math.ceil(places / columns)

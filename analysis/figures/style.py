@@ -18,7 +18,7 @@ Files = dict[str, bytes]
 
 DPI = 160
 
-# Okabe and Ito: told apart with every common colour blindness. Yellow comes last, it is weak on white.
+# Okabe and Ito: distinct with every common colour blindness. Yellow comes last, it is weak on white.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
 DASHES = (0, (4, 2))
 MARKERS = "osD^vP"
