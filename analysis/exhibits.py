@@ -28,7 +28,7 @@ from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar
 
 if TYPE_CHECKING:
-    from seminar.tuning import Tuning
+    from seminar.trials import Tuning
 
 SWEEPS = Path("sweeps")
 Words = Mapping[str, tuple[Scalar, ...]]
@@ -196,7 +196,7 @@ class Built(NamedTuple):
 def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> Built:
     """Build several exhibits. What the data have no labels for is left out, unless nothing else was asked for."""
     # Planning imports the parts and with them torch; only what plans pays for that.
-    from seminar import recipes, store, tuning
+    from seminar import recipes, store, trials
 
     source = frame.Once(store.Store(runs))
     files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
@@ -208,10 +208,10 @@ def build_all(chosen: Sequence[Exhibit], words: Words, runs: Path) -> Built:
         if not cells:
             continue
         read = {word: values for word, values in words.items() if word in sweep.parameters}
-        found: tuning.Tuning | None = None
+        found: trials.Tuning | None = None
         if sweep.is_search:
             try:
-                found = tuning.Tuning.asked(sweep, cells[0], words, runs)
+                found = trials.Tuning.requested(sweep, cells[0], words, runs, recipes.cells)
             except sweeps.LeftOut as error:
                 if len(files) == 1:
                     raise
