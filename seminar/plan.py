@@ -169,7 +169,8 @@ class SearchPlan:
         many = "a training" if chain == 1 else f"{chain} trainings"
         lines = [
             f"search {sweep.name}: {sweep.description or 'no description'}",
-            f"  {self.sampler} over {', '.join(self.tuning.space)}: {sweep.run_cap} trials of {many} each",
+            f"  {sweep.method} (sampler {self.sampler}) over {', '.join(self.tuning.space)}: "
+            f"{sweep.run_cap} trials of {many} each",
             f"  {sweep.run_cap - self.left} done, {self.left} to do",
         ]
         if self.left and self.tuning.own_point is None:

@@ -19,6 +19,7 @@ import yaml
 from analysis import exhibits
 from analysis.report import Report
 from seminar import jobs, recipes, search, sweep
+from seminar.parts import Registry
 from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
@@ -175,10 +176,11 @@ def test_every_profile_has_a_tuning_split() -> None:
 # -- running -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Path) -> None:
     path, runs = write(tmp_path), tmp_path / "runs"
     dry = call(path, runs, "--dry-run", "--seeds", "2")
-    assert "bayes over alpha, lambda_pcons: 4 trials of a training each" in dry.stdout
+    assert "bayes (sampler tpe) over alpha, lambda_pcons: 4 trials of a training each" in dry.stdout
     assert not list(runs.glob("*/stage.json"))
     call(path, runs, "--workers", "2", "--seeds", "2")
     found = tuning(path, runs, seed=(0, 1))
@@ -216,6 +218,7 @@ def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Pat
     assert all(values[key] == score for key, score in scores.items())
 
 
+@pytest.mark.slow
 def test_bad_trials_are_ended_early_and_good_ones_are_not(tmp_path: Path) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     path, runs = write(tmp_path, 8, early_terminate=early), tmp_path / "runs"
@@ -406,16 +409,71 @@ def test_numbers_of_trials_stay_what_they_were_without_the_journal(tmp_path: Pat
 
 def test_samplers(tmp_path: Path) -> None:
     found = tuning(write(tmp_path), tmp_path)
-    assert isinstance(jobs.Trials(found, 0, "tpe", "none").sampler(0), optuna.samplers.TPESampler)
-    plain = tuning(write(tmp_path, method="random"), tmp_path)
+    kinds = {
+        "random": optuna.samplers.RandomSampler,
+        "tpe": optuna.samplers.TPESampler,
+        "gp": optuna.samplers.GPSampler,
+    }
+    assert kinds.keys() == {*search.samplers}
     drawn = []
-    for number, begun in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        sampler = jobs.Trials(plain, begun, "random", "none").sampler(number)
-        assert isinstance(sampler, optuna.samplers.RandomSampler)
-        study = optuna.create_study(sampler=sampler)
+    for name, kind in kinds.items():
+        sampler = jobs.Trials(found, 0, name, "none").sampler(0)
+        assert isinstance(sampler, kind)
+    for number, started in ((0, 0), (0, 0), (1, 0), (0, 1)):
+        study = optuna.create_study(sampler=jobs.Trials(found, started, "random", "none").sampler(number))
         drawn.append(study.ask().suggest_float("x", 0, 1))
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3, "workers differ, and so do later calls"
+
+
+def test_samplers_and_pruners_are_chosen_by_name(tmp_path: Path) -> None:
+    early = {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2}}
+    plain, ended = sweep.load(write(tmp_path)), sweep.load(write(tmp_path, **early))
+    random = sweep.load(write(tmp_path, method="random"))
+    assert search.chosen(plain, None, None) == ("tpe", "none")
+    assert search.chosen(random, None, None) == ("random", "none")
+    assert search.chosen(random, "gp", "median") == ("gp", "median")
+    assert search.chosen(ended, None, None) == ("tpe", "hyperband")
+    assert search.chosen(ended, None, "none") == ("tpe", "none")
+    with pytest.raises(InputError, match="the sweep file sets its numbers; write early_terminate there"):
+        search.chosen(plain, None, "hyperband")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--sampler", "gq", "sampler='gq': choose from gp, random, tpe"),
+        ("--pruner", "media", "pruner='media': did you mean 'median'"),
+    ],
+)
+def test_an_unknown_sampler_or_pruner_is_refused(tmp_path: Path, option: str, value: str, message: str) -> None:
+    said = call(write(tmp_path), tmp_path / "runs", option, value, code=2)
+    assert message in said.stderr
+    grid = seminar_here("sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", option, value, code=2)
+    assert f"{option} {value}: no file here is a search" in grid.stderr
+
+
+def test_a_missing_library_of_a_sampler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    said = call(write(tmp_path), tmp_path / "runs", "--sampler", "gp", code=2)
+    assert said.stderr == "seminar: --sampler gp: the library 'scipy' is missing; install it (pip install scipy)\n"
+
+
+def test_a_new_sampler_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: Registry[Any] = Registry("sampler")
+    known.add("random", search.random)
+    monkeypatch.setattr(search, "samplers", known)
+
+    @known.register("highest")
+    def highest(seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.PartialFixedSampler({"alpha": 0.75}, optuna.samplers.RandomSampler(seed=seed))
+
+    path, runs = write(tmp_path, 2), tmp_path / "runs"
+    said = call(path, runs, "--sampler", "highest", "--seeds", "1")
+    assert "bayes (sampler highest) over" in said.stdout
+    own, other = tuning(path, runs, seed=(0,)).trials()
+    assert own.point["alpha"] == 0.5, "the profile's own values come first"
+    assert other.point["alpha"] == 0.75
 
 
 def test_seeds_by_hand_are_those_of_the_report(tmp_path: Path) -> None:
