@@ -26,8 +26,10 @@ def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
     A data set with files has a method `unusable`, which says what it looks at and what it cannot find.
     """
     for path, (stage, host) in {_file(stage, store): (stage, host) for stage, host in trainings}.items():
+        if _error(path) == (True, None, None):
+            continue
         find = getattr(open_data(stage, host), "unusable", None)
-        if find is None or _error(path) == (True, None, None):
+        if find is None:
             continue
         found = find()
         if found:

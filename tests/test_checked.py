@@ -14,6 +14,7 @@ from seminar.data import files
 from seminar.data.files import image_size, read_image
 from seminar.data.folder import Folder
 from seminar.recipes import Cell
+from seminar.spec import InputError
 from seminar.store import Store
 from tests.conftest import ROOT, Said, seminar_here
 
@@ -59,6 +60,21 @@ def cut(root: Path, number: int) -> Path:
     return path
 
 
+def damage(root: Path, number: int) -> Path:
+    """Make an image one whose damage only decoding shows."""
+    jpeg = root / "images" / f"{number:02d}.jpg"
+    path = jpeg.with_suffix(".png")
+    Image.open(jpeg).save(path)
+    jpeg.unlink()
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes(100) + content[middle + 100 :])
+    assert image_size(path, upright=True) == (30, 20)
+    with pytest.raises(InputError):
+        read_image(path)
+    return path
+
+
 def words(root: Path) -> list[str]:
     return ["profile=toy", "data=folder", f"data_root={root}", "seed=0"]
 
@@ -79,8 +95,11 @@ def only_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "CACHE_BYTES", 1)
 
 
-def test_a_damaged_image_ends_the_plan(photos: Path) -> None:
-    path = cut(photos, 7)
+@pytest.mark.parametrize("small", [True, False])
+def test_a_damaged_image_ends_the_plan(photos: Path, monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
+    path = (damage if small else cut)(photos, 7)
+    if not small:
+        only_headers(monkeypatch)
     said = sweep(photos, code=2)
     assert said.stderr.startswith(f"seminar: {path}: unreadable image (")
     assert said.stderr.count("\n") == 1
@@ -123,7 +142,7 @@ def test_what_is_sound_is_looked_at_once(photos: Path, monkeypatch: pytest.Monke
 def test_what_only_a_training_finds_stops_the_cells_of_the_same_data(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = cut(photos, 7)
+    path = damage(photos, 7)
     only_headers(monkeypatch)
     said = sweep(photos, code=1)
     named = [line for line in said.stderr.splitlines() if str(path) in line]
