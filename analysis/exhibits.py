@@ -22,7 +22,7 @@ from seminar import sweep as sweeps
 from seminar.catalogue import Catalogue, Cell, Unknown, profile
 from seminar.spec import InputError, Scalar, unknown
 from seminar.store import Store
-from seminar.tuning import Tuning
+from seminar.trials import Tuning
 
 SWEEPS = Path("sweeps")
 Settings = Mapping[str, tuple[Scalar, ...]]
@@ -268,7 +268,7 @@ def _request(
     given = {name: values for name, values in settings.items() if name in whole.parameters}
     search: Tuning | None = None
     if whole.is_search and cells:
-        search = Tuning.asked(whole, cells[0], settings, store.root, catalogue.cells)
+        search = Tuning.requested(whole, cells[0], settings, store.root, catalogue.cells)
         best = search.best(source.record)
         begun = [trial for trial in search.trials() if (store.folder(trial.key) / "stage.json").exists()]
         trials = [Cell(trial.point, store.stage(trial.key)) for trial in begun]

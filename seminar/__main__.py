@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import Interrupted, Record, StageFailed, Store, score, write_atomic
@@ -117,9 +118,25 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("words", nargs="+", metavar="FILE|word=value", help="sweep files, see sweeps/, and words")
     many.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1")
     many.add_argument(
-        "--workers", type=int, metavar="N", help="processes at once (default: one per core on CPU, one per GPU)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes at once (default: one per core on CPU, one per GPU); 0: all in this process",
+    )
+    many.add_argument(
+        "--executor",
+        choices=[*pool.executors],
+        help="who runs the workers: this process, processes here, tasks of a Slurm array (default: local)",
     )
     many.add_argument("--trials", type=int, metavar="N", help="trials of a search (default: run_cap of its file)")
+    many.add_argument(
+        "--sampler", metavar="NAME", help="what chooses the points of a search (default: random, or tpe for bayes)"
+    )
+    many.add_argument(
+        "--pruner",
+        metavar="NAME",
+        help="what ends bad trials of a search early (default: what early_terminate of its file says)",
+    )
     many.add_argument(
         "--storage",
         metavar="URL",
@@ -265,11 +282,13 @@ def _ensure(
     on_end: Callable[[Record], None] = lambda _: None,
 ) -> int:
     """Train a cell and its chain, with whatever other processes `torchrun` has started for it."""
-    from seminar import parallel, train
+    from seminar import checked, parallel, train
     from seminar.recipes import pick_device
 
     if cell.stage.compile and parallel.asked()[1] > 1:
         raise InputError("compile=true: one process only; leave it out with torchrun")
+    if store.record(cell.stage.key) is None:
+        checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
     warnings.simplefilter("default", RuntimeWarning)
     stop = train.StopWhen(lambda: bool(stopped))
     told: list[Stage] = []
@@ -365,8 +384,8 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import catalogue, parallel, recipes, search, studies
-    from seminar.tuning import Tuning
+    from seminar import catalogue, jobs, parallel, plan, recipes, search
+    from seminar.trials import Tuning
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -381,47 +400,64 @@ def _sweep(options: argparse.Namespace) -> int:
             f"{' '.join(options.words)}: no sweep file among these; name one, for example sweeps/losses.yaml"
         )
     words = sweeps.parse_settings([item for item in options.words if item not in files], options.seeds)
-    if options.workers is not None and options.workers < 1:
-        raise InputError(f"--workers {options.workers}: at least 1 is needed")
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials {options.trials}: at least 1 is needed")
     storage = None
     if options.storage:
         # Records and W&B keep the command line, also that of worker processes.
-        shown = studies.without_password(options.storage)
+        shown = search.without_password(options.storage)
         sys.argv[1:] = [item.replace(options.storage, shown) for item in sys.argv[1:]]
-        storage = studies.storage_url(options.storage)
-    parts = recipes.suite([sweeps.load(Path(file)).capped(options.trials) for file in files], words)
+        storage = search.storage_url(options.storage)
+    executor = pool.executor(options.executor, options.workers, storage)
+    loaded = [sweeps.load(Path(file)).capped(options.trials) for file in files]
+    choices = {sweep.name: search.chosen(sweep, options.sampler, options.pruner) for sweep in loaded if sweep.is_search}
+    for name in ("sampler", "pruner"):
+        if getattr(options, name) is not None and not choices:
+            raise InputError(f"--{name} {getattr(options, name)}: no file here is a search (method random or bayes)")
+    parts = recipes.suite(loaded, words)
     store = Store(options.runs)
-    catalogue.write(options.runs, parts)
     for reason in (reason for part in parts for reason in part.left_out):
         print(f"left out: {reason}")
     grids = [part for part in parts if not part.sweep.is_search and part.cells]
-    plans = []
-    if grids:
-        cells = [cell for part in grids for cell in part.cells]
-        plans.append(search.make_plan(sweeps.together([part.sweep for part in grids]), cells, store, options.workers))
-        print("\n".join(plans[0].lines()), flush=True)
-    searches = []
+    tunings = []
     for part in parts:
         if part.sweep.is_search and part.cells:
             try:
-                tuning = Tuning.asked(part.sweep, part.cells[0], words, options.runs, recipes.cells)
+                tunings.append(Tuning.requested(part.sweep, part.cells[0], words, options.runs, recipes.cells))
             except sweeps.LeftOut as error:
                 if len(parts) == 1:
                     raise
                 print(f"left out: {error}")
-                continue
-            catalogue.write(options.runs, [catalogue.Planned(part.sweep, tuning.reported())])
-            searches.append(search.plan_search(tuning, store, options.workers))
-            print("\n".join(searches[-1].lines()), flush=True)
+    reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
+    catalogue.write(options.runs, [*parts, *reported])
+    plans = []
+    if grids:
+        cells = [cell for part in grids for cell in part.cells]
+        sweep = sweeps.together([part.sweep for part in grids])
+        plans.append(plan.make_plan(sweep, cells, store, executor.workers, executor.elsewhere))
+        print("\n".join(plans[0].lines()), flush=True)
+    searches = []
+    for tuning in tunings:
+        sampler, pruner = choices[tuning.sweep.name]
+        found = plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere)
+        searches.append(found)
+        print("\n".join(found.lines()), flush=True)
     if options.dry_run:
         return 0
-    failed = [line for plan in plans for line in search.run(plan, store, options.wandb, storage)]
-    failed += [line for plan in searches for line in search.run_search(plan, store, options.wandb, storage)]
+    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options, storage))
+    failed = [line for each in plans for line in jobs.run(each, call)]
+    failed += [line for each in searches for line in jobs.run_search(each, call)]
     for line in failed:
         _say(line)
     return 1 if failed else 0
+
+
+def _worker_command(options: argparse.Namespace, storage: str | None) -> tuple[str, ...]:
+    """The command line that does the work of this call's sweep as one worker."""
+    given = {name: getattr(options, name) for name in ("seeds", "trials", "sampler", "pruner", "wandb")}
+    given |= {"runs": options.runs.resolve(), "storage": storage, "workers": 0}
+    rest = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return (sys.executable, "-m", "seminar", "sweep", *options.words, *rest)
 
 
 def _pull(options: argparse.Namespace) -> int:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from seminar import recipes, sweep
+from seminar.__main__ import main
 from seminar.catalogue import Cell
 from seminar.spec import Scalar
 
@@ -26,6 +31,26 @@ def cell() -> Callable[..., Cell]:
         return recipes.one({"profile": "toy", **words})
 
     return make
+
+
+class Said(NamedTuple):
+    """What a command wrote."""
+
+    stdout: str
+    stderr: str
+
+
+def seminar_here(*arguments: str, code: int = 0) -> Said:
+    """Run a command in this process, without a new interpreter; it must end with `code`."""
+    before = signal.getsignal(signal.SIGTERM)
+    out, errors = io.StringIO(), io.StringIO()
+    try:
+        with redirect_stdout(out), redirect_stderr(errors):
+            result = main(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert result == code, out.getvalue() + errors.getvalue()
+    return Said(out.getvalue(), errors.getvalue())
 
 
 def until_checkpoint(process: subprocess.Popen[str], runs: Path) -> None:

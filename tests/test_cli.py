@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,7 +42,8 @@ def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["sweep", "sweeps/none.yaml"], "no such file"),
         (["sweep", LOSSES, "--seeds", "0"], "--seeds 0"),
         (["sweep", LOSSES, "seed=1", "--seeds", "2"], "seed= is given as well"),
-        (["sweep", LOSSES, "--workers", "0"], "--workers 0"),
+        (["sweep", LOSSES, "--workers", "-1"], "--workers -1"),
+        (["sweep", LOSSES, "--workers", "0", "--executor", "local"], "--workers 0"),
         (["sweep", LOSSES, "profile=voc"], "data/VOCdevkit/VOC2012"),
         (["train", "profile=toy", "pretrained=imagenet"], "small_resnet"),
         (["train", "profile=toy", "backbone=mobilenet_v2", "pretrained=imagenet", "weights=no.pth"], "no.pth"),
@@ -107,26 +107,6 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("setup", "test", "report", "status", "losses", "creatures", "voc-mini"):
         assert target in listing
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-@pytest.mark.parametrize("storage", [None, "postgresql://me@host/db?a=b&c=d"])
-def test_a_task_of_the_slurm_array_is_a_worker(tmp_path: Path, storage: str | None) -> None:
-    program = tmp_path / ".venv" / "bin" / "seminar"
-    program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\nprintf "%s\\n" $$ "$@"\n')
-    program.chmod(0o755)
-    environment = {"PATH": os.environ["PATH"], "SLURM_SUBMIT_DIR": str(tmp_path), "RUNS": "a folder"}
-    task = subprocess.Popen(
-        ["bash", str(ROOT / "sweeps" / "slurm.sh"), "sweeps/losses.yaml", "losses=pce,pce+crf"],
-        env=environment if storage is None else {**environment, "STORAGE": storage},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    pid, *arguments = (task.communicate()[0]).splitlines()
-    assert int(pid) == task.pid, "the signal before the end of the time goes to the sweep itself"
-    given = ["sweep", "sweeps/losses.yaml", "losses=pce,pce+crf", "--workers", "1", "--runs", "a folder"]
-    assert arguments == given + ([] if storage is None else ["--storage", storage])
 
 
 def test_words_and_options_in_any_order(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from seminar import cost, machine, recipes, search, sweep
+from seminar import cost, machine, recipes, sweep
+from seminar import plan as planning
 from seminar.catalogue import Cell, Host
 from seminar.cost import Card, Cost, Survey, shape
 from seminar.spec import InputError, Stage
@@ -80,7 +81,7 @@ def test_the_plan_knows_memory(tmp_path: Path, losses_sweep: sweep.Sweep, monkey
     found = Survey({each: Cost(1.0, size) for each, size in sizes.items()}, CARD)
     monkeypatch.setattr(cost, "survey", lambda *_: found)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    plan = search.make_plan(request, cells, Store(tmp_path), 2)
+    plan = planning.make_plan(request, cells, Store(tmp_path), 2)
     assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
     shared = dataclasses.replace(plan, costs=Survey(found.costs, Card("a card", 24_576, 12_288)))
     assert shared.lines()[-1] == "  about 10.4 GB of GPU memory a process; a card has 24.0 GB, 12.0 GB of it free"
@@ -105,9 +106,9 @@ def test_a_card_that_one_process_fills_takes_one(monkeypatch: pytest.MonkeyPatch
     """The estimate may lie above the card by what CUDA takes, but one process was just measured to fit."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     full = Survey({"x": Cost(1.0, 24_200)}, CARD)
-    search._check_memory(full, 1, Host(device="cpu"))
+    planning._check_memory(full, 1, Host(device="cpu"))
     with pytest.raises(InputError, match=r"take --workers 1$"):
-        search._check_memory(full, 2, Host(device="cpu"))
+        planning._check_memory(full, 2, Host(device="cpu"))
 
 
 def test_one_plan_is_for_one_device(cell: MakeCell) -> None:
@@ -124,7 +125,7 @@ def test_what_several_processes_trained_says_nothing_of_one(
     here = {"device": "cpu", "cpu": machine.name(torch.device("cpu")), "processes": 2}
     store = Store(tmp_path)
     store.ensure(known.stage, lambda *_: {"seconds": 50.0, "environment": here})
-    assert search._costs([asked.stage], {asked.stage.key: asked.host}, store).of(asked.stage) == Cost(1.0)
+    assert planning._costs([asked.stage], {asked.stage.key: asked.host}, store).of(asked.stage) == Cost(1.0)
 
 
 @pytest.mark.parametrize(("workers", "cards", "fits"), [(2, 1, True), (3, 1, False), (4, 2, True), (5, 2, False)])
@@ -134,10 +135,10 @@ def test_workers_that_do_not_fit_on_a_card_are_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     costs = Survey({"x": Cost(1.0, 10_000)}, CARD)  # with CUDA itself 10.4 GB: two on a card of 24
     if fits:
-        search._check_memory(costs, workers, Host(device="cpu"))
+        planning._check_memory(costs, workers, Host(device="cpu"))
         return
     with pytest.raises(InputError) as caught:
-        search._check_memory(costs, workers, Host(device="cpu"))
+        planning._check_memory(costs, workers, Host(device="cpu"))
     assert str(caught.value) == (
         f"--workers {workers}: 3 processes on one a card need 3 x 10.4 GB, and it has 24.0 GB; "
         f"take --workers {2 * cards}"
@@ -155,11 +156,11 @@ def test_memory_that_runs_out_on_a_cpu_is_told_in_a_line(cell: MakeCell, monkeyp
 
 def test_workers_of_one_named_card_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(search, "pick_device", torch.device)
+    monkeypatch.setattr(planning, "pick_device", torch.device)
     costs = Survey({"x": Cost(1.0, 10_000)}, CARD)
-    search._check_memory(costs, 3, Host(device="cuda"))
+    planning._check_memory(costs, 3, Host(device="cuda"))
     with pytest.raises(InputError, match=r"3 processes on one a card .* take --workers 2$"):
-        search._check_memory(costs, 3, Host(device="cuda:1"))
+        planning._check_memory(costs, 3, Host(device="cuda:1"))
 
 
 @pytest.fixture
@@ -170,25 +171,25 @@ def card(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Survey, "memory_mb", 10_600)
     monkeypatch.setattr(cost, "survey", lambda *_: costs)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(search, "_processes_here", lambda _, workers: (workers, "cuda"))
+    monkeypatch.setattr(planning, "_processes_here", lambda _, workers: (workers, "cuda"))
 
 
 def test_a_plan_refuses_workers_that_do_not_fit(card: None, tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1, 2)})
     cells, store = recipes.cells(request), Store(tmp_path)
     with pytest.raises(InputError, match=r"^--workers 3: 3 processes on one a card"):
-        search.make_plan(request, cells, store, 3)
-    search.make_plan(request, cells[:2], store, 3)  # no more processes than trainings
+        planning.make_plan(request, cells, store, 3)
+    planning.make_plan(request, cells[:2], store, 3)  # no more processes than trainings
 
 
 def test_the_plan_of_a_search_knows_memory(card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = tuning(write(tmp_path), tmp_path)
-    plan = search.plan_search(asked, Store(tmp_path), 2)
+    plan = planning.plan_search(asked, "tpe", "none", Store(tmp_path), 2)
     assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
     report = dataclasses.replace(plan.report, workers=3)
-    monkeypatch.setattr(search, "make_plan", lambda *_: report)
+    monkeypatch.setattr(planning, "make_plan", lambda *_: report)
     with pytest.raises(InputError, match=r"^--workers 3: "):
-        search.plan_search(asked, Store(tmp_path), 3)
+        planning.plan_search(asked, "tpe", "none", Store(tmp_path), 3)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from seminar import studies, train
+from seminar import search, train
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Record, StageFailed, Store
@@ -107,8 +107,8 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path, cell: Ma
 def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:
     cells, store = [cell(losses="pce")], Store(tmp_path)
 
-    def prepare() -> studies.Queue:
-        return studies.prepare_grid("losses", cells, cells, [cells[0].stage.key], store, None)
+    def prepare() -> search.Queue:
+        return search.prepare_grid("losses", cells, cells, [cells[0].stage.key], store, None)
 
     queue = prepare()
     whole = queue.journal.read_bytes()
@@ -119,7 +119,7 @@ def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:
         with pytest.warns(RuntimeWarning, match=rf"{queue.name}\.journal: damaged, now {queue.name}\.damaged"):
             prepare()
         assert queue.journal.with_suffix(".damaged").read_bytes() == torn
-        assert [trial.state.name for trial in queue.open().trials] == ["WAITING"]
+        assert [trial.state.name for trial in queue.open().study.trials] == ["WAITING"]
 
 
 def test_a_stage_that_is_not_what_its_key_says_is_never_reused(tmp_path: Path, cell: MakeCell) -> None:

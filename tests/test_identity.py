@@ -234,7 +234,7 @@ def test_missing_data_is_named(losses_sweep: sweep.Sweep) -> None:
 
 
 def test_planning_values_needs_no_torch() -> None:
-    code = "import sys, seminar.spec, seminar.sweep; sys.exit('torch' in sys.modules)"
+    code = "import sys, seminar.spec, seminar.sweep, seminar.trials, seminar.pool; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

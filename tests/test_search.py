@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -19,12 +18,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from seminar import cost, machine, recipes, search, studies, sweep
+from seminar import cost, jobs, machine, recipes, search, sweep
 from seminar.catalogue import Cell
+from seminar.plan import Plan, make_plan, schedule
 from seminar.store import Store
-from seminar.tracking import WandbWatch
 from seminar.train import Trainer
-from tests.conftest import ROOT, until_checkpoint
+from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
 from tests.records import finish
 
 MakeCell = Callable[..., Cell]
@@ -143,35 +142,39 @@ def test_kill_9_of_everything_leaves_nothing_to_clean_up(tmp_path: Path, running
     continue_and_check(tmp_path)
 
 
-@pytest.mark.slow
-def test_a_failing_cell_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+def here(*arguments: str, runs: Path, code: int = 0) -> Said:
+    """What a command says that trains in this process."""
+    return seminar_here(*command(*arguments, runs=runs)[3:], code=code)
+
+
+def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "seed=0", "lambda_pcons=1e30", "data_val=2"]
-    result = call(*TOY, *words, "--workers", "1", runs=tmp_path, code=1)
+    result = here(*TOY, *words, "--workers", "0", runs=tmp_path, code=1)
     assert len(trained(tmp_path)) == 1
     assert "pce+pcons creatures small_resnet seed 0" in result.stderr
     assert "FloatingPointError: loss" in result.stderr
     assert re.search(r"pseudo K=1 creatures small_resnet seed 0 \(\w+\) failed: \w+ failed: Floating", result.stderr)
-    status = call("status", runs=tmp_path)
+    status = here("status", runs=tmp_path)
     assert "failed" in status.stdout
     assert "diverged" in status.stdout
     assert "1 done, 2 failed" in status.stdout
 
 
-def prepare(plan: search.Plan, store: Store) -> studies.Queue:
+def prepare(plan: Plan, store: Store) -> search.Queue:
     todo = {stage.key for stage in plan.todo}
-    return studies.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, None)
+    return search.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, None)
 
 
 def test_trials_of_dead_workers_are_handed_out_again(tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells, store = recipes.cells(request), Store(tmp_path)
-    plan = search.make_plan(request, cells, store, 1)
+    plan = make_plan(request, cells, store, 1)
     queue = prepare(plan, store)
     assert queue.journal.is_absolute(), "Optuna's lock is a link to this path"
-    dead = queue.open().ask()
+    dead = queue.open().study.ask()
     dead.set_user_attr("host", "elsewhere")
     prepare(plan, store)
-    trials = queue.open().trials
+    trials = queue.open().study.trials
     assert [trial.state.name for trial in trials] == ["FAIL", "WAITING", "WAITING"]
     assert {trial.user_attrs["key"] for trial in trials[1:]} == {cell.stage.key for cell in cells}
 
@@ -185,8 +188,8 @@ def test_a_training_without_a_score_is_no_value_for_optuna(
     finish(cells[0].stage, 1.0, runs=tmp_path)
     path = store.folder(cells[0].stage.key) / "record.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"student": {"crop": {"miou": None}}}}))
-    queue = prepare(search.make_plan(request, cells, store, 1), store)
-    assert [trial.state.name for trial in queue.open().trials] == ["WAITING"]
+    queue = prepare(make_plan(request, cells, store, 1), store)
+    assert [trial.state.name for trial in queue.open().study.trials] == ["WAITING"]
 
 
 def test_other_trainings_are_another_study(tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
@@ -195,7 +198,7 @@ def test_other_trainings_are_another_study(tmp_path: Path, losses_sweep: sweep.S
     (cell,) = recipes.cells(request)
     store = Store(tmp_path)
     other = dataclasses.replace(cell, stage=cell.stage.model_copy(update={"epochs": 3}))
-    names = {prepare(search.make_plan(request, [c], store, 1), store).name for c in (cell, other)}
+    names = {prepare(make_plan(request, [c], store, 1), store).name for c in (cell, other)}
     assert len(names) == 2
 
 
@@ -204,13 +207,13 @@ def test_a_finished_primary_needs_no_ancillary(tmp_path: Path, cell: MakeCell, l
     store = Store(tmp_path)
     store.ensure(primary.stage, lambda *_: {"seconds": 1.0})
     (store.folder(primary.stage.chain[0].key) / "record.json").unlink()
-    assert search.make_plan(losses_sweep, [primary], store, 1).todo == ()
+    assert make_plan(losses_sweep, [primary], store, 1).todo == ()
 
 
 def test_schedule_keeps_workers_busy_and_ancillaries_first(losses_sweep: sweep.Sweep) -> None:
     cells = recipes.cells(losses_sweep, {"profile": ("toy",), "seed": (0, 1, 2)})
     seconds = {stage.key: 10.0 * len(stage.losses) for cell in cells for stage in cell.stage.chain}
-    order, end = search.schedule(cells, seconds, 2)
+    order, end = schedule(cells, seconds, 2)
     assert sorted(map(repr, order)) == sorted(map(repr, cells))
     seen: set[str] = set()
     for cell in order:
@@ -218,15 +221,15 @@ def test_schedule_keeps_workers_busy_and_ancillaries_first(losses_sweep: sweep.S
         seen.add(cell.stage.key)
     # 3 seeds x (10 + 20 + 20 + 30 + 40 + 10) seconds of work on two workers cannot end before 195.
     assert 195 <= end <= 215
-    assert search.schedule(cells, {}, 2)[1] == 0
-    assert search.schedule(cells, seconds, 1)[1] == pytest.approx(390)
+    assert schedule(cells, {}, 2)[1] == 0
+    assert schedule(cells, seconds, 1)[1] == pytest.approx(390)
 
 
-def test_schedule_waits_for_an_ancillary_in_work(cell: MakeCell) -> None:
+def test_schedule_waits_for_an_ancillary_that_runs_elsewhere(cell: MakeCell) -> None:
     primary, ancillary = cell(), cell(losses="pce+crf+pcons")
     seconds = {stage.key: 1.0 for stage in primary.stage.chain}
-    assert search.schedule([primary, ancillary], seconds, 2) == ([ancillary, primary], 2.0)
-    assert search.schedule([primary, ancillary], {}, 2)[0] == [ancillary, primary]
+    assert schedule([primary, ancillary], seconds, 2) == ([ancillary, primary], 2.0)
+    assert schedule([primary, ancillary], {}, 2)[0] == [ancillary, primary]
 
 
 def test_plan_counts_what_is_left(
@@ -238,7 +241,7 @@ def test_plan_counts_what_is_left(
     folder = store.folder(primary.stage.key)
     folder.mkdir()
     (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    plan = search.make_plan(losses_sweep, [primary], store, 1)
+    plan = make_plan(losses_sweep, [primary], store, 1)
     assert plan.todo == (primary.stage,)
     assert plan.seconds == {primary.stage.key: 3.0}
 
@@ -252,7 +255,7 @@ def test_speed_is_only_taken_from_equal_shapes(cell: MakeCell, words: dict[str, 
 def test_one_cell_trains_its_whole_chain(cell: MakeCell) -> None:
     chain = cell(modules=2)
     seconds = {stage.key: 1.0 for stage in chain.stage.chain}
-    assert search.schedule([chain], seconds, 4) == ([chain], 3.0)
+    assert schedule([chain], seconds, 4) == ([chain], 3.0)
 
 
 def test_plan_uses_the_measured_speed_of_equal_shapes(tmp_path: Path, losses_sweep: sweep.Sweep) -> None:
@@ -261,7 +264,7 @@ def test_plan_uses_the_measured_speed_of_equal_shapes(tmp_path: Path, losses_swe
     store = Store(tmp_path)
     here = {"device": "cpu", "cpu": machine.name(torch.device("cpu"))}
     store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0, "environment": here})
-    plan = search.make_plan(request, cells, store, 2)
+    plan = make_plan(request, cells, store, 2)
     assert plan.seconds == {cells[1].stage.key: pytest.approx(50.0)}
     assert "1 done, 1 to do" in plan.lines()[2]
 
@@ -274,18 +277,17 @@ def test_the_speed_of_another_machine_says_nothing(
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells, store = recipes.cells(request), Store(tmp_path)
     store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0, "peak_memory_mb": 9, "environment": other})
-    assert search.make_plan(request, cells, store, 2).seconds == {cells[1].stage.key: 2.0}  # two epochs
+    assert make_plan(request, cells, store, 2).seconds == {cells[1].stage.key: 2.0}  # two epochs
 
 
-@pytest.mark.slow
 def test_records_are_the_truth_not_the_journal(tmp_path: Path) -> None:
     words = ["losses=pce", "seed=0,1"]
-    call(*TOY, *words, "--workers", "1", runs=tmp_path)
+    here(*TOY, *words, "--workers", "0", runs=tmp_path)
     key = next(iter(trained(tmp_path)))
     record = tmp_path / key / "record.json"
     value = json.loads(record.read_text())["metrics"]
     record.unlink()
-    call(*TOY, *words, "--workers", "1", runs=tmp_path)
+    here(*TOY, *words, "--workers", "0", runs=tmp_path)
     assert json.loads(record.read_text())["metrics"] == value
 
 
@@ -294,7 +296,7 @@ def test_a_cell_that_runs_out_of_memory_leaves_the_others_to_be_trained(
 ) -> None:
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce", "ce"), "seed": (0,), "epochs": (1,)})
     cells, store = recipes.cells(request), Store(tmp_path)
-    plan = search.make_plan(request, cells, store, 1)
+    plan = make_plan(request, cells, store, 1)
     first, second = plan.order
     step = Trainer.step
 
@@ -304,14 +306,9 @@ def test_a_cell_that_runs_out_of_memory_leaves_the_others_to_be_trained(
         return step(self, *rest)
 
     monkeypatch.setattr(Trainer, "step", hungry)
-    reader, writer = multiprocessing.Pipe(duplex=False)
-    job = search._Job(prepare(plan, store), search._Grid(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
-    mirror = WandbWatch("disabled", tmp_path, "sweep")
-    worker = search._Worker(job, None, lambda: False, search._Teller(0, writer), mirror)
-    study = job.queue.open()
-    while worker.serve(study):
-        pass
+    job = jobs.Job(prepare(plan, store), jobs.Grid(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
+    events: list[tuple[Any, ...]] = []
+    job.work(0, lambda: False, events.append)
     assert [store.status(each.stage.key) for each in (first, second)] == ["failed", "done"]
-    told = [reader.recv() for _ in iter(reader.poll, False)]
-    (failed,) = (event for event in told if event[0] == "failed")
+    (failed,) = (event for event in events if event[0] == "failed")
     assert "ran out of memory at a step that needs another 2.00 GiB" in failed[-1]

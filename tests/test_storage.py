@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from seminar import recipes, search, studies, sweep
+from seminar import jobs, recipes, search, sweep
 from seminar.catalogue import Cell
+from seminar.search import Queue
 from seminar.spec import InputError
 from seminar.store import Store
-from seminar.studies import Queue
-from seminar.tuning import Tuning
+from seminar.trials import Tuning
 from tests.conftest import ROOT, until_checkpoint
 
 LOSSES = ROOT / "sweeps" / "losses.yaml"
@@ -66,7 +66,7 @@ class Database:
 
     def execute(self, text: str) -> list[Any]:
         """The first column of what a statement gives."""
-        engine = sqlalchemy.create_engine(studies.storage_url(self.url))
+        engine = sqlalchemy.create_engine(search.storage_url(self.url))
         with engine.begin() as connection:
             result = connection.execute(sqlalchemy.text(text))
             rows = [row[0] for row in result] if result.returns_rows else []
@@ -103,13 +103,13 @@ def start(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> subproc
 
 
 def states(queue: Queue) -> list[str]:
-    return [trial.state.name for trial in queue.open().trials]
+    return [trial.state.name for trial in queue.open().study.trials]
 
 
 def test_urls() -> None:
-    assert studies.storage_url("postgresql://me@host/db") == "postgresql+psycopg://me@host/db"
-    assert studies.storage_url("postgresql+psycopg2://me@host/db") == "postgresql+psycopg2://me@host/db"
-    assert studies.storage_url("mysql://me:secret@host/db") == "mysql+pymysql://me:secret@host/db"
+    assert search.storage_url("postgresql://me@host/db") == "postgresql+psycopg://me@host/db"
+    assert search.storage_url("postgresql+psycopg2://me@host/db") == "postgresql+psycopg2://me@host/db"
+    assert search.storage_url("mysql://me:secret@host/db") == "mysql+pymysql://me:secret@host/db"
     for text, why in {
         "sqlite:///a.db": "hands one trial to two workers",
         "runs/studies": "that is no URL; write postgresql://",
@@ -118,7 +118,7 @@ def test_urls() -> None:
         "oracle://me:secret@host/db": "'oracle' is none of postgresql, mysql, mariadb",
     }.items():
         with pytest.raises(InputError, match=why) as told:
-            studies.storage_url(text)
+            search.storage_url(text)
         assert "secret" not in str(told.value)
 
 
@@ -133,7 +133,7 @@ def test_urls() -> None:
     ],
 )
 def test_passwords_are_never_shown(url: str, shown: str) -> None:
-    assert studies.without_password(url) == shown
+    assert search.without_password(url) == shown
 
 
 @pytest.mark.slow
@@ -152,9 +152,9 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
     calls = [start(*words, runs=tmp_path, storage=database.url) for _ in range(2)]
     for call in calls:
         _, errors = call.communicate(timeout=240)
-        # Whoever finds the queue empty ends; what is in work elsewhere is told.
+        # Whoever finds the queue empty ends; what runs elsewhere is named.
         assert call.returncode in (0, 1), errors
-        assert call.returncode == 0 or "in work by another call" in errors, errors
+        assert call.returncode == 0 or "running in another call" in errors, errors
     assert any(call.returncode == 0 for call in calls)
     store = Store(tmp_path)
     records = [store.record(key) for key in store.keys()]  # noqa: SIM118
@@ -165,7 +165,7 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
     (name,) = database.execute("SELECT study_name FROM studies")
     name, _, folder = name.rpartition("-")
     assert folder == (tmp_path / "studies" / "id").read_text()
-    trials = Queue(name, tmp_path / "studies", studies.storage_url(database.url)).open().trials
+    trials = Queue(name, tmp_path / "studies", search.storage_url(database.url)).open().study.trials
     found = [trial for trial in trials if "queued" in trial.user_attrs]
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.user_attrs["key"] for trial in found} == set(store.keys())
@@ -255,7 +255,7 @@ def test_a_searched_training_goes_on_without_its_study(
     else:
         database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
         (name,) = database.execute("SELECT study_name FROM studies")
-        studies.heal(Queue(name.rpartition("-")[0], runs / "studies", studies.storage_url(database.url)).open())
+        Queue(name.rpartition("-")[0], runs / "studies", search.storage_url(database.url)).open().heal()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -270,11 +270,11 @@ Prepare = Callable[[], Queue]
 
 def begin(queue: Queue) -> None:
     """What another host does before it falls silent."""
-    study = queue.open()
-    trial = studies.ask(study, {})
+    opened = queue.open()
+    trial = opened.ask({})
     assert trial is not None
     trial.set_user_attr("host", "elsewhere")
-    with queue.heartbeat(study, trial):
+    with opened.heartbeat(trial):
         pass
 
 
@@ -282,9 +282,9 @@ def begin(queue: Queue) -> None:
 def prepare(tmp_path: Path, database: Database, cell: Callable[..., Cell]) -> Prepare:
     """Prepares a grid of one cell."""
     cells = [cell(losses="pce")]
-    storage = studies.storage_url(database.url)
+    storage = search.storage_url(database.url)
     todo = [cells[0].stage.key]
-    return lambda: studies.prepare_grid("losses", cells, cells, todo, Store(tmp_path), storage)
+    return lambda: search.prepare_grid("losses", cells, cells, todo, Store(tmp_path), storage)
 
 
 def test_what_another_host_is_at_is_left_to_it(prepare: Prepare) -> None:
@@ -295,74 +295,76 @@ def test_what_another_host_is_at_is_left_to_it(prepare: Prepare) -> None:
 @pytest.mark.slow
 def test_what_dead_hosts_had_begun_is_handed_out_again(prepare: Prepare, database: Database) -> None:
     queue = prepare()
-    for count in range(studies.RETRIES + 1):
+    for count in range(search.RETRIES + 1):
         assert states(queue) == ["FAIL"] * count + ["WAITING"]
         begin(queue)
-        studies.heal(queue.open())
+        queue.open().heal()
         assert states(queue) == ["FAIL"] * count + ["RUNNING"], "it has just given a sign of life"
         database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
-        studies.heal(queue.open())
-    assert states(queue) == ["FAIL"] * (studies.RETRIES + 1), "what kills its worker every time is left"
+        queue.open().heal()
+    assert states(queue) == ["FAIL"] * (search.RETRIES + 1), "what kills its worker every time is left"
     assert states(prepare())[-1] == "WAITING", "until the next call"
-    assert {trial.user_attrs["key"] for trial in queue.open().trials} == {prepare().open().trials[0].user_attrs["key"]}
+    assert {trial.user_attrs["key"] for trial in queue.open().study.trials} == {
+        prepare().open().study.trials[0].user_attrs["key"]
+    }
 
 
 def test_what_a_stopped_worker_had_begun_is_handed_out_at_once(prepare: Prepare) -> None:
     queue = prepare()
-    study = queue.open()
-    trial = studies.ask(study, {})
+    opened = queue.open()
+    trial = opened.ask({})
     assert trial is not None
-    studies.hand_out_again(study, trial)
+    opened.hand_out_again(trial)
     assert states(queue) == ["FAIL", "WAITING"]
-    assert "host" not in queue.open().trials[1].user_attrs
-    studies.hand_out_again(study, trial)
+    assert "host" not in queue.open().study.trials[1].user_attrs
+    opened.hand_out_again(trial)
     assert states(queue) == ["FAIL", "WAITING"], "it is another's already"
 
 
 def test_a_trial_that_nobody_asked_for_is_never_repeated(prepare: Prepare, database: Database) -> None:
     queue = prepare()
-    study = queue.open()
-    assert studies.ask(study, {}) is not None
+    opened = queue.open()
+    assert opened.ask({}) is not None
     with pytest.warns(UserWarning, match="Heartbeat of storage"):
-        phantom = study.ask()
-    studies._beat(study, phantom)
+        phantom = opened.study.ask()
+    opened.beat(phantom)
     database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
-    studies.heal(study)
+    opened.heal()
     assert states(queue) == ["FAIL", "FAIL", "WAITING"]
 
 
 def test_two_folders_are_two_studies(tmp_path: Path, database: Database, cell: Callable[..., Cell]) -> None:
-    cells, storage = [cell(losses="pce")], studies.storage_url(database.url)
+    cells, storage = [cell(losses="pce")], search.storage_url(database.url)
     for folder in ("one", "two"):
-        queue = studies.prepare_grid("losses", cells, cells, [cells[0].stage.key], Store(tmp_path / folder), storage)
+        queue = search.prepare_grid("losses", cells, cells, [cells[0].stage.key], Store(tmp_path / folder), storage)
         assert states(queue) == ["WAITING"]
 
 
 @pytest.mark.slow
 def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Database, search_file: Path) -> None:
     path = search_file
-    storage = studies.storage_url(database.url)
+    storage = search.storage_url(database.url)
     request = sweep.load(path)
     (part,) = recipes.suite([request], {})
     found, store = (
-        Tuning.asked(part.sweep, part.cells[0], {}, tmp_path / "runs", recipes.cells),
+        Tuning.requested(part.sweep, part.cells[0], {}, tmp_path / "runs", recipes.cells),
         Store(tmp_path / "runs"),
     )
-    queue, _ = studies.prepare_search(found, store, storage)
-    study, task = queue.open(), search._Trials(found, 0)
-    trial = studies.ask(study, task.distributions)
+    queue, _ = search.prepare_search(found, store, storage)
+    opened, task = queue.open(), jobs.Trials(found, 0, "random", "hyperband")
+    trial = opened.ask(task.distributions)
     assert trial is not None
     task.cell(trial)
     trial.set_user_attr("host", "elsewhere")
-    with queue.heartbeat(study, trial):
+    with opened.heartbeat(trial):
         pass
-    studies.prepare_search(found, store, storage)
+    search.prepare_search(found, store, storage)
     assert states(queue) == ["RUNNING", "WAITING"], "another host is at it"
     database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
-    studies.prepare_search(found, store, storage)
-    trials = queue.open().trials
+    search.prepare_search(found, store, storage)
+    trials = queue.open().study.trials
     assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING"]
-    assert trials[2].system_attrs["fixed_params"] == trial.params
+    assert trials[2].params == trial.params
     process = start("--workers", "1", "--seeds", "1", runs=tmp_path / "runs", storage=database.url, file=path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

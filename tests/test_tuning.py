@@ -18,12 +18,13 @@ import yaml
 
 from analysis import exhibits
 from analysis.report import Report
-from seminar import catalogue, presets, recipes, search, studies, sweep
+from seminar import catalogue, jobs, presets, recipes, search, sweep
+from seminar.parts import Registry
 from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
-from seminar.tuning import Trial, Tuning
-from tests.conftest import ROOT, until_checkpoint
+from seminar.trials import Trial, Tuning
+from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
 from tests.records import finish
 
 SPACE = {
@@ -53,16 +54,14 @@ def command(path: Path, runs: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "seminar", "sweep", str(path), *arguments, *options]
 
 
-def call(path: Path, runs: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    asked = command(path, runs, *arguments)
-    result = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=240)
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
+def call(path: Path, runs: Path, *arguments: str, code: int = 0) -> Said:
+    """Call a search that trains in this process."""
+    return seminar_here(*command(path, runs, "--workers", "0", *arguments)[3:], code=code)
 
 
 def tuning(path: Path, runs: Path, **words: tuple[Scalar, ...]) -> Tuning:
     (planned,) = recipes.suite([sweep.load(path)], words)
-    found = Tuning.asked(planned.sweep, planned.cells[0], words, runs, recipes.cells)
+    found = Tuning.requested(planned.sweep, planned.cells[0], words, runs, recipes.cells)
     catalogue.write(runs, [planned, catalogue.Planned(planned.sweep, found.reported())])
     return found
 
@@ -127,7 +126,6 @@ def test_a_bad_search_file_is_named(tmp_path: Path, keys: dict[str, Any], messag
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -184,7 +182,7 @@ def test_every_profile_has_a_tuning_split() -> None:
 def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Path) -> None:
     path, runs = write(tmp_path), tmp_path / "runs"
     dry = call(path, runs, "--dry-run", "--seeds", "2")
-    assert "bayes over alpha, lambda_pcons: 4 trials of a training each" in dry.stdout
+    assert "bayes (sampler tpe) over alpha, lambda_pcons: 4 trials of a training each" in dry.stdout
     assert not list(runs.glob("*/stage.json"))
     call(path, runs, "--workers", "2", "--seeds", "2")
     found = tuning(path, runs, seed=(0, 1))
@@ -211,7 +209,7 @@ def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Pat
     # A deleted journal loses nothing: the next trials go on from all that are kept.
     for journal in runs.glob("studies/*.journal"):
         journal.unlink()
-    call(path, runs, "--workers", "1", "--seeds", "1", "--trials", "6")
+    call(path, runs, "--seeds", "1", "--trials", "6")
     assert len(found.trials()) == 6
     assert {key: finished(runs)[key] for key in before} == before
     storage = optuna.storages.JournalStorage(
@@ -226,7 +224,7 @@ def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Pat
 def test_bad_trials_are_ended_early_and_good_ones_are_not(tmp_path: Path) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     path, runs = write(tmp_path, 8, early_terminate=early), tmp_path / "runs"
-    call(path, runs, "--workers", "1", "--seeds", "1", "epochs=4")
+    call(path, runs, "--seeds", "1", "epochs=4")
     found, store = tuning(path, runs, seed=(0,), epochs=(4,)), Store(runs)
     ended = {trial.key: trial.state for trial in found.trials()}
     assert sorted(set(ended.values())) == ["done", "pruned"]
@@ -255,7 +253,7 @@ class FakeTrial:
 def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path, cell: Any) -> None:
     primary = cell(epochs=6, eval_every=2).stage
     fake: Any = FakeTrial(prune_at=2)
-    halt = search._Halt(fake, primary.key)
+    halt = jobs.Halt(fake, primary.key)
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "student_miou": 20.0}\n')
     halt.begin(primary, tmp_path, 2)
     halt.epoch(primary.chain[0], {"epoch": 2, "student_miou": 99.0})
@@ -267,11 +265,10 @@ def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path
     halt.epoch(primary, {"epoch": 6, "student_miou": 3.0})  # it is over: nothing to end early
 
 
-@pytest.mark.slow
 def test_a_diverging_trial_is_a_result(tmp_path: Path) -> None:
     space = {"lambda_pcons": {"min": 1e29, "max": 1e30}}
     path, runs = write(tmp_path, 2, space), tmp_path / "runs"
-    result = call(path, runs, "--workers", "1", "--seeds", "1")
+    result = call(path, runs, "--seeds", "1")
     assert "diverged" in result.stderr
     assert "lie outside what is searched" in result.stdout
     found = tuning(path, runs, seed=(0,))
@@ -279,7 +276,7 @@ def test_a_diverging_trial_is_a_result(tmp_path: Path) -> None:
     assert all("FloatingPointError: loss" in trial.error for trial in found.trials())
     assert found.best(Store(runs).record) is None
     assert finished(runs).keys() == {cell.stage.key for cell in found.reported()}
-    call(path, runs, "--workers", "1", "--seeds", "1")
+    call(path, runs, "--seeds", "1")
     assert len(found.trials()) == 2
 
 
@@ -299,7 +296,7 @@ def test_a_killed_trial_goes_on_at_its_point(tmp_path: Path) -> None:
     process.communicate()
     found = tuning(path, runs, seed=(0,), epochs=(60,))
     assert found.trials() == []
-    call(path, runs, "--workers", "1", "--seeds", "1", "epochs=60")
+    call(path, runs, "--seeds", "1", "epochs=60")
     (trial,) = found.trials()
     record = Store(runs).record(trial.key)
     assert record is not None
@@ -309,19 +306,19 @@ def test_a_killed_trial_goes_on_at_its_point(tmp_path: Path) -> None:
 def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
     found = tuning(write(tmp_path, 3), tmp_path)
     store = Store(tmp_path)
-    queue, begun = studies.prepare_search(found, store, None)
+    queue, begun = search.prepare_search(found, store, None)
     assert begun == 0
-    study = queue.open()
-    task = search._Trials(found, 0)
+    study = queue.open().study
+    task = jobs.Trials(found, 0, "tpe", "none")
     cell = task.cell(study.ask(task.distributions))
     assert cell.stage == found.own.stage, "the first one has the profile's own values"
-    studies.prepare_search(found, store, None)
-    trials = queue.open().trials
+    search.prepare_search(found, store, None)
+    trials = queue.open().study.trials
     assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING", "WAITING"]
     assert trials[3].system_attrs["fixed_params"] == {"alpha": 0.5, "lambda_pcons": 200.0}
-    assert trials[3].user_attrs["repeats"] is None, "the own values"
-    studies.prepare_search(found, store, None)
-    assert len(queue.open().trials) == 4, "what waits is not handed out twice"
+    assert "repeats" not in trials[3].user_attrs, "the own values"
+    search.prepare_search(found, store, None)
+    assert len(queue.open().study.trials) == 4, "what waits is not handed out twice"
 
 
 def test_another_space_or_profile_is_another_study_but_more_trials_are_not(tmp_path: Path) -> None:
@@ -348,10 +345,9 @@ def test_a_damaged_trial_is_named(tmp_path: Path) -> None:
             found.trials()
 
 
-@pytest.mark.slow
 def test_a_point_that_was_tried_is_not_trained_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 6, {"alpha": {"values": [0.25, 0.5]}}, method="random"), tmp_path / "runs"
-    call(path, runs, "--workers", "1", "--seeds", "1")
+    call(path, runs, "--seeds", "1")
     found = tuning(path, runs, seed=(0,))
     assert [trial.state for trial in found.trials()] == ["done"] * 6
     keys = {trial.key for trial in found.trials()}
@@ -361,42 +357,39 @@ def test_a_point_that_was_tried_is_not_trained_again(tmp_path: Path) -> None:
     assert best.number == min(trial.number for trial in found.trials() if trial.key == best.key), "of equals the first"
 
 
-@pytest.mark.slow
 def test_a_trial_that_lost_its_record_is_done_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 2), tmp_path / "runs"
-    call(path, runs, "--workers", "1", "--seeds", "1")
+    call(path, runs, "--seeds", "1")
     found = tuning(path, runs, seed=(0,))
     lost = found.trials()[1]
     shutil.rmtree(runs / lost.key)
     assert found.left(Store(runs).record) == 1
-    again = call(path, runs, "--workers", "1", "--seeds", "1")
+    again = call(path, runs, "--seeds", "1")
     assert "1 done, 1 to do" in again.stdout
     assert {trial.key for trial in found.trials()} >= {lost.key}
     assert len(found.trials()) == 2
     assert found.left(Store(runs).record) == 0
 
 
-@pytest.mark.slow
 def test_a_fault_is_a_failure_and_its_point_is_tried_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     found = tuning(path, runs, seed=(0,))
     runs.mkdir()
     (runs / found.own.stage.key).write_text("in the way")
-    failed = call(path, runs, "--workers", "1", "--seeds", "1", code=1)
+    failed = call(path, runs, "--seeds", "1", code=1)
     assert "NotADirectoryError" in failed.stderr
     assert found.trials() == []
     (runs / found.own.stage.key).unlink()
-    call(path, runs, "--workers", "1", "--seeds", "1")
+    call(path, runs, "--seeds", "1")
     assert [trial.point for trial in found.trials()] == [found.own_point]
 
 
-@pytest.mark.slow
 def test_nothing_is_reported_while_another_call_is_at_it(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     found = tuning(path, runs, seed=(0,))
-    queue, _ = studies.prepare_search(found, Store(runs), None)
-    queue.open().ask()
-    told = call(path, runs, "--workers", "1", "--seeds", "1", code=1)
+    queue, _ = search.prepare_search(found, Store(runs), None)
+    queue.open().study.ask()
+    told = call(path, runs, "--seeds", "1", code=1)
     assert "1 trials are not done yet" in told.stderr
     assert finished(runs) == {}
 
@@ -408,8 +401,8 @@ def test_numbers_of_trials_stay_what_they_were_without_the_journal(tmp_path: Pat
         cell = found.trial_cell(point)
         found.keep(Trial(number, cell.stage.key, "done", point, 2))
         finish(cell.stage, 40.0 + number, runs=tmp_path)
-    queue, begun = studies.prepare_search(found, store, None)
-    trials = queue.open().trials
+    queue, begun = search.prepare_search(found, store, None)
+    trials = queue.open().study.trials
     assert begun == 3
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE", "WAITING", "WAITING"]
     assert [trial.value for trial in trials[:3]] == [40.0, None, 42.0]
@@ -418,16 +411,71 @@ def test_numbers_of_trials_stay_what_they_were_without_the_journal(tmp_path: Pat
 
 def test_samplers(tmp_path: Path) -> None:
     found = tuning(write(tmp_path), tmp_path)
-    assert isinstance(search._Trials(found, 0).sampler(0), optuna.samplers.TPESampler)
-    plain = tuning(write(tmp_path, method="random"), tmp_path)
+    kinds = {
+        "random": optuna.samplers.RandomSampler,
+        "tpe": optuna.samplers.TPESampler,
+        "gp": optuna.samplers.GPSampler,
+    }
+    assert kinds.keys() == {*search.samplers}
     drawn = []
-    for number, begun in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        sampler = search._Trials(plain, begun).sampler(number)
-        assert isinstance(sampler, optuna.samplers.RandomSampler)
-        study = optuna.create_study(sampler=sampler)
+    for name, kind in kinds.items():
+        sampler = jobs.Trials(found, 0, name, "none").sampler(0)
+        assert isinstance(sampler, kind)
+    for number, started in ((0, 0), (0, 0), (1, 0), (0, 1)):
+        study = optuna.create_study(sampler=jobs.Trials(found, started, "random", "none").sampler(number))
         drawn.append(study.ask().suggest_float("x", 0, 1))
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3, "workers differ, and so do later calls"
+
+
+def test_samplers_and_pruners_are_chosen_by_name(tmp_path: Path) -> None:
+    early = {"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 2}}
+    plain, ended = sweep.load(write(tmp_path)), sweep.load(write(tmp_path, **early))
+    random = sweep.load(write(tmp_path, method="random"))
+    assert search.chosen(plain, None, None) == ("tpe", "none")
+    assert search.chosen(random, None, None) == ("random", "none")
+    assert search.chosen(random, "gp", "median") == ("gp", "median")
+    assert search.chosen(ended, None, None) == ("tpe", "hyperband")
+    assert search.chosen(ended, None, "none") == ("tpe", "none")
+    with pytest.raises(InputError, match="the sweep file sets its numbers; write early_terminate there"):
+        search.chosen(plain, None, "hyperband")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--sampler", "gq", "sampler='gq': choose from gp, random, tpe"),
+        ("--pruner", "media", "pruner='media': did you mean 'median'"),
+    ],
+)
+def test_an_unknown_sampler_or_pruner_is_refused(tmp_path: Path, option: str, value: str, message: str) -> None:
+    said = call(write(tmp_path), tmp_path / "runs", option, value, code=2)
+    assert message in said.stderr
+    grid = seminar_here("sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", option, value, code=2)
+    assert f"{option} {value}: no file here is a search" in grid.stderr
+
+
+def test_a_missing_library_of_a_sampler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    said = call(write(tmp_path), tmp_path / "runs", "--sampler", "gp", code=2)
+    assert said.stderr == "seminar: --sampler gp: the library 'scipy' is missing; install it (pip install scipy)\n"
+
+
+def test_a_new_sampler_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: Registry[Any] = Registry("sampler")
+    known.add("random", search.random)
+    monkeypatch.setattr(search, "samplers", known)
+
+    @known.register("highest")
+    def highest(seed: int) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.PartialFixedSampler({"alpha": 0.75}, optuna.samplers.RandomSampler(seed=seed))
+
+    path, runs = write(tmp_path, 2), tmp_path / "runs"
+    said = call(path, runs, "--sampler", "highest", "--seeds", "1")
+    assert "bayes (sampler highest) over" in said.stdout
+    own, other = tuning(path, runs, seed=(0,)).trials()
+    assert own.point["alpha"] == 0.5, "the profile's own values come first"
+    assert other.point["alpha"] == 0.75
 
 
 def test_seeds_by_hand_are_those_of_the_report(tmp_path: Path) -> None:

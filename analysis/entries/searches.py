@@ -17,7 +17,7 @@ from seminar.spec import Scalar
 from seminar.sweep import Range
 
 if TYPE_CHECKING:
-    from seminar.tuning import Trial, Tuning
+    from seminar.trials import Trial, Tuning
 
 OWN = "the profile's own values"
 BEST = "the best trial's"

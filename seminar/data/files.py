@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from seminar.data import Example
 from seminar.spec import InputError
@@ -20,9 +22,20 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 CACHE_BYTES = 10**9
 """Decoded images and masks are kept in memory when all of them together need fewer bytes than this."""
 
+CONFIRMED = 10
+"""So many of the problems that a glance finds are confirmed by reading the example; reading all could take minutes."""
+
+
+class Unusable(InputError):
+    """An example that cannot be used. Every training on its data set meets it."""
+
+    def __init__(self, text: str) -> None:
+        # A process that loads for torch hands it over with a traceback before it.
+        super().__init__(text.strip().split("\n")[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
+
 
 class Examples(Sequence[Example]):
-    """The examples `ids`, read by `read` when indexed, and kept where `small()`."""
+    """The examples `ids`, read by `read` when indexed, and kept where `small()`. Raises `Unusable`."""
 
     def __init__(self, ids: Sequence[str], read: Callable[[str], Example], small: Callable[[], bool]) -> None:
         self._ids, self._read, self._small = ids, read, small
@@ -41,9 +54,12 @@ class Examples(Sequence[Example]):
         id = self._ids[index]
         if id in self._kept:
             return self._kept[id]
-        example = self._read(id)
-        if self._keep:
-            self._kept[id] = example
+        try:
+            example = self._read(id)
+            if self._keep:
+                self._kept[id] = example
+        except InputError as error:
+            raise Unusable(str(error)) from None
         return example
 
     @cached_property
@@ -63,6 +79,38 @@ def fit_into_memory(images: Iterable[Path]) -> bool:
         if total >= CACHE_BYTES:
             return False
     return True
+
+
+def find_unusable(
+    ids: Sequence[str], read: Callable[[str], object], glance: Callable[[str], object], small: Callable[[], bool]
+) -> list[str]:
+    """Return a line for each of the examples `ids` that cannot be used.
+
+    `read` each one where all are `small()`, as training will: that takes seconds. Else only `glance` at each, which
+    finds what headers, ends of files and labels show: a file that is no image or is cut off, a mask of another size, a
+    click outside its image. It does not find damage in the middle of a picture, nor a wrong value in a mask. For 10,000
+    images of VOC's size it took 2 seconds, files in memory; decoding them takes a minute or more.
+    """
+    try:
+        whole = small()
+    except InputError:  # of an unreadable header, which a glance finds as well
+        whole = False
+    found: list[str] = []
+
+    def look(id: str) -> None:
+        try:
+            glance(id)
+        except InputError:
+            if len(found) >= CONFIRMED:
+                raise
+            read(id)  # the header alone can mislead, see `image_size`
+
+    for id in tqdm(ids, desc="checking the data", unit="image", disable=not sys.stderr.isatty(), leave=False):
+        try:
+            (read if whole else look)(id)
+        except InputError as error:
+            found.append(str(error))
+    return found
 
 
 def existing(paths: Sequence[Path], hint: str = "") -> Path:
@@ -131,6 +179,38 @@ def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
             return np.array(image.convert("RGB"))
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
+
+
+def image_size(path: Path, upright: bool = False) -> tuple[int, int]:
+    """Width and height by the header of a picture; `upright`: turned as its EXIF data say. Raises `InputError` for one
+    that is no image, and one that looks cut off."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # PIL decodes a whole PNG to look for EXIF data behind the picture.
+            known = upright and (image.format != "PNG" or "exif" in image.info)
+            turned = known and image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            end = _ENDS.get(image.format or "")
+        if end is not None and not _ends_with(path, end):
+            raise OSError("it is cut off")
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return (height, width) if turned else (width, height)
+
+
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+"""What marks the end of a picture in a file of a format."""
+
+
+def _ends_with(path: Path, mark: bytes) -> bool:
+    """Return whether `mark` is near the end of a file; in its second half is enough, for phones append films."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        for length in (min(size, 2**16), size // 2):
+            file.seek(-length, 2)
+            if mark in file.read():
+                return True
+    return False
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:

@@ -33,7 +33,9 @@ from seminar.data.files import (
     check_name,
     existing,
     find_images,
+    find_unusable,
     fit_into_memory,
+    image_size,
     is_there,
     read_image,
     read_mask,
@@ -174,6 +176,10 @@ class Folder:
             found.append(f"images with several files of labelme, all of which count: {_some(twice)}")
         return found
 
+    def unusable(self) -> list[str]:
+        """Return a line for each example that cannot be used, as `find_unusable` finds them."""
+        return find_unusable(self._all_ids, self.read, self._glance, self._small)
+
     def wrong(self, text: str) -> None:
         """What is done about something that cannot be used."""
         raise InputError(text)
@@ -197,10 +203,7 @@ class Folder:
         image = read_image(self._images[id], upright=True)
         height, width = image.shape[:2]
         labels = self._labels.get(id, Labels())
-        for path, size in labels.sizes.items():
-            if size not in (None, (width, height)):
-                drawn = "x".join(map(str, size or ()))
-                self.wrong(f"{path}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
+        self._check_sizes(id, labels, width, height)
         mask = self._mask(id, labels, width, height)
         clicks = list(self._clicks(id, labels, width, height))
         if self._simulated:
@@ -225,6 +228,27 @@ class Folder:
             clicks=tuple(clicks),
             scribbles=tuple(scribbles),
         )
+
+    def _glance(self, id: str) -> None:
+        """Check what the headers and the labels of an example show; `read` checks all."""
+        width, height = image_size(self._images[id], upright=True)
+        labels = self._labels.get(id, Labels())
+        self._check_sizes(id, labels, width, height)
+        if id in self._masks:
+            self._check_mask_size(id, image_size(self._masks[id]), width, height)
+        for _ in (*self._clicks(id, labels, width, height), *self._scribbles(id, labels, width, height)):
+            pass
+
+    def _check_sizes(self, id: str, labels: Labels, width: int, height: int) -> None:
+        for path, size in labels.sizes.items():
+            if size not in (None, (width, height)):
+                drawn = "x".join(map(str, size or ()))
+                self.wrong(f"{path}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
+
+    def _check_mask_size(self, id: str, size: tuple[int, int], width: int, height: int) -> bool:
+        if size != (width, height):
+            self.wrong(f"{self._masks[id]}: has {size[0]}x{size[1]} pixels, its image {width}x{height}")
+        return size == (width, height)
 
     def _find_images(self, folder: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
@@ -450,8 +474,7 @@ class Folder:
         """The dense mask of an image: its file, else its areas, else nothing but void."""
         if id in self._masks:
             mask = read_mask(self._masks[id])
-            if mask.shape != (height, width):
-                self.wrong(f"{self._masks[id]}: has {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}")
+            if not self._check_mask_size(id, (mask.shape[1], mask.shape[0]), width, height):
                 return np.full((height, width), UNLABELLED, np.uint8)
             strange = (mask >= len(self.classes)) & (mask != UNLABELLED)
             if strange.any():

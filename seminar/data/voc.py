@@ -21,7 +21,9 @@ from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
 from seminar.data.files import (
     Examples,
     existing,
+    find_unusable,
     fit_into_memory,
+    image_size,
     read_bytes,
     read_image,
     read_mask,
@@ -141,28 +143,28 @@ class Voc:
             data.append([path and hashlib.sha256(read_bytes(path)).hexdigest() for path in files])
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
+    def unusable(self) -> list[str]:
+        """Return a line for each example that cannot be used, as `find_unusable` finds them."""
+        return find_unusable(self._all_ids, self.read, self._glance, self._small)
+
+    def _glance(self, id: str) -> None:
+        """Check the headers of an example and its clicks; `read` checks all. Scribbles are not looked at: those that
+        were drawn as a picture would have to be decoded."""
+        image, mask = self._files(id)
+        width, height = image_size(image)
+        _check_mask_size(mask, image_size(mask), width, height)
+        self._inside(id, width, height)
+
     def read(self, id: str) -> Example:
         """Decode and check one example."""
         image_path, mask_path = self._files(id)
         image, mask = read_image(image_path), read_mask(mask_path)
         height, width = image.shape[:2]
-        if mask.shape != (height, width):
-            raise InputError(
-                f"{mask_path}: the mask has {mask.shape[1]}x{mask.shape[0]} pixels, its image {width}x{height}"
-            )
+        _check_mask_size(mask_path, (mask.shape[1], mask.shape[0]), width, height)
         wrong = (mask >= len(CLASSES)) & (mask != UNLABELLED)
         if wrong.any():
             raise InputError(f"{mask_path}: value {mask[wrong].min()} is neither a class 0..20 nor 255 (void)")
-        inside: list[Click] = []
-        for path, clicks in self._clicks.items():
-            for click in clicks.get(id, ()):
-                if 0 <= click.x < width and 0 <= click.y < height:
-                    inside.append(click)
-                elif not self._drop_outside:
-                    raise InputError(
-                        f"{path}: {id}: click x={click.x} y={click.y} is outside the {width}x{height} image; "
-                        "data_clicks_outside=drop leaves such clicks out"
-                    )
+        inside = self._inside(id, width, height)
         scribbles: list[Scribble] = []
         if self._scribbles is not None and id in self._scribbles:
             for whole in _read_scribbles(self._scribbles[id], (height, width)):
@@ -185,6 +187,20 @@ class Voc:
             scribbles=tuple(scribbles),
         )
 
+    def _inside(self, id: str, width: int, height: int) -> list[Click]:
+        """Return the clicks of an example. Raises `InputError` for one outside the image, unless those are dropped."""
+        inside: list[Click] = []
+        for path, clicks in self._clicks.items():
+            for click in clicks.get(id, ()):
+                if 0 <= click.x < width and 0 <= click.y < height:
+                    inside.append(click)
+                elif not self._drop_outside:
+                    raise InputError(
+                        f"{path}: {id}: click x={click.x} y={click.y} is outside the {width}x{height} image; "
+                        "data_clicks_outside=drop leaves such clicks out"
+                    )
+        return inside
+
     @cached_property
     def _all_ids(self) -> list[str]:
         return sorted({*self._ids["train"], *self._ids["val"]})
@@ -194,6 +210,11 @@ class Voc:
 
     def _files(self, id: str) -> tuple[Path, Path]:
         return self._images / f"{id}.jpg", self._masks / f"{id}.png"
+
+
+def _check_mask_size(path: Path, size: tuple[int, int], width: int, height: int) -> None:
+    if size != (width, height):
+        raise InputError(f"{path}: the mask has {size[0]}x{size[1]} pixels, its image {width}x{height}")
 
 
 def _read_ids(root: Path, name: str) -> list[str]:

@@ -1,10 +1,9 @@
-"""What is kept of a search (`method: random` or `bayes`), and what follows from it: its trials, the best of them, and
-the trainings that report it.
+"""The kept trials of a search (`method: random` or `bayes`): the best of them, and the trainings that report it.
 
-Optuna chooses the points (`seminar.search`), but neither it nor its journal is needed to read this:
+Optuna chooses the points (`seminar.search`), but reading this needs neither Optuna nor its journal nor torch:
 
 runs/studies/<name>/<number>.json      one trial: its point, the key of its training, and how it ended
-                    importances.json   what each word matters, by Optuna's PED-ANOVA
+                    importances.json   how much each setting matters, by Optuna's PED-ANOVA
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from seminar.store import score, write_json
 from seminar.sweep import DEFAULT, PAIRED, LeftOut, Point, Sweep
 
 SEEDS = (0, 1, 2, 3)
-"""Seeds of the reported trainings where none are given by hand."""
+"""Seeds of the reported trainings where neither the command line nor the sweep file gives several."""
 State = Literal["done", "pruned", "failed"]
 _KEY = re.compile("([0-9a-f]{16})?")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial that ended. `key`: its training, empty where its point is none that can be trained. `epoch`: where it
-    ended. `pruned`: it was worse than others there; `failed`: its loss diverged, or its point was refused (`error`)."""
+    """One trial that ended. `key`: its training, empty where its point cannot be trained. `epoch`: where it ended.
+    State `pruned`: it was worse than others there; `failed`: its loss diverged, or its point was refused (`error`)."""
 
     number: int
     key: str
@@ -51,8 +50,9 @@ class Trial:
 class Tuning:
     """A search as it stands below `runs`. Raises `LeftOut` for one that would choose by what is reported.
 
-    `sweep`: with the words put over it. `own`: the cell of the profile's own values, on the tuning split. `seeds`: of
-    the trainings that report the winner; the trials have the first seed of the sweep.
+    `sweep`: with the settings of the command line. `own`: the cell of the profile's own values, on the tuning split.
+    `seeds`: those of the trainings that report the winner; the trials have the first seed of the sweep. `resolve`:
+    returns the cells of a sweep, as `recipes.cells` does.
     """
 
     sweep: Sweep
@@ -62,43 +62,44 @@ class Tuning:
     resolve: Callable[[Sweep], list[Cell]]
 
     @classmethod
-    def asked(
+    def requested(
         cls,
         sweep: Sweep,
         own: Cell,
-        words: Mapping[str, tuple[Scalar, ...]],
+        settings: Mapping[str, tuple[Scalar, ...]],
         runs: Path,
         resolve: Callable[[Sweep], list[Cell]],
     ) -> Tuning:
-        """That of a search as `recipes.suite` answers it; seeds among the `words` are those of the report, else several
-        of the file are, else `SEEDS`."""
+        """Build the tuning job of a planned search. Seeds for the final report come from the `settings` of the command
+        line, else from the sweep file where it has several, else they are `SEEDS`."""
         file = sweep.parameters.get(PAIRED, ())
-        return cls(sweep, own, runs, words.get(PAIRED, file if len(file) > 1 else SEEDS), resolve)
+        return cls(sweep, own, runs, settings.get(PAIRED, file if len(file) > 1 else SEEDS), resolve)
 
     def __post_init__(self) -> None:
         for cell in self.reported():
             if cell.stage.data_fingerprint == self.own.stage.data_fingerprint:
                 name = self.own.stage.data.name
                 raise LeftOut(
-                    f"{self.sweep.name}: split=tuning has the very images that are reported; leave out the words of "
-                    f"data {name!r} that decide it (the profile's `tuning`)"
+                    f"{self.sweep.name}: split=tuning has the very images that are reported; leave out the settings "
+                    f"of data {name!r} that decide it (the profile's `tuning`)"
                 )
 
     @property
     def space(self) -> list[str]:
-        """The words that are searched, sorted."""
+        """The settings that are searched, sorted."""
         return list(self.sweep.space)
 
     @property
     def own_point(self) -> Point | None:
         """The profile's own values, where they are among what is searched."""
-        words = self.own.stage.settings
-        inside = all(word in words and words[word] in span for word, span in self.sweep.space.items())
-        return {word: words[word] for word in self.space} if inside else None
+        values = self.own.stage.settings
+        inside = all(name in values and values[name] in span for name, span in self.sweep.space.items())
+        return {name: values[name] for name in self.space} if inside else None
 
     @cached_property
     def name(self) -> str:
-        """The sweep's name and 8 digits for what is trained and searched; the number of trials is no part of it."""
+        """The sweep's name and 8 digits for what is trained and searched. The number of trials has no part in it, nor
+        has the sampler: all samplers of a search add to the same trials."""
         identity = repr((self.own.stage.key, self.sweep.method, self.sweep.halving, self.sweep.space))
         return f"{self.sweep.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
@@ -107,15 +108,15 @@ class Tuning:
         return self.runs / "studies" / self.name
 
     def trials(self) -> list[Trial]:
-        """The trials that ended, in the order in which they began. Raises `InputError` for a damaged file."""
+        """Return the trials that ended, in the order in which they started. Raises `InputError` for a damaged file."""
         return [self._trial(path) for path in sorted(self.folder.glob("[0-9]*.json"))]
 
     def lost(self, record: Callable[[str], object]) -> list[Trial]:
-        """The trials that were finished and whose training is no longer there: they are to be done again."""
+        """Return the trials that were finished and have lost the record of their training: they are to do again."""
         return [trial for trial in self.trials() if trial.state == "done" and record(trial.key) is None]
 
     def left(self, record: Callable[[str], object]) -> int:
-        """How many trials are to do."""
+        """Return how many trials are to do."""
         return max(0, self.sweep.run_cap - len(self.trials()) + len(self.lost(record)))
 
     def keep(self, trial: Trial) -> None:
@@ -131,7 +132,7 @@ class Tuning:
         content = _json(path)
         try:
             trial = Trial(**content)
-            point = {word: trial.point[word] in span for word, span in self.sweep.space.items()}
+            point = {name: trial.point[name] in span for name, span in self.sweep.space.items()}
             right = isinstance(trial.number, int) and trial.file == path.name and trial.state in get_args(State)
             if right and all(point.values()) and point.keys() == trial.point.keys() and _KEY.fullmatch(trial.key):
                 return trial
@@ -140,11 +141,12 @@ class Tuning:
         raise _damaged(path)
 
     def keep_importances(self, values: Mapping[str, float]) -> None:
+        """Write how much each setting matters."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "importances.json", dict(values))
 
     def importances(self) -> dict[str, float]:
-        """Shares of what the words matter, summing to 1; empty while there are none."""
+        """Return how much each setting matters, as shares that sum to 1; empty while there are none."""
         path = self.folder / "importances.json"
         shares = _json(path) if path.exists() else {}
         if not all(isinstance(share, int | float) for share in shares.values()):
@@ -152,8 +154,8 @@ class Tuning:
         return shares
 
     def best(self, record: Callable[[str], Mapping[str, Any] | None]) -> Trial | None:
-        """The trial with the highest mIoU of the student after the last epoch, on the tuning split; of equal ones the
-        first. `record` looks up the record of a key."""
+        """Return the trial with the highest mIoU of the student after the last epoch, on the tuning split; of equal
+        ones the first. `record` looks up the record of a key."""
         scored: list[tuple[float, Trial]] = []
         for trial in self.trials():
             value = score(record(trial.key)) if trial.state == "done" else None
@@ -162,12 +164,12 @@ class Tuning:
         return max(scored, key=lambda pair: (pair[0], -pair[1].number))[1] if scored else None
 
     def trial_cell(self, point: Mapping[str, Scalar]) -> Cell:
-        """The cell of a trial."""
+        """Return the cell of a trial at `point`."""
         (cell,) = self.resolve(self.sweep.at(point))
         return cell
 
     def reported(self, point: Mapping[str, Scalar] | None = None) -> list[Cell]:
-        """The cells that report a point, or the profile's own values: the reporting split, one for each seed."""
+        """Return the cells that report a point, or the profile's own values: the reporting split, one a seed."""
         chosen = point or dict.fromkeys(self.space, DEFAULT)
         return self.resolve(self.sweep.at(chosen, **{"split": ("reporting",), PAIRED: self.seeds}))
 
@@ -183,4 +185,4 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path) -> InputError:
-    return InputError(f"{path}: damaged; delete it, and the next call of the search makes up for it")
+    return InputError(f"{path}: damaged; delete it, and the next call of the search does the trial again")

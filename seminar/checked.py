@@ -1,0 +1,73 @@
+"""Whether data can be trained on: looked at once, before anything is trained, and remembered.
+
+runs/checked/<16 digits>.json    one data set as it was planned with: `{"error": null}`, or what a training met in it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from seminar.catalogue import Host
+from seminar.recipes import open_data
+from seminar.spec import InputError, Stage
+from seminar.store import Store, write_json
+
+SHOWN = 10
+"""How many problems of a data set are shown."""
+
+
+def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
+    """Look once at each data set that these trainings need. Raises `InputError` with a line for each example that
+    cannot be used; of many the first ones.
+
+    A data set with files has a method `unusable`, which says what it looks at and what it cannot find.
+    """
+    for path, (stage, host) in {_file(stage, store): (stage, host) for stage, host in trainings}.items():
+        if _error(path) == (True, None, None):
+            continue
+        find = getattr(open_data(stage, host), "unusable", None)
+        if find is None:
+            continue
+        found = find()
+        if found:
+            more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+            head = [f"data {stage.data.name!r}: {len(found)} examples cannot be used"] if len(found) > 1 else []
+            raise InputError("\n".join([*head, *found[:SHOWN], *more]))
+        _remember(path, None, None)
+
+
+def failure(stage: Stage, store: Store, call: str) -> str | None:
+    """Return what a training of this `call` met in the data of `stage`; None: nothing."""
+    _, error, by = _error(_file(stage, store))
+    return error if by == call else None
+
+
+def keep_failure(stage: Stage, store: Store, call: str, why: str) -> None:
+    """Remember what a training met in the data of `stage`: the other trainings of the `call` would meet it too, and the
+    next call looks at the data again."""
+    _remember(_file(stage, store), why, call)
+
+
+def _file(stage: Stage, store: Store) -> Path:
+    """The settings count as well as the fingerprint: `clicks_outside=drop` makes other examples of the same files."""
+    identity = repr((stage.data, stage.data_fingerprint)).encode()
+    return store.root / "checked" / f"{hashlib.sha256(identity).hexdigest()[:16]}.json"
+
+
+def _error(path: Path) -> tuple[bool, str | None, str | None]:
+    """Whether a data set was looked at, the problem that a training met in it, and in which call."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return True, content["error"], content["call"]
+    except (OSError, ValueError, KeyError, TypeError):  # at worst it is looked at once more
+        return False, None, None
+
+
+def _remember(path: Path, why: str | None, call: str | None) -> None:
+    with suppress(OSError):  # a full disk, say: at worst it is looked at once more
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"error": why, "call": call})

@@ -1,0 +1,172 @@
+"""Executors: the seam between what a sweep trains and who runs it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from seminar import pool
+from seminar.display import Display
+from seminar.parts import Registry
+from seminar.spec import InputError
+from seminar.store import Store
+from seminar.train import Trainer
+from tests.conftest import ROOT, seminar_here
+
+TOY = ("sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", "losses=pce,pce+pcons", "seed=0")
+DATABASE = "postgresql://me@host/db"
+
+
+class Noted:
+    """A job that writes down who worked."""
+
+    command: Sequence[str] = ("program", "a word", "--storage=a;b")
+
+    def __init__(self) -> None:
+        self.workers: list[int] = []
+
+    def work(self, number: int, stopped: Callable[[], bool], send: Callable[[tuple[Any, ...]], None]) -> None:
+        self.workers.append(number)
+        send(("failed", number, "", "", "of no consequence"))
+
+
+def test_inline_is_one_worker_of_this_process() -> None:
+    job, display = Noted(), Display({}, 1, 1)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert pool.executor(None, 0, None).run(job, 1, display) == []
+    assert job.workers == [0]
+    assert display.failed == ["of no consequence"]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "storage", "message"),
+    [
+        ("inline", 2, None, "--workers 2: --executor inline has one worker"),
+        ("local", 0, None, "--workers 0: --executor local needs at least 1"),
+        (None, -1, None, "--workers -1: "),
+        ("slurm", None, DATABASE, "--executor slurm: give the number of tasks"),
+        ("slurm", 2, None, "--executor slurm: its tasks need a database"),
+        ("slurm", 2, DATABASE, "--executor slurm: sbatch is not here"),
+        ("slrum", 2, None, "'slurm'"),
+    ],
+)
+def test_what_an_executor_cannot_do_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str | None, workers: int | None, storage: str | None, message: str
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(InputError, match=message) as caught:
+        pool.executor(name, workers, storage)
+    assert "\n" not in str(caught.value)
+
+
+def test_which_executor_is_meant() -> None:
+    assert isinstance(pool.executor(None, None, None), pool.Local)
+    assert isinstance(pool.executor(None, 3, None), pool.Local)
+    assert isinstance(pool.executor("inline", None, None), pool.Inline)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a stand-in for `sbatch`, which notes its arguments and ends with the code in `code`."""
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/given\nexit $(cat {tmp_path}/code)\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "sweeps").mkdir()
+    shutil.copy(ROOT / "sweeps" / "slurm.sh", tmp_path / "sweeps")
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", [0, 1, 9])
+def test_slurm_gets_an_array_of_workers(cluster: Path, code: int) -> None:
+    (cluster / "code").write_text(str(code))
+    executor = pool.executor("slurm", 3, DATABASE)
+    assert executor.elsewhere
+    assert executor.workers == 3
+    failed = executor.run(Noted(), 2, Display({}, 2, 2))
+    # 1 is how a sweep ends that has failures or leaves cells to others; the store knows of those.
+    assert failed == (["sbatch ended with exit code 9; the tasks' logs may say why"] if code == 9 else [])
+    given = ["--wait", "--array=0-1", "sweeps/slurm.sh", "program", "a word", "--storage=a;b"]
+    assert (cluster / "given").read_text().splitlines() == given, "as arguments, for no shell to read"
+
+
+def test_slurm_needs_its_script(cluster: Path) -> None:
+    (cluster / "sweeps" / "slurm.sh").unlink()
+    with pytest.raises(InputError, match=r"no file sweeps/slurm\.sh here; call this in the project's folder"):
+        pool.executor("slurm", 3, DATABASE)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_the_script_becomes_the_worker() -> None:
+    program = [sys.executable, "-c", "import os, sys; print(os.getpid(), *sys.argv)", "a b", "c;d"]
+    task = subprocess.Popen(["bash", str(ROOT / "sweeps" / "slurm.sh"), *program], stdout=subprocess.PIPE, text=True)
+    told = task.communicate()[0]
+    assert told == f"{task.pid} -c a b c;d\n", "the signal before the end of the time goes to the worker itself"
+
+
+def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: Registry[type[pool.Executor]] = Registry("executor")
+    monkeypatch.setattr(pool, "executors", known)
+    commands: list[Sequence[str]] = []
+
+    @known.register("twice")
+    class Twice:
+        """Two workers, one after the other."""
+
+        elsewhere: ClassVar[bool] = False
+
+        def __init__(self, workers: int | None, storage: str | None) -> None:
+            self.workers = workers
+
+        def run(self, job: pool.Job, count: int, display: Display) -> list[str]:
+            commands.append(job.command)
+            for number in range(count):
+                job.work(number, lambda: False, display.show)
+            return []
+
+    rest = ("--executor", "twice", "--workers", "2", "--runs", str(tmp_path), "--wandb", "disabled")
+    said = seminar_here(*TOY, *rest)
+    assert "2 cpu processes" in said.stdout
+    store = Store(tmp_path)
+    assert [store.status(key) for key in store.keys()] == ["done", "done"]  # noqa: SIM118
+    (command,) = commands
+    assert command[1:4] == ("-m", "seminar", "sweep")
+    # What that command line asks for is trained already.
+    seminar_here(*command[3:], "--workers", "2", "--executor", "twice")
+    assert len(commands) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_call_without_further_processes_saves_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    save, saved = Trainer.save, []
+
+    def stopped_after_the_third_epoch(self: Trainer, *rest: Any) -> None:
+        save(self, *rest)
+        saved.append(self.stage.key)
+        if len(saved) == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(Trainer, "save", stopped_after_the_third_epoch)
+    call = (*TOY, "epochs=4", "--workers", "0", "--runs", str(tmp_path), "--wandb", "disabled")
+    said = seminar_here(*call, code=130)
+    assert "the same command goes on" in said.stderr
+    store = Store(tmp_path)
+    assert [store.status(key) for key in store.keys()] == ["stopped"]  # noqa: SIM118
+    seminar_here(*call)
+    records = [store.record(key) for key in store.keys()]  # noqa: SIM118
+    assert sorted(record["sessions"] for record in records if record) == [1, 2]
+    assert len(saved) == 8, "no epoch twice"
