@@ -428,8 +428,6 @@ def _sweep(options: argparse.Namespace) -> int:
                 if len(parts) == 1:
                     raise
                 print(f"left out: {error}")
-    reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
-    catalogue.write(options.runs, [*parts, *reported])
     plans = []
     if grids:
         cells = [cell for part in grids for cell in part.cells]
@@ -442,6 +440,8 @@ def _sweep(options: argparse.Namespace) -> int:
         found = plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere)
         searches.append(found)
         print("\n".join(found.lines()), flush=True)
+    reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
+    catalogue.write(options.runs, [*parts, *reported])
     if options.dry_run:
         return 0
     call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options, storage))

@@ -374,7 +374,6 @@ def test_a_trial_that_lost_its_record_is_done_again(tmp_path: Path) -> None:
 def test_a_fault_is_a_failure_and_its_point_is_tried_again(tmp_path: Path) -> None:
     path, runs = write(tmp_path, 1), tmp_path / "runs"
     found = tuning(path, runs, seed=(0,))
-    runs.mkdir()
     (runs / found.own.stage.key).write_text("in the way")
     failed = call(path, runs, "--seeds", "1", code=1)
     assert "NotADirectoryError" in failed.stderr
