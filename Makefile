@@ -77,10 +77,10 @@ test-all: test ## Run all tests: the quick ones, then those that start processes
 drill: $(READY) ## Kill workers, agents and sweeps KILLS times, finish, and compare with an undisturbed run
 	@$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(STORAGE),--storage '$(STORAGE)')
 
-bench: $(READY) ## Measure speed and its growth: tables, JSON and a figure in reports/bench (DEVICE=cuda on a GPU)
+bench: $(READY) ## Measure speed and its growth: tables, JSON and a figure in reports/bench-local (DEVICE=cuda on a GPU)
 	@$(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE))
 
-gpu-check: $(READY) ## Prove the suite on this CUDA card in ten minutes: table and JSON in reports/bench
+gpu-check: $(READY) ## Prove the suite on this CUDA card in ten minutes: table and JSON in reports/bench-local
 	@$(BIN)/python -m tests.gpu_check
 
 lint: $(READY) ## Check style

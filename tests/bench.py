@@ -523,14 +523,16 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="steps of each case (default: 15)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/bench for all parts, else nowhere")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: reports/bench-local for all parts, else nowhere"
+    )
     options = parser.parse_args()
     strange = set(options.parts) - set(PARTS)
     if strange:
         parser.error(f"{', '.join(sorted(strange))}: choose from {', '.join(PARTS)}")
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: at least 1 is needed")
-    out = options.out or (None if options.parts else Path("reports/bench"))
+    out = options.out or (None if options.parts else Path("reports/bench-local"))
     try:
         recipes.pick_device(options.device)
         if out is not None:

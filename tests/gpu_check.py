@@ -1,6 +1,6 @@
 """Prove on one CUDA card, within ten minutes, that the suite is right and fast there.
 
-    make gpu-check                                      # every check; table and JSON in reports/bench
+    make gpu-check                                      # every check; table and JSON in reports/bench-local
     python -m tests.gpu_check --only losses steps       # some checks, or groups of them; only printed without --out
     python -m tests.gpu_check --quick                   # everything on toy sizes
     python -m tests.gpu_check --device cpu --quick      # a rehearsal without a card
@@ -1112,7 +1112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tests.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/bench for all checks, else nowhere")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: reports/bench-local for all checks, else nowhere"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=", ".join(CHECKS))
     parser.add_argument("--quick", action="store_true", help="toy sizes; without --out nothing is written")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="default: %(default)g")
@@ -1127,7 +1129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = torch.device(options.device)
     small = options.quick or device.type == "cpu"
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "rehearsal on a CPU"
-    out = options.out or (None if options.only or small else ROOT / "reports" / "bench")
+    out = options.out or (None if options.only or small else ROOT / "reports" / "bench-local")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
