@@ -24,7 +24,7 @@ from seminar.store import Interrupted, Record, StageFailed, Store, score, write_
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell
-    from seminar.train import Watch
+    from seminar.watch import Watch
 
 EPILOG = """\
 words:
@@ -284,13 +284,14 @@ def _ensure(
     """Train a cell and its chain, with whatever other processes `torchrun` has started for it."""
     from seminar import checked, parallel, train
     from seminar.recipes import pick_device
+    from seminar.watch import StopWhen
 
     if cell.stage.compile and parallel.asked()[1] > 1:
         raise InputError("compile=true: one process only; leave it out with torchrun")
     if store.record(cell.stage.key) is None:
         checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
     warnings.simplefilter("default", RuntimeWarning)
-    stop = train.StopWhen(lambda: bool(stopped))
+    stop = StopWhen(lambda: bool(stopped))
     told: list[Stage] = []
 
     def wait(stage: Stage) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seminar.predict import Predictor, predictor
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic
-from seminar.train import IMAGENET_MEAN, IMAGENET_STD, normalise
+from seminar.views import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 MINIMUM = 32
 """The smallest height and width in pixels that an exported network takes."""

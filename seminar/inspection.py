@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 from tqdm import tqdm
 
-from seminar import train
+from seminar import views
 from seminar.colours import palette
 from seminar.data import PADDING, Example, Split, datasets
 from seminar.data.pictures import colour
@@ -130,7 +130,7 @@ def contents(words: Mapping[str, Scalar]) -> Contents:
     found = Contents(dataset.classes, fingerprint=dataset.fingerprint())
     found.annotation = cell.stage.annotation or found.annotation
     found.doubted = getattr(dataset, "doubts", list)()
-    view = train.training_view(cell.stage)
+    view = views.training_view(cell.stage)
     last = len(dataset.split("train")) - 1
     chosen = {round(number * last / (SHEET - 1)) for number in range(SHEET)}
     for split, place, example in _examples(dataset, found.wrong):
@@ -149,7 +149,7 @@ def contents(words: Mapping[str, Scalar]) -> Contents:
             found.misplaced[click.cls] += truth < PADDING and truth != click.cls
         found.without_foreground += not any(click.cls for click in example.clicks)
         found.without_background += not any(click.cls == 0 for click in example.clicks)
-        torch.manual_seed(train.mix(cell.stage.seed, 0, place))
+        torch.manual_seed(views.mix(cell.stage.seed, 0, place))
         drawn = view(example)
         if "labels" in drawn:
             found.drawn.append(int((drawn["labels"] < PADDING).sum()))

@@ -34,6 +34,8 @@ from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason, score
 from seminar.tracking import Mode, WandbWatch
 from seminar.trials import State, Trial, Tuning
+from seminar.views import mix
+from seminar.watch import StopWhen, Watch
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Task(Protocol):
     def titles(self, cell: Cell) -> Mapping[str, str]:
         """Return what to call the stages of a cell, by key."""
 
-    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]: ...
+    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]: ...
 
     def before(self, cell: Cell) -> State | None:
         """Return how an earlier trial with the very training of `cell` ended; None where there is none."""
@@ -194,7 +196,7 @@ class Grid:
     def titles(self, cell: Cell) -> Mapping[str, str]:
         return {stage.key: self.names.get(stage.key, stage.title) for stage in cell.stage.chain}
 
-    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]:
+    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
         return ()
 
     def before(self, cell: Cell) -> State | None:
@@ -216,7 +218,7 @@ class Trials:
 
     def sampler(self, number: int) -> BaseSampler:
         # Each worker draws for itself, and a later call must not repeat the draws of an earlier one.
-        return search.sampler(self.sampler_name, train.mix(number, self.started) % 2**32)
+        return search.sampler(self.sampler_name, mix(number, self.started) % 2**32)
 
     def pruner(self) -> BasePruner:
         return search.pruners[self.pruner_name].make(self.tuning.sweep.halving)
@@ -235,7 +237,7 @@ class Trials:
         point = "".join(f" {name}={_short(cell.point[name])}" for name in self.tuning.space)
         return {stage.key: stage.title + point for stage in cell.stage.chain}
 
-    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[train.Watch]:
+    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
         return [Halt(trial, cell.stage.key)]
 
     def before(self, cell: Cell) -> State | None:
@@ -371,7 +373,7 @@ class Worker:
             if store.record(key) is None and self._data_failed(cell.stage, store):
                 return TrialState.FAIL, None
             host = cell.host if self.device is None else cell.host.model_copy(update={"device": self.device})
-            watches: list[train.Watch] = [train.StopWhen(self.stopped), self.reporter, self.mirror]
+            watches: list[Watch] = [StopWhen(self.stopped), self.reporter, self.mirror]
             record = store.ensure(
                 cell.stage,
                 functools.partial(_train, host, [*watches, *task.watches(trial, cell)]),
@@ -421,7 +423,7 @@ def _diverged(error: Exception) -> bool:
     )
 
 
-def _train(host: Host, watches: Sequence[train.Watch], stage: Stage, folder: Path, ancillary: Path | None) -> Record:
+def _train(host: Host, watches: Sequence[Watch], stage: Stage, folder: Path, ancillary: Path | None) -> Record:
     return train.train(stage, host, folder, ancillary, watches)
 
 

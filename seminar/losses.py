@@ -19,7 +19,6 @@ batch are those of `seminar.parallel`, for a batch may be spread over several pr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -28,18 +27,16 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from seminar import crf as dense_crf
 from seminar.data import PADDING, UNLABELLED
 from seminar.parallel import batch_mean, image_mean, images
 from seminar.parts import Entry, Registry
+from seminar.pixel_sum import pixel_sum
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
 INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
 IGNORED = -100
-PIECE = 2**17
-"""So many logits are worked on at a time on a CPU: what is made of them stays in its cache."""
 Positive = Annotated[float, Field(gt=0)]
 Region = Literal["all", "unlabelled"]
 
@@ -125,7 +122,7 @@ def pixel_consistency(
     leaves the clicked pixels out (Eq. 8).
     """
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
-    mean = batch_mean(_pixel_sum(_squared_difference, student, teacher, pixels), pixels.sum())
+    mean = batch_mean(pixel_sum(_squared_difference, student, teacher, pixels), pixels.sum())
     return mean / student.shape[1] if classes == "mean" else mean
 
 
@@ -182,46 +179,8 @@ def pseudo_cross_entropy(student: Tensor, pseudo: Tensor) -> Tensor:
 
 def _cross_entropy_sum(logits: Tensor, target: Tensor, where: Tensor) -> Tensor:
     """Sum of the cross-entropy over the pixels where `where` is True."""
-    return _pixel_sum(_known_cross_entropy, logits, torch.where(where, target, IGNORED))
+    return pixel_sum(_known_cross_entropy, logits, torch.where(where, target, IGNORED))
 
 
 def _known_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, ignore_index=IGNORED, reduction="sum")
-
-
-def _pixel_sum(function: Callable[..., Tensor], logits: Tensor, *maps: Tensor) -> Tensor:
-    """`function(logits, *maps)`, a sum over pixels of logits (B, C, H, W) and of maps (B, ..., H, W) without gradient,
-    taken piece by piece."""
-    total: Tensor = _PixelSum.apply(function, logits, *(each.detach() for each in maps))
-    return total
-
-
-class _PixelSum(torch.autograd.Function):
-    """What `_pixel_sum` does, with the gradient made on the way.
-
-    On a CPU a piece stays in the cache from the softmax to the gradient. That has the layout of the logits, as those of
-    the other losses have; torch's own is laid out otherwise, and adding the two up costs more than the loss itself.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, function: Callable[..., Tensor], logits: Tensor, *maps: Tensor) -> Tensor:
-        images, classes, rows, width = logits.shape
-        if logits.device.type == "cpu":
-            images, rows = max(1, PIECE // logits[0].numel()), max(1, PIECE // (classes * width))
-        gradient = torch.empty_like(logits) if ctx.needs_input_grad[1] else None
-        total = torch.zeros((), device=logits.device)
-        for first, top in itertools.product(range(0, len(logits), images), range(0, logits.shape[2], rows)):
-            part = (slice(first, first + images), ..., slice(top, top + rows), slice(None))
-            with torch.enable_grad():
-                piece = logits[part].detach().requires_grad_(gradient is not None)
-                value = function(piece, *(each[part] for each in maps))
-            total += value.detach()
-            if gradient is not None:
-                (gradient[part],) = torch.autograd.grad(value, piece)
-        ctx.gradient, ctx.maps = gradient, len(maps)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return None, ctx.gradient * grad, *[None] * ctx.maps

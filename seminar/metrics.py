@@ -1,18 +1,43 @@
-"""Segmentation metrics from confusion counts. All values in percent; None where a value does not exist."""
+"""Segmentation metrics by name, one decorated class each. All values in percent; None where a value does not exist.
+
+A metric is made with the number of classes. What it returns is kept in the record under its names, and a number among
+it becomes a column of the tables.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from seminar.parts import Registry
+
 Scores = dict[str, Any]
+
+
+class Metric(Protocol):
+    """Counts that add up over images and processes, and the scores that follow from them."""
+
+    counts: Tensor
+
+    def __init__(self, classes: int) -> None: ...
+
+    def add(self, logits: Tensor, mask: Tensor) -> None:
+        """Count `logits` (B, C, H, W) against `mask` (B, H, W); values of the mask >= C are left out."""
+
+    def scores(self) -> Scores: ...
+
+
+metrics: Registry[type[Metric]] = Registry("metrics")
+
 # Background logit biases that the oracle may choose from; outer bins catch everything beyond.
 _BIASES = torch.arange(-60, 61) / 10
 
 
+@metrics.register("miou")
 class Confusion:
     """Confusion counts over a data set, for every additive bias on the background logit at once.
 
@@ -57,6 +82,44 @@ class Confusion:
         result = self.counts[:, :, index + 1 :].sum(2)
         result[:, 0] = self.counts[:, :, : index + 1].sum((1, 2))
         return result
+
+
+@metrics.register("boundary")
+class BoundaryIoU:
+    """Boundary IoU (Cheng et al., CVPR 2021): IoU of the inner borders of masks, by class over the data set.
+
+    The inner border of a mask is all of it that is within d pixels of its outside, by the larger of the distances along
+    x and y; d is 2 % of the image's diagonal, and what lies outside the image is outside the mask. Void pixels count
+    nowhere, and belong to no mask.
+    """
+
+    DISTANCE = 0.02
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts = torch.zeros(2, classes, dtype=torch.int64)
+
+    def add(self, logits: Tensor, mask: Tensor) -> None:
+        height, width = mask.shape[-2:]
+        distance = max(1, round(self.DISTANCE * math.hypot(height, width)))
+        known, predicted = mask < self.classes, logits.argmax(1)
+        for cls in range(self.classes):
+            true, found = (self._border((labels == cls) & known, distance) for labels in (mask, predicted))
+            self.counts[0, cls] += (true & found).sum().cpu()
+            self.counts[1, cls] += (true | found).sum().cpu()
+
+    @staticmethod
+    def _border(masks: Tensor, distance: int) -> Tensor:
+        outside = F.pad((~masks).float(), [distance] * 4, value=1.0)
+        # A pixel is on the border where its square of 2 d + 1 pixels holds one outside: a maximum, by rows and columns.
+        side = 2 * distance + 1
+        near = F.max_pool2d(F.max_pool2d(outside[:, None], (side, 1), 1), (1, side), 1)[:, 0] > 0
+        return masks & near
+
+    def scores(self) -> Scores:
+        """Return `boundary_iou`, the mean over the classes that are in the truth or predicted."""
+        overlap, union = self.counts.double()
+        return {"boundary_iou": mean([100 * float(o / u) if u else None for o, u in zip(overlap, union)])}
 
 
 def _iou(counts: Tensor) -> list[float | None]:

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from seminar.spec import InputError, Scalar, Settings, unknown
+from seminar.spec import InputError, Scalar, Settings, is_later, unknown
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -29,6 +29,7 @@ class Entry(Generic[T]):
         self.inputs: tuple[str, ...] = ()
         self.settings: dict[str, tuple[TypeAdapter[Any], Scalar]] = {}
         self.paths: dict[str, bool] = {}
+        self.later: set[str] = set()
         for parameter in inspect.signature(make).parameters.values():
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 self.inputs += (parameter.name,)
@@ -39,18 +40,23 @@ class Entry(Generic[T]):
             else:
                 adapter = TypeAdapter(hints[parameter.name], config=ConfigDict(allow_inf_nan=False))
                 self.settings[parameter.name] = (adapter, parameter.default)
+                if is_later(getattr(hints[parameter.name], "__metadata__", ())):
+                    self.later.add(parameter.name)
 
     def coerce(self, prefix: str, given: Mapping[str, object]) -> Settings:
-        """All settings, sorted by name, in their declared types.
+        """Return all settings, sorted by name, in their declared types; what is `Later` only where it is not at its
+        default.
 
-        `given` maps setting names to values; the others take their default. Raises `InputError` that names the word
-        (`prefix` + setting name), the value and what was expected.
+        `given` maps setting names to values; the others take their default. Raises `InputError` that names the
+        setting (`prefix` + its name), the value and what was expected.
         """
         result: list[tuple[str, Scalar]] = []
         for name, (adapter, default) in sorted(self.settings.items()):
             value = given.get(name, default)
             try:
-                result.append((name, adapter.validate_python(value)))
+                setting = (name, adapter.validate_python(value))
+                if name not in self.later or setting[1] != default:
+                    result.append(setting)
             except ValidationError as error:
                 reasons = "; or: ".join(dict.fromkeys(str(found["msg"]) for found in error.errors()))
                 raise InputError(f"{prefix}{name}={value!r}: {reasons}") from None

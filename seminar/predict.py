@@ -26,7 +26,8 @@ from seminar.data.pictures import colour
 from seminar.recipes import pick_device
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic
-from seminar.train import finished_network, normalise
+from seminar.views import normalise
+from seminar.weights import finished_network
 
 OVERLAP = 1 / 3
 """Share of a window that sliding windows have in common with the next."""

@@ -35,6 +35,8 @@ PAPER: dict[str, Scalar] = {
     "warmup_steps": 0,
     "poly_power": 0.9,
     "poly_horizon": 1.0,
+    "optimizer": "sgd",
+    "schedule": "poly",
     "momentum": 0.9,
     "weight_decay": 5e-4,
     "precision": "fp32",
@@ -45,6 +47,7 @@ PAPER: dict[str, Scalar] = {
     "flip": True,
     "augment_noise": "blur",
     "eval_every": 1,
+    "metrics": "miou",
     "seed": 0,
 }
 """The paper's values, or those of the implementation it builds on where the paper is silent. Settings of losses, data

@@ -23,7 +23,10 @@ from seminar import networks, parallel, presets
 from seminar.catalogue import HOST, Cell, Host, Planned, profile
 from seminar.data import Annotation, Dataset, datasets
 from seminar.losses import losses
+from seminar.metrics import metrics
+from seminar.optimizers import optimizers
 from seminar.parts import Entry
+from seminar.schedules import schedules
 from seminar.spec import InputError, Part, Scalar, Settings, Stage, Term, one_line, unknown
 from seminar.sweep import DEFAULT, LeftOut, Point, Sweep, parse_settings
 
@@ -150,6 +153,8 @@ def known_settings() -> frozenset[str]:
         names |= {f"data_{setting}" for setting in (*datasets[name].settings, *datasets[name].paths)}
     for name in losses:
         names |= {f"lambda_{name}", f"{name}_ramp", *(f"{name}_{setting}" for setting in losses[name].settings)}
+    for name in optimizers:
+        names |= {f"{name}_{setting}" for setting in optimizers[name].settings}
     return frozenset(names)
 
 
@@ -311,11 +316,23 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
     names = set(Stage.model_fields) & set(presets.PAPER)
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "teacher_mode", "self_generation"}
     special |= {"annotation", "click_size", "click_order"}
+    special |= {"optimizer", "momentum", "weight_decay", "schedule", "poly_power", "metrics"}
+    optimizer, schedule = optimizers[str(reader.take("optimizer"))], schedules[str(reader.take("schedule"))]
+    measured = str(reader.take("metrics"))
+    for name in measured.split("+"):
+        metrics[name]  # raises for a name that is none
+    if "miou" not in measured.split("+"):
+        raise InputError(f"metrics={measured!r}: miou is what reports compare by; write metrics=miou+{measured}")
     return {
         "data": data,
         "data_fingerprint": _fingerprint(data, tuple(sorted(paths.items()))),
         "backbone": backbone,
         "pretrained": "none" if pretrained == "none" else _pretrained(backbone, host.weights, pretrained),
+        "optimizer": Part(name=optimizer.name, settings=reader.part(f"{optimizer.name}_", optimizer)),
+        **{name: reader.take(name) if name in optimizer.inputs else None for name in ("momentum", "weight_decay")},
+        "schedule": schedule.name,
+        "poly_power": reader.take("poly_power") if "poly_power" in schedule.inputs else None,
+        "metrics": measured,
         **{name: reader.take(name) for name in sorted(names - special)},
     }
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,17 @@ RECIPE = 6
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
 
 Scalar = bool | int | float | str
+T = TypeVar("T")
+Later = Annotated[T, "later"]
+"""A field, or a setting of a part, that is younger than keys in use. At its default it is absent from the key, so those
+keys stay valid."""
+
+
+def is_later(metadata: Iterable[object]) -> bool:
+    """Return whether an annotation is `Later[...]`."""
+    return "later" in metadata
+
+
 Settings = tuple[tuple[str, Scalar], ...]
 
 
@@ -75,10 +86,10 @@ class Stage(_Value):
     learning rate, `unchange` goes on in that of the ancillary and stays at its last value once it is over (Fig. 4).
     `poly_horizon` is the length of the schedule, in lengths of the training.
 
-    A setting that has no effect on a stage is None in it (`alpha` where nothing asks for a teacher, `click_size` where
+    A setting that has no effect on a stage is None in it (`alpha` where nothing needs a teacher, `click_size` where
     nothing reads clicks), so equal trainings are equal values. `click_size` is the side of a click, or the width of a
-    scribble, in pixels. Where and how a stage runs (device, loader processes, paths) is no part of it: see
-    `recipes.Host`.
+    scribble, in pixels. `metrics` changes no training, but what its record holds. Where and how a stage runs (device,
+    loader processes, paths) is no part of it: see `catalogue.Host`.
     """
 
     data: Part
@@ -102,12 +113,14 @@ class Stage(_Value):
     lr: Annotated[float, Field(gt=0)]
     head_lr_factor: Annotated[float, Field(gt=0)]
     warmup_steps: Annotated[int, Field(ge=0)]
-    poly_power: Annotated[float, Field(ge=0)]
+    poly_power: Annotated[float, Field(ge=0)] | None
     poly_horizon: Annotated[float, Field(ge=1)]
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None
+    weight_decay: Annotated[float, Field(ge=0)] | None
+    optimizer: Later[Part] = Part(name="sgd")
+    schedule: Later[str] = "poly"
     precision: Literal["fp32", "tf32", "bf16"]
-    compile: bool = False
+    compile: Later[bool] = False
 
     crop: Annotated[int, Field(ge=16)]
     scale_min: Annotated[float, Field(gt=0)]
@@ -116,14 +129,17 @@ class Stage(_Value):
     augment_noise: Literal["blur", "noise", "none"]
 
     eval_every: Annotated[int, Field(ge=1)]
+    metrics: Later[str] = "miou"
     seed: Annotated[int, Field(ge=0)]
     self_generation: Literal["none", "reset", "unchange"] = "none"
     ancillary: Stage | None = None
 
     @model_serializer(mode="wrap")
     def _serialized(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`compile` is younger than the others and tells of itself only where it is on: keys stay what they were."""
-        return {name: value for name, value in plain(self).items() if name != "compile" or value}
+        """Leave out what is `Later` and at its default."""
+        fields = type(self).model_fields
+        absent = {name for name, f in fields.items() if is_later(f.metadata) and getattr(self, name) == f.default}
+        return {name: value for name, value in plain(self).items() if name not in absent}
 
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
@@ -203,7 +219,9 @@ class Stage(_Value):
             found |= {f"{term.name}_{name}": value for name, value in term.settings}
         if self.ancillary is not None:
             found |= {"modules": self.modules, "self_generation": self.self_generation}
-        shown = {"data", "data_fingerprint", "losses", "seed", "ancillary", "self_generation"}
+        found |= {"optimizer": self.optimizer.name}
+        found |= {f"{self.optimizer.name}_{name}": value for name, value in self.optimizer.settings}
+        shown = {"data", "data_fingerprint", "losses", "optimizer", "seed", "ancillary", "self_generation"}
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in shown}
         return found | {name: value for name, value in values.items() if value is not None}
 

@@ -118,7 +118,7 @@ class _Mirror:
 
 @dataclass
 class WandbWatch(_Mirror):
-    """A `train.Watch` that mirrors every stage to a run of its own.
+    """A `watch.Watch` that mirrors every stage to a run of its own.
 
     `mode`: `auto` follows WANDB_MODE, else it is online where somebody is logged in and offline elsewhere (runs then
     lie below `folder`/wandb for `wandb sync`); `disabled` never imports W&B. `group` is the sweep's name.
@@ -153,7 +153,7 @@ class WandbWatch(_Mirror):
 
 @dataclass
 class CellRun(_Mirror):
-    """A `train.Watch` for a whole cell as one run: the one that `wandb agent` has started, or a new one.
+    """A `watch.Watch` for a whole cell as one run: the one that `wandb agent` has started, or a new one.
 
     The metrics of the chain's n-th training are logged as `student<n>/...`, those of the cell's own stage also under
     their bare names, `student_miou` once for each evaluated epoch: that is what a sweep's metric and `early_terminate`

@@ -523,9 +523,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="steps of each case (default: 15)")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: reports/bench-local for all parts, else nowhere"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/bench-local, for all parts")
     options = parser.parse_args()
     strange = set(options.parts) - set(PARTS)
     if strange:

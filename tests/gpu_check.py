@@ -40,7 +40,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from seminar import catalogue, cost, machine, recipes, sweep, train
+from seminar import catalogue, cost, machine, recipes, sweep, views
 from seminar.data import PADDING, UNLABELLED, Example
 from seminar.data.creatures import Creatures, make
 from seminar.losses import losses
@@ -768,7 +768,7 @@ def measured(run: Run, owner: Trainer) -> dict[str, Any]:
         found["crf"] = clocked(run.device, crf, count)
         del inputs
     if set(names) >= {"pseudo"}:
-        network_input = train.normalise(batch["image"].to(run.device).float())
+        network_input = views.normalise(batch["image"].to(run.device).float())
         bf16 = torch.autocast(run.device.type, torch.bfloat16, enabled=owner.stage.precision == "bf16")
         owner.student.eval()
         with torch.inference_mode(), bf16:
@@ -1112,9 +1112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tests.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: reports/bench-local for all checks, else nowhere"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: reports/bench-local, for all checks")
     parser.add_argument("--only", nargs="+", metavar="NAME", help=", ".join(CHECKS))
     parser.add_argument("--quick", action="store_true", help="toy sizes; without --out nothing is written")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help="default: %(default)g")

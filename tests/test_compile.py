@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from seminar import __main__ as command
-from seminar import cost, parallel, train
+from seminar import cost, parallel, views
 from seminar.catalogue import Cell
 from seminar.cost import shape
 from seminar.spec import Stage
@@ -132,7 +132,7 @@ def test_the_smaller_batch_that_ends_an_epoch_is_not_compiled(cell: MakeCell, mo
     counted(monkeypatch, backend)
     one = cell(losses="pce+pcons", compile=True, batch_size=6)
     trainer = cost.untrained(one.stage, one.host)
-    assert [len(batch) for batch in train.batches(16, 6, 0, 0)] == [6, 6, 4]
+    assert [len(batch) for batch in views.batches(16, 6, 0, 0)] == [6, 6, 4]
     trainer.run_epoch(0)
     assert sizes == [6, 6], "student and teacher"
 

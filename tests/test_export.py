@@ -17,7 +17,7 @@ from seminar.__main__ import main
 from seminar.predict import predictor
 from seminar.spec import InputError
 from seminar.store import Store
-from seminar.train import normalise
+from seminar.views import normalise
 
 WORDS = ["profile=toy", "losses=pce+pcons", "seed=3", "data_train=8", "epochs=1"]
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import nn
 
-from seminar import machine, train
+from seminar import checkpoint, machine, train, watch
 from seminar.__main__ import main
 from seminar.catalogue import Cell
 from seminar.spec import InputError
@@ -201,7 +201,7 @@ def test_a_chain_uses_one_card(cuda: Cuda, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_with_one_card(cuda: Cuda, tmp_path: Path, cell: Callable[..., Cell]) -> None:
     asked, steps = cell(losses="pce+pcons", epochs=2, device="cuda:1"), iter(range(100))
-    stop = train.StopWhen(lambda: next(steps) == 2)  # in the second of two epochs of two steps
+    stop = watch.StopWhen(lambda: next(steps) == 2)  # in the second of two epochs of two steps
     store = Store(tmp_path / "runs")
     for watches in ([stop], []):
         with suppress(Interrupted):
@@ -332,7 +332,7 @@ def test_what_is_read_comes_to_the_cpu_first(
     store = Store(tmp_path)
     store.ensure(here.stage, lambda s, f, a: train.train(s, here.host, f, a))
     trainer = Trainer(here.stage, here.host, store.folder(here.stage.chain[0].key))
-    trainer.save(tmp_path, trainer.run_epoch(0))
-    trainer.resume(tmp_path)
+    checkpoint.save(trainer, tmp_path, trainer.run_epoch(0))
+    checkpoint.resume(trainer, tmp_path)
     assert len(places) >= 3
     assert set(places) == {"cpu"}

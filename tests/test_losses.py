@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seminar import losses
+from seminar import losses, pixel_sum
 from seminar.data import PADDING, UNLABELLED
 from seminar.parts import Registry
 from tests.conftest import ROOT
@@ -83,11 +83,11 @@ def test_pcons_of_equal_networks_is_exactly_zero() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("piece", [losses.PIECE, 400, 60, 1])
+@pytest.mark.parametrize("piece", [pixel_sum.PIECE, 400, 60, 1])
 @pytest.mark.parametrize("name", ["pcons", "pseudo"])
 def test_pieces_add_up(monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format, piece: int, name: str) -> None:
     """Value and gradient of the plain formula, in one piece or in many, of some images or some rows, with padding."""
-    monkeypatch.setattr(losses, "PIECE", piece)
+    monkeypatch.setattr(pixel_sum, "PIECE", piece)
     torch.manual_seed(0)
     student, teacher = (2 * torch.randn(3, 5, 7, 9).contiguous(memory_format=layout) for _ in range(2))
     inside, pseudo = torch.rand(3, 7, 9) > 0.2, torch.randint(5, (3, 7, 9))
@@ -126,7 +126,7 @@ def test_a_loss_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_loss_in_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "seminar" / "README.md").read_text(encoding="utf-8")
     code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
     monkeypatch.setattr(losses, "losses", Registry("losses"))
     monkeypatch.setattr(losses, "defaults", {})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from seminar.schedules import poly_lr, ramped
+from seminar.schedules import lr_factor, ramped
 from seminar.teacher import Teacher
 
 
@@ -82,10 +82,13 @@ def test_teacher_is_a_copy_without_gradient() -> None:
 
 
 def test_poly_schedule() -> None:
-    assert poly_lr(0, 100, 0.9) == 1
-    assert poly_lr(50, 100, 0.9) == pytest.approx(0.5**0.9)
-    assert poly_lr(99, 100, 1.0) == pytest.approx(0.01)
-    assert [poly_lr(step, 10**9, 0.9, warmup=3) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert lr_factor("poly", 0, 100, poly_power=0.9) == 1
+    assert lr_factor("poly", 50, 100, poly_power=0.9) == pytest.approx(0.5**0.9)
+    assert lr_factor("poly", 99, 100, poly_power=1.0) == pytest.approx(0.01)
+    warmed = [lr_factor("poly", step, 10**9, warmup=3, poly_power=0.9) for step in range(5)]
+    assert warmed == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    # half a cosine: 1 at the start, a half in the middle, 1/4 of the way down at a third of its angle
+    assert [lr_factor("cosine", step, 6) for step in (0, 2, 3)] == pytest.approx([1, 0.75, 0.5])
 
 
 def test_ramp_of_the_paper() -> None:

@@ -16,15 +16,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
-from seminar import crf, losses, machine, networks, recipes, train
+from seminar import crf, losses, machine, networks, recipes, results, samples, train, views, watch
 from seminar.catalogue import Cell, Host
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
 from seminar.metrics import Confusion
-from seminar.schedules import poly_lr
+from seminar.schedules import lr_factor
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
 from seminar.train import Trainer
+from seminar.views import normalise
 
 MakeCell = Callable[..., Cell]
 
@@ -44,7 +45,7 @@ def assert_equal_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) 
         assert torch.equal(one[name], other[name]), name
 
 
-class KillAfter(train.StopWhen):
+class KillAfter(watch.StopWhen):
     """Stops in the middle of the epoch that follows `steps` steps."""
 
     def __init__(self, steps: int) -> None:
@@ -117,7 +118,7 @@ def test_the_record_tells_what_a_reader_needs(tmp_path: Path, cell: MakeCell) ->
     with Image.open(folder / "samples" / "0.png") as picture:
         assert picture.size == (4 * 128 + 3 * 4, 128)
     pictures = list((folder / "samples").glob("*.png"))
-    assert len(pictures) == min(train.SAMPLES, 8)
+    assert len(pictures) == min(samples.SAMPLES, 8)
     line = Store(tmp_path).curve(chain.stage.key)[-1]
     assert {"loss_pce", "loss_crf", "loss_pcons", "loss_pseudo", "student_miou", "teacher_miou"} <= line.keys()
     total = sum(line[f"loss_{term}"] * line[f"weight_{term}"] for term in ("pce", "crf", "pcons", "pseudo"))
@@ -128,7 +129,7 @@ def test_the_record_tells_what_a_reader_needs(tmp_path: Path, cell: MakeCell) ->
 @pytest.mark.slow
 def test_predictions_are_kept_early_and_at_the_end(tmp_path: Path, cell: MakeCell) -> None:
     asked = cell(losses="pce+pcons+pseudo", epochs=6)
-    assert train.early_epoch(asked.stage) == 1
+    assert samples.early_epoch(asked.stage) == 1
     run(asked, tmp_path)
     folder = tmp_path / asked.stage.key / "samples"
     with np.load(folder / "final.npz") as final, np.load(folder / "early.npz") as early:
@@ -145,7 +146,7 @@ def test_predictions_are_kept_early_and_at_the_end(tmp_path: Path, cell: MakeCel
         student = networks.build(asked.stage.backbone, 7, asked.stage.output_stride).eval()
         student.load_state_dict(weights(tmp_path / asked.stage.key, "student.pt"))
         with torch.inference_mode():
-            labels = student(train.normalise(example.image[None].float())).argmax(1)[0]
+            labels = student(normalise(example.image[None].float())).argmax(1)[0]
         assert np.array_equal(final["3_student"], labels.numpy())
 
 
@@ -165,9 +166,10 @@ def test_self_generation_goes_on_with_the_same_student(tmp_path: Path, cell: Mak
     if trainer.teacher is not None:
         assert_equal_states(weights(folder, "teacher.pt"), trainer.teacher.net.state_dict())
         assert trainer.teacher.t == trainer.total_steps == 4
-    assert all(weight == term.weight for term, weight in trainer.weights(0)), "ramps are over"
-    last = poly_lr(3, 4, stage.poly_power)
-    expected = [last] * 4 if kind == "unchange" else [poly_lr(step, 4, stage.poly_power) for step in range(4)]
+    assert all(weight == term.weight for term, weight in trainer.loss_weights(0)), "ramps are over"
+    last = lr_factor("poly", 3, 4, poly_power=stage.poly_power)
+    falling = [lr_factor("poly", step, 4, poly_power=stage.poly_power) for step in range(4)]
+    expected = [last] * 4 if kind == "unchange" else falling
     assert [trainer.lr_factor(step) for step in range(4)] == expected
     assert run(asked, tmp_path)["steps"] == 4
 
@@ -178,8 +180,12 @@ def test_unchange_goes_on_in_a_schedule_that_was_planned_longer(cell: MakeCell) 
     trainer = Trainer(stage, Host(), None)
     first = Trainer(stage.chain[0], Host(), None)
     assert trainer.total_steps == 10
-    assert [first.lr_factor(step) for step in range(10)] == [poly_lr(step, 17, stage.poly_power) for step in range(10)]
-    expected = [poly_lr(min(step, 16), 17, stage.poly_power) for step in range(10, 20)]
+
+    def scheduled(step: int) -> float:
+        return lr_factor("poly", step, 17, poly_power=stage.poly_power)
+
+    assert [first.lr_factor(step) for step in range(10)] == [scheduled(step) for step in range(10)]
+    expected = [scheduled(min(step, 16)) for step in range(10, 20)]
     assert [trainer.lr_factor(step) for step in range(10)] == expected
 
 
@@ -328,7 +334,7 @@ def test_a_step_down_each_gradient_lowers_its_loss(trainer: Trainer, cell: MakeC
         after = value(logits.detach() - 1e-2 * logits.grad / logits.grad.norm() * logits.norm())
         assert after < before, term.name
         total, parts = trainer.objective(views, epoch=1, step=0)
-        weight = {t.name: w for t, w in trainer.weights(1)}[term.name]
+        weight = {t.name: w for t, w in trainer.loss_weights(1)}[term.name]
         assert weight > 0
         assert total.item() == pytest.approx(weight * parts[f"loss_{term.name}"].item(), rel=1e-5)
 
@@ -339,7 +345,7 @@ def test_pseudo_labels_are_the_frozen_ancillary_on_the_same_crop(trainer: Traine
     before = copy.deepcopy(trainer.ancillary.state_dict())
     inputs = trainer.inputs(views, step=0)
     assert not trainer.ancillary.training
-    expected = trainer.ancillary(train.normalise(views["image"].float())).argmax(1)
+    expected = trainer.ancillary(normalise(views["image"].float())).argmax(1)
     inside = views["inside"]
     assert (~inside).any()
     assert torch.equal(inputs["pseudo"][inside], expected[inside])
@@ -374,7 +380,7 @@ def test_a_frozen_backbone_is_run_once_for_all(tmp_path: Path, cell: MakeCell, s
         net.eval().encoder.register_forward_hook(lambda *_, name=name: calls.append(name))
     inputs = trainer.inputs(views, step=0)
     assert calls == (["student"] if same else ["student", "ancillary"])
-    logits = {name: net(train.normalise(views["image"].float())) for name, net in nets.items()}
+    logits = {name: net(normalise(views["image"].float())) for name, net in nets.items()}
     assert torch.equal(inputs["student"], logits["student"])
     assert torch.equal(inputs["teacher"], logits["teacher"])
     inside = views["inside"]
@@ -405,7 +411,7 @@ def test_evaluation_scores_each_net_in_eval_mode_and_changes_none(trainer: Train
         assert_equal_states(before[role], net.state_dict())
         confusion = Confusion(trainer.classes)
         with torch.no_grad():
-            confusion.add(net.eval()(train.normalise(images.float())), masks)
+            confusion.add(net.eval()(normalise(images.float())), masks)
         assert scores[role]["iou"] == pytest.approx(confusion.scores()["iou"], abs=0.1)
     assert scores["student"] != scores["teacher"]
 
@@ -425,7 +431,7 @@ def test_the_optimiser_is_set_as_the_stage_says(cell: MakeCell) -> None:
 def test_a_ramp_starts_at_zero_in_the_first_epoch(cell: MakeCell) -> None:
     ramped = cell(losses="pce+pcons", epochs=3, pcons_ramp=2 / 3, lambda_pcons=200)
     trainer = Trainer(ramped.stage, ramped.host, None)
-    found = [{term.name: weight for term, weight in trainer.weights(epoch)}["pcons"] for epoch in range(3)]
+    found = [{term.name: weight for term, weight in trainer.loss_weights(epoch)}["pcons"] for epoch in range(3)]
     assert found == pytest.approx([0, 100, 200])
 
 
@@ -439,7 +445,7 @@ def test_views_are_drawn_as_the_stage_says(cell: MakeCell) -> None:
 
 def test_normalise_is_imagenets() -> None:
     image = torch.tensor([255 * 0.485, 255 * 0.456, 255.0])[None, :, None, None]
-    assert train.normalise(image).flatten().tolist() == pytest.approx([0, 0, (1 - 0.406) / 0.225], abs=1e-6)
+    assert normalise(image).flatten().tolist() == pytest.approx([0, 0, (1 - 0.406) / 0.225], abs=1e-6)
 
 
 def test_the_teacher_follows_after_the_optimiser_step(trainer: Trainer) -> None:
@@ -479,10 +485,10 @@ def test_clicks_reach_the_loop(cell: MakeCell) -> None:
 
 
 def test_last_batch_of_one_is_dropped_and_order_depends_on_the_epoch() -> None:
-    assert [len(batch) for batch in train.batches(9, 4, seed=0, epoch=0)] == [4, 4]
-    assert [len(batch) for batch in train.batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
-    assert sorted(i for batch in train.batches(10, 4, seed=0, epoch=0) for i in batch) == list(range(10))
-    orders = {str(train.batches(10, 4, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    assert [len(batch) for batch in views.batches(9, 4, seed=0, epoch=0)] == [4, 4]
+    assert [len(batch) for batch in views.batches(10, 4, seed=0, epoch=0)] == [4, 4, 2]
+    assert sorted(i for batch in views.batches(10, 4, seed=0, epoch=0) for i in batch) == list(range(10))
+    orders = {str(views.batches(10, 4, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
 
 
@@ -555,8 +561,8 @@ def test_the_teacher_runs_in_the_mode_of_its_stage(cell: MakeCell, mode: str) ->
 def test_a_record_holds_the_notes_of_its_losses(cell: MakeCell) -> None:
     here = cell(losses="pce+crf")
     trainer = Trainer(here.stage, here.host, None)
-    assert trainer.notes([{"crf_short": 0.0}]) == []
-    (note,) = trainer.notes([{"crf_short": 0.5}, {"crf_short": 0.0}])
+    assert results.notes(trainer.stage, trainer.total_steps, [{"crf_short": 0.0}]) == []
+    (note,) = results.notes(trainer.stage, trainer.total_steps, [{"crf_short": 0.5}, {"crf_short": 0.0}])
     assert note.startswith("crf: 25.00% of the images ")
 
 

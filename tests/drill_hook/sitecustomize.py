@@ -19,17 +19,17 @@ def note(*words: object) -> None:
 
 
 def watch(train: Any) -> None:
-    run_epoch, save = train.Trainer.run_epoch, train.Trainer.save
+    run_epoch, save = train.Trainer.run_epoch, train.checkpoint.save
 
     def noted_run_epoch(self: Any, epoch: int, *rest: Any) -> Any:
         note("begun", self.stage.key, epoch + 1, os.getpid())
         return run_epoch(self, epoch, *rest)
 
-    def noted_save(self: Any, folder: Any, line: Any) -> None:
-        save(self, folder, line)
-        note("saved", self.stage.key, line["epoch"], os.getpid())
+    def noted_save(trainer: Any, folder: Any, line: Any) -> None:
+        save(trainer, folder, line)
+        note("saved", trainer.stage.key, line["epoch"], os.getpid())
 
-    train.Trainer.run_epoch, train.Trainer.save = noted_run_epoch, noted_save
+    train.Trainer.run_epoch, train.checkpoint.save = noted_run_epoch, noted_save
 
 
 class Finder(importlib.abc.MetaPathFinder):

@@ -1,0 +1,57 @@
+"""The rolling checkpoint of a training, `checkpoint.pt`: what a killed training goes on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seminar import parallel
+from seminar.spec import InputError
+from seminar.store import append_line, read_lines, write_atomic
+
+if TYPE_CHECKING:
+    from seminar.train import Trainer
+
+
+def save(trainer: Trainer, folder: Path, line: Mapping[str, Any]) -> None:
+    """Append the epoch's line, then replace the checkpoint: a kill between the two repeats that epoch."""
+    if not parallel.leads():
+        return
+    append_line(folder / "metrics.jsonl", line)
+    state = {
+        "epochs_done": trainer.epochs_done,
+        "sessions": trainer.sessions,
+        "seconds": trainer.seconds,
+        "student": trainer.student.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "teacher": None if trainer.teacher is None else trainer.teacher.net.state_dict(),
+        "teacher_t": 0 if trainer.teacher is None else trainer.teacher.t,
+    }
+    write_atomic(folder / "checkpoint.pt", lambda file: torch.save(state, file))
+
+
+def resume(trainer: Trainer, folder: Path) -> None:
+    """Go on from `checkpoint.pt`, if there is one; lines of epochs that it does not hold are dropped."""
+    path = folder / "checkpoint.pt"
+    lines = []
+    if path.exists():
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")  # no second copy on a GPU
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: damaged ({reason}); delete it to train from the start") from None
+        trainer.student.load_state_dict(state["student"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        if trainer.teacher is not None:
+            trainer.teacher.net.load_state_dict(state["teacher"])
+            trainer.teacher.t = state["teacher_t"]
+        trainer.epochs_done, trainer.seconds = state["epochs_done"], state["seconds"]
+        trainer.sessions = state["sessions"] + 1
+        lines = [line for line in read_lines(folder / "metrics.jsonl") if line["epoch"] <= trainer.epochs_done]
+    if parallel.leads():
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))

@@ -1,0 +1,68 @@
+"""What a finished training leaves: weights, sample pictures, and the body of its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seminar import machine, parallel
+from seminar.losses import defaults as loss_defaults
+from seminar.spec import Stage
+from seminar.store import Record, read_lines, write_atomic
+
+if TYPE_CHECKING:
+    from seminar.train import Trainer
+
+
+def finish(trainer: Trainer, folder: Path) -> Record:
+    """Evaluate both protocols, write weights and sample pictures, and return the body of the record."""
+    crop = trainer.crop_scores or trainer.evaluate("crop")
+    same = all(
+        trainer.val_examples[i].image.shape[-2:] == (trainer.stage.crop,) * 2 for i in range(len(trainer.val_examples))
+    )
+    full = crop if same else trainer.evaluate("full")
+    curve = read_lines(folder / "metrics.jsonl")
+    if parallel.leads():
+        write_atomic(folder / "student.pt", lambda file: torch.save(trainer.student.state_dict(), file))
+        if trainer.teacher is not None:
+            teacher_state = trainer.teacher.net.state_dict()
+            write_atomic(folder / "teacher.pt", lambda file: torch.save(teacher_state, file))
+    trainer.predictions(folder / "samples", "final")
+    return {
+        "seconds": round(trainer.seconds, 3),
+        "peak_memory_mb": machine.peak_memory_mb(trainer.device),
+        "steps": trainer.total_steps,
+        "sessions": trainer.sessions,
+        "classes": list(trainer.dataset.classes),
+        "metrics": {role: {"crop": crop[role], "full": full[role]} for role in crop},
+        "best": {role: _best(curve, role) for role in crop},
+        "data": {"train_images": len(trainer.train_examples), "val_images": len(trainer.val_examples)},
+        "environment": machine.environment(trainer.device),
+        "notes": notes(trainer.stage, trainer.total_steps, curve),
+    }
+
+
+def notes(stage: Stage, steps: int, curve: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what a reader of the result must know, of a training of `steps` and of its losses by its curve."""
+    alpha, steps = stage.alpha, steps * (1 + stage.budgets)
+    found: list[str | None] = []
+    if alpha is not None and alpha > 1 - 1 / steps:
+        horizon = f"{1 / (1 - alpha):,.0f}"
+        found.append(
+            f"alpha={alpha:g} has no effect of its own: the teacher is a plain average for the first {horizon} "
+            f"steps and the training has {steps:,}"
+        )
+    notes = [loss_defaults[term.name].note for term in stage.losses]
+    return [text for text in (*found, *(note(curve) for note in notes if note is not None)) if text is not None]
+
+
+def _best(curve: Sequence[Mapping[str, Any]], role: str) -> dict[str, Any] | None:
+    """The best evaluated epoch. For information only: what is reported is always the last epoch."""
+    evaluated = [line for line in curve if line.get(f"{role}_miou") is not None]
+    if not evaluated:
+        return None
+    line = max(evaluated, key=lambda line: float(line[f"{role}_miou"]))
+    return {"epoch": line["epoch"], "miou": line[f"{role}_miou"]}

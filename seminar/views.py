@@ -1,0 +1,92 @@
+"""What the networks see: batches of training views, evaluation views, and the randomness behind them.
+
+All randomness of epoch e comes from (seed, e), that of a sample from (seed, e, index): continuing after a kill needs no
+saved random state, and the number of loader processes does not matter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from seminar.data import Example
+from seminar.data.augment import TrainView, eval_view
+from seminar.losses import losses, needs
+from seminar.spec import Stage
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+ORDER, TEACHER = -1, -2
+"""Third numbers of the seeds of an epoch's order and of the teacher's dropout; those of samples are their indices."""
+
+
+def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Indices of each batch of `epoch`. A last batch of one is dropped: BatchNorm cannot normalise a single image."""
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(mix(seed, epoch, ORDER))).tolist()
+    cut = [order[start : start + batch_size] for start in range(0, examples, batch_size)]
+    return [batch for batch in cut if len(batch) > 1]
+
+
+def mix(*numbers: int) -> int:
+    """A 63-bit seed from several numbers; neighbouring inputs give unrelated seeds."""
+    text = "/".join(map(str, numbers)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
+
+
+def normalise(image: Tensor) -> Tensor:
+    """RGB in 0..255 (B, 3, H, W) to ImageNet's zero mean and unit variance, channels last."""
+    # Numbers, since the CPU would wait for a GPU to take tensors of them.
+    planes = [(plane / 255 - mean) / std for plane, mean, std in zip(image.unbind(1), IMAGENET_MEAN, IMAGENET_STD)]
+    return torch.stack(planes, dim=1).contiguous(memory_format=torch.channels_last)
+
+
+class TrainingViews(TorchDataset[dict[str, Tensor]]):
+    """Training views of one epoch; each is drawn from its own (seed, epoch, index)."""
+
+    def __init__(self, stage: Stage, examples: Sequence[Example], epoch: int) -> None:
+        self.view = training_view(stage)
+        self.examples, self.seed, self.epoch = examples, stage.seed, epoch
+        self.masks = any(needs("masks", losses[term.name]) for term in stage.losses)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(mix(self.seed, self.epoch, index))
+        views = self.view(self.examples[index])
+        torch.set_rng_state(state)
+        # Only a fully supervised loss ever gets to see a dense mask.
+        return views if self.masks else {name: view for name, view in views.items() if name != "masks"}
+
+
+def training_view(stage: Stage) -> TrainView:
+    """What draws the training views of a stage, from torch's global generator."""
+    return TrainView(
+        stage.crop,
+        stage.scale_min,
+        stage.scale_max,
+        stage.flip,
+        stage.augment_noise,
+        stage.click_size,
+        stage.click_order,
+        stage.annotation,
+    )
+
+
+class EvaluationViews(TorchDataset[tuple[Tensor, Tensor]]):
+    """Images and masks to evaluate on: centre crops of side `crop`, or whole (None)."""
+
+    def __init__(self, examples: Sequence[Example], crop: int | None) -> None:
+        self.examples, self.crop = examples, crop
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        example = self.examples[index]
+        return (example.image, example.mask) if self.crop is None else eval_view(example, self.crop)
