@@ -239,6 +239,7 @@ def _train(options: argparse.Namespace) -> int:
 
     cell = recipes.one(_one_each(options.words))
     mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
+    mirror.cell = cell
     return _ensure(cell, Store(options.runs), [_Bar(), mirror], stopped, mirror.recorded)
 
 
@@ -258,7 +259,7 @@ def _cell(options: argparse.Namespace) -> int:
     cell, store = recipes.one(_words(options.json)), Store(options.runs)
     leads = parallel.asked()[0] == 0
     run = CellRun(options.wandb if leads else "disabled", options.runs)
-    run.start(cell.stage)
+    run.start(cell)
     stopped = _signals()  # after W&B, whose server stops a run by what looks like Ctrl-C
     try:
         return _ensure(cell, store, [_Bar(), run], stopped, on_end=run.finish)

@@ -363,7 +363,7 @@ class Worker:
         task, store, key = self.job.task, Store(self.job.runs), ""
         try:
             cell = task.cell(trial)
-            key = cell.stage.key
+            key, self.mirror.cell = cell.stage.key, cell
             self.reporter.titles = task.titles(cell)
             before = task.before(cell)
             if before == "pruned":

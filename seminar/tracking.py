@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Record, Store, read_lines
 
@@ -51,6 +52,8 @@ class _Mirror:
 
     mode: Mode
     folder: Path
+    cell: Cell | None = field(default=None, init=False)
+    """The cell of a sweep that needs the trainings, for the config of the run."""
     _run: Any = field(default=None, init=False, repr=False)
 
     def _begin(self, stage: Stage, resume: bool = False, **names: Any) -> None:
@@ -69,7 +72,12 @@ class _Mirror:
         self._run = wandb.init(
             name=stage.title,
             tags=[stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses)],
-            config={"key": stage.key, "stage": json.loads(stage.canonical())["stage"]},
+            config={
+                "key": stage.key,
+                "settings": stage.settings,
+                "cell": None if self.cell is None else self.cell.facts,
+                "stage": json.loads(stage.canonical())["stage"],
+            },
             mode=mode,
             dir=self.folder,
             resume="allow" if mode == "online" and resume else None,
@@ -162,11 +170,11 @@ class CellRun(_Mirror):
 
     _logged: set[str] = field(default_factory=set, init=False)
 
-    def start(self, stage: Stage) -> None:
-        """Begin the run of the cell `stage`."""
-        self._own = stage
-        self._names = {member.key: f"student{place}" for place, member in enumerate(stage.chain, 1)}
-        self._begin(stage, project=os.environ.get("WANDB_PROJECT", PROJECT))
+    def start(self, cell: Cell) -> None:
+        """Begin the run of a cell."""
+        self.cell, self._own = cell, cell.stage
+        self._names = {member.key: f"student{place}" for place, member in enumerate(cell.stage.chain, 1)}
+        self._begin(cell.stage, project=os.environ.get("WANDB_PROJECT", PROJECT))
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
         self._replay(stage)  # of an earlier session

@@ -15,7 +15,8 @@ import yaml
 
 from seminar import presets, recipes, sweep
 from seminar.catalogue import Cell
-from seminar.spec import InputError, Stage
+from seminar.parts import Registry
+from seminar.spec import InputError, Later, Stage
 
 MakeCell = Callable[..., Cell]
 
@@ -321,3 +322,43 @@ def test_other_weights_are_another_training(tmp_path: Path, cell: MakeCell) -> N
         words = {"backbone": "mobilenet_v2", "pretrained": "imagenet", "weights": str(tmp_path / name)}
         keys.add(cell(losses="pce", **words).stage.key)
     assert len(keys) == 2
+
+
+def test_a_younger_field_is_absent_from_the_key_at_its_default(cell: MakeCell) -> None:
+    """Keys that were made before a field existed stay valid; another value makes another key."""
+    plain = cell(losses="pce").stage
+    for name, value in {
+        "compile": True,
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "metrics": "miou+boundary",
+    }.items():
+        assert f'"{name}"' not in plain.canonical()
+        changed = cell(losses="pce", **{name: value}).stage
+        assert f'"{name}"' in changed.canonical()
+        assert changed.key != plain.key
+    assert len({cell(losses="pce", optimizer="adamw", adamw_beta2=beta).stage.key for beta in (0.9, 0.99)}) == 2
+
+
+def test_a_younger_setting_of_a_part_is_absent_at_its_default() -> None:
+    registry: Registry[Callable[..., int]] = Registry("thing")
+
+    @registry.register("one")
+    def one(*, old: float = 1.0, new: Later[float] = 2.0) -> int:
+        return 0
+
+    assert registry["one"].coerce("one_", {}) == (("old", 1.0),)
+    assert registry["one"].coerce("one_", {"new": 2}) == (("old", 1.0),)
+    assert registry["one"].coerce("one_", {"new": 3}) == (("new", 3.0), ("old", 1.0))
+
+
+def test_settings_that_an_optimiser_or_schedule_does_not_read_are_none_or_refused(cell: MakeCell) -> None:
+    adam = cell(losses="pce", optimizer="adamw", schedule="cosine").stage
+    assert (adam.momentum, adam.poly_power) == (None, None)
+    assert adam.weight_decay == cell(losses="pce").stage.weight_decay
+    with pytest.raises(InputError, match=r"momentum=0\.5: has no effect"):
+        cell(losses="pce", optimizer="adamw", momentum=0.5)
+    with pytest.raises(InputError, match="optimizer='adam': did you mean 'adamw'"):
+        cell(losses="pce", optimizer="adam")
+    with pytest.raises(InputError, match="metrics='boundary': miou is what reports compare by"):
+        cell(losses="pce", metrics="boundary")

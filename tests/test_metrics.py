@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seminar.metrics import Confusion
+from seminar.metrics import Confusion, metrics
 
 
 def scored(logits: Tensor, mask: Tensor) -> dict[str, object]:
@@ -74,3 +74,41 @@ def test_bias_zero_is_plain_argmax_also_for_ties() -> None:
         100 * ((truth == c) & (predicted == c)).sum() / ((truth == c) | (predicted == c)).sum() for c in range(3)
     ]
     assert scored(logits, truth)["iou"] == pytest.approx([float(value) for value in expected])
+
+
+def border(mask: list[list[bool]], distance: int) -> set[tuple[int, int]]:
+    """The pixels of a mask that have one outside it, or the end of the image, within `distance` along x and y."""
+    height, width = len(mask), len(mask[0])
+    steps = range(-distance, distance + 1)
+
+    def outside(y: int, x: int) -> bool:
+        return not (0 <= y < height and 0 <= x < width and mask[y][x])
+
+    inside = ((y, x) for y in range(height) for x in range(width) if mask[y][x])
+    return {(y, x) for y, x in inside if any(outside(y + dy, x + dx) for dy in steps for dx in steps)}
+
+
+def test_boundary_iou_by_hand_and_by_brute_force() -> None:
+    """On 60 x 80 pixels the diagonal is 100, so the border is 2 pixels wide."""
+    generator = torch.Generator().manual_seed(3)
+    truth = torch.zeros(2, 60, 80, dtype=torch.long)
+    truth[0, 10:40, 20:60], truth[1, 5:30, 5:30] = 1, 2
+    predicted = truth.roll((1, 2), (1, 2))
+    noise = torch.randint(0, 60, truth.shape, generator=generator)
+    truth = torch.where(noise == 0, 255, truth)
+    metric = metrics["boundary"].make(3)
+    metric.add(one_hot(predicted, 3), truth)
+    expected = []
+    for cls in range(3):
+        overlap = union = 0
+        for known, true, found in zip(truth < 3, truth == cls, (predicted == cls) & (truth < 3)):
+            a, b = border((true & known).tolist(), 2), border(found.tolist(), 2)
+            overlap, union = overlap + len(a & b), union + len(a | b)
+        expected.append(100 * overlap / union)
+    assert metric.scores()["boundary_iou"] == pytest.approx(sum(expected) / 3)
+    exact = metrics["boundary"].make(3)
+    exact.add(one_hot(predicted, 3), predicted)
+    assert exact.scores()["boundary_iou"] == 100
+    # Boundaries see a shift that the whole mask hardly does.
+    assert expected[1] < scored(one_hot(predicted, 3), truth)["iou"][1] - 20  # type: ignore[index]
+    assert metrics["boundary"].make(3).scores()["boundary_iou"] is None

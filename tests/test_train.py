@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
+from analysis.frame import frame
 from seminar import crf, losses, machine, networks, recipes, results, samples, train, views, watch
 from seminar.catalogue import Cell, Host
 from seminar.data import PADDING, UNLABELLED
@@ -593,3 +594,20 @@ def test_losses_are_read_when_the_steps_of_an_epoch_are_over(cell: MakeCell, mon
     trainer.run_epoch(0)
     assert events == ["step"] * trainer.steps_per_epoch + ["read"] * (len(events) - trainer.steps_per_epoch)
     assert "read" in events
+
+
+def test_another_optimiser_schedule_and_metric_reach_the_record_and_the_table(tmp_path: Path, cell: MakeCell) -> None:
+    chosen = cell(
+        losses="pce", optimizer="adamw", schedule="cosine", metrics="miou+boundary", lr=0.001, adamw_beta1=0.8
+    )
+    trainer = Trainer(chosen.stage, chosen.host, None)
+    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    assert trainer.optimizer.param_groups[0]["betas"] == (0.8, 0.999)
+    assert trainer.lr_factor(trainer.total_steps // 2) == pytest.approx(0.5)
+    record = run(chosen, tmp_path)
+    score = record["metrics"]["student"]["crop"]["boundary_iou"]
+    assert 0 <= score <= 100
+    assert run(cell(losses="pce"), tmp_path)["metrics"]["student"]["crop"].keys().isdisjoint({"boundary_iou"})
+    data = frame(Store(tmp_path), [chosen])
+    assert data["student_boundary_iou"].tolist() == [score]
+    assert data["optimizer"].tolist() == ["adamw"]
