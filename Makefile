@@ -13,16 +13,16 @@ BIN := .venv/bin
 READY := .venv/ready
 PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 
-# `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a word for the suite.
+# `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
 OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN
-WORDS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
+SETTINGS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
 TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run)
-GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(WORDS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
+GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(SETTINGS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
 
 help: ## Show this list
-	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [word=value ...]"
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [name=value ...]"
 	@echo
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo

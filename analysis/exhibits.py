@@ -192,7 +192,7 @@ def build_all(
     """Build several exhibits from plans and records, without torch, data or network.
 
     What has nothing to show is left out with the reason, unless nothing else was requested. The last `extra` exhibits
-    were not requested: they are left out without a word.
+    were not requested: they are left out silently.
     """
     runs, source = catalogue.store.root, frame.Once(catalogue.store)
     files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
@@ -270,8 +270,8 @@ def _request(
     if whole.is_search and cells:
         search = Tuning.requested(whole, cells[0], settings, store.root, catalogue.cells)
         best = search.best(source.record)
-        begun = [trial for trial in search.trials() if (store.folder(trial.key) / "stage.json").exists()]
-        trials = [Cell(trial.point, store.stage(trial.key)) for trial in begun]
+        started = [trial for trial in search.trials() if (store.folder(trial.key) / "stage.json").exists()]
+        trials = [Cell(trial.point, store.stage(trial.key)) for trial in started]
         cells = [*trials, *search.reported(), *(search.reported(best.point) if best else ())]
     host = frozenset(catalogue.host)
     return Request(path, whole, given, cells, source, store.root, unanswered, host, search, reference_itself)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.watch import Watch
 
 EPILOG = """\
-words:
-  A word sets one thing: profile=voc losses=pce+crf lambda_crf=0.5 alpha=0.99 epochs=10 seed=3 device=cuda.
-  In a sweep several values (seed=0,1,2) make the word a dimension. Unknown words, bad values and words that nothing
-  reads are refused with the choices.
+settings:
+  A setting is one name=value: profile=voc losses=pce+crf lambda_crf=0.5 alpha=0.99 epochs=10 seed=3 device=cuda.
+  In a sweep several values (seed=0,1,2) make the setting a dimension. Unknown names, bad values and settings without
+  effect are refused, with the choices. seminar/README.md lists all settings.
 """
 
 
@@ -43,13 +43,13 @@ LOOKED = "seminar data check"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     parser = _parser()
-    # argparse closes a list of words at the first option; words that come after one are its leftovers.
+    # argparse ends a list of settings at the first option; settings that come after it are left over.
     options, rest = parser.parse_known_args(arguments)
-    strange = [item for item in rest if item.startswith("-") or not hasattr(options, "words")]
+    strange = [item for item in rest if item.startswith("-") or not hasattr(options, "settings")]
     if strange:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
     if rest:
-        options.words += rest
+        options.settings += rest
     try:
         return int(options.run(options))
     except InputError as error:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(error)  # its cause and traceback are kept with the run
         return 1
     except BrokenPipeError:
-        # The reader went away (`seminar status | head`): nothing to tell, nobody to tell it to.
+        # The reader went away (`seminar status | head`), so there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -101,21 +101,21 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     one = command("train", _train, "Train one stage (and the chain it needs).", "seminar train losses=pce+crf seed=1")
-    one.add_argument("words", nargs="*", metavar="word=value")
+    one.add_argument("settings", nargs="*", metavar="name=value")
     cell = command(
         "cell",
         _cell,
         "Train one cell of a sweep as one W&B run: what `wandb agent` starts.",
         """seminar cell '{"losses": "pce+crf", "seed": 1}'""",
     )
-    cell.add_argument("json", metavar="JSON", help="the words of the cell, as one JSON object")
+    cell.add_argument("json", metavar="JSON", help="the settings of the cell, as one JSON object")
     many = command(
         "sweep",
         _sweep,
         "Train every cell of one or several sweep files that is not trained yet.",
         "seminar sweep sweeps/losses.yaml sweeps/students.yaml seed=0,1,2,3,4 --workers 2",
     )
-    many.add_argument("words", nargs="+", metavar="FILE|word=value", help="sweep files, see sweeps/, and words")
+    many.add_argument("settings", nargs="+", metavar="FILE|name=value", help="sweep files (sweeps/*.yaml) and settings")
     many.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1")
     many.add_argument(
         "--workers",
@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "seminar data check my_photos data_max_side=800",
         data,
     )
-    check.add_argument("words", nargs="+", metavar="DIR|word=value", help="a folder of your own, or profile=voc ...")
+    check.add_argument("settings", nargs="+", metavar="DIR|name=value", help="a folder of your own, or profile=voc ...")
     check.add_argument(
         "--sheet",
         type=Path,
@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         "seminar predict 3f2a my_photos --out labelled\n  seminar predict 'best of losses profile=folder' one.jpg",
     )
     naming = (
-        "a key or its beginning, 'word=value ...', or 'best of SWEEP word=value ...' (sweeps/SWEEP.yaml, or a file)"
+        "a key or its beginning, 'name=value ...', or 'best of SWEEP name=value ...' (sweeps/SWEEP.yaml, or a file)"
     )
     use.add_argument("training", metavar="RUN", help=naming)
     use.add_argument("pictures", nargs="+", type=Path, metavar="IMAGE|DIR")
@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     take.add_argument("--onnx", action="store_true", help="ONNX, for onnxruntime and others; any batch, height, width")
     take.add_argument("--teacher", action="store_true", help="take the teacher instead of the student")
     take.add_argument("--out", type=Path, metavar="FILE", help="default: <key>.pt or <key>.onnx")
-    command("status", _status, "Show every training that was ever begun here.", "seminar status --runs runs")
+    command("status", _status, "Show every training that was ever started here.", "seminar status --runs runs")
     return parser
 
 
@@ -237,27 +237,27 @@ def _train(options: argparse.Namespace) -> int:
     from seminar import recipes
     from seminar.tracking import WandbWatch
 
-    cell = recipes.one(_one_each(options.words))
+    cell = recipes.one(_one_each(options.settings))
     mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
     mirror.cell = cell
     return _ensure(cell, Store(options.runs), [_Bar(), mirror], stopped, mirror.recorded)
 
 
 def _one_each(arguments: list[str]) -> dict[str, Scalar]:
-    """The words of one training."""
-    words = sweeps.parse_settings(arguments)
-    for word, values in words.items():
+    """Parse the settings of one training."""
+    settings = sweeps.parse_settings(arguments)
+    for name, values in settings.items():
         if len(values) > 1:
-            raise InputError(f"{word}={','.join(map(str, values))}: one value each; only sweeps take several")
-    return {word: values[0] for word, values in words.items()}
+            raise InputError(f"{name}={','.join(map(str, values))}: one value each; only sweeps take several")
+    return {name: values[0] for name, values in settings.items()}
 
 
 def _cell(options: argparse.Namespace) -> int:
     from seminar import parallel, recipes
     from seminar.tracking import CellRun
 
-    cell, store = recipes.one(_words(options.json)), Store(options.runs)
-    leads = parallel.asked()[0] == 0
+    cell, store = recipes.one(_json_settings(options.json)), Store(options.runs)
+    leads = parallel.requested()[0] == 0
     run = CellRun(options.wandb if leads else "disabled", options.runs)
     run.start(cell)
     stopped = _signals()  # after W&B, whose server stops a run by what looks like Ctrl-C
@@ -287,26 +287,24 @@ def _ensure(
     from seminar.recipes import pick_device
     from seminar.watch import StopWhen
 
-    if cell.stage.compile and parallel.asked()[1] > 1:
+    if cell.stage.compile and parallel.requested()[1] > 1:
         raise InputError("compile=true: one process only; leave it out with torchrun")
-    if store.record(cell.stage.key) is None:
-        checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
     warnings.simplefilter("default", RuntimeWarning)
     stop = StopWhen(lambda: bool(stopped))
-    told: list[Stage] = []
+    reported: list[Stage] = []
 
     def wait(stage: Stage) -> None:
         if stopped:
             raise Interrupted
-        if stage not in told:
+        if stage not in reported:
             print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
-            told.append(stage)
+            reported.append(stage)
 
-    together = False  # at a training, where the others do not listen
+    together = False  # during a training the other processes wait for no message
 
     def make(stage: Stage, folder: Path, ancillary: Path | None) -> Record:
         nonlocal together
-        parallel.tell(stage.key)
+        parallel.broadcast(stage.key)
         together = True
         body = train.train(stage, cell.host, folder, ancillary, [stop, *watches])
         together = False
@@ -316,10 +314,12 @@ def _ensure(
         if not parallel.leads():
             return train.follow(cell.stage, cell.host, store.root, [stop])
         try:
+            if store.record(cell.stage.key) is None:
+                checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
             record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record, cell=cell.facts)
         finally:
             if not together:
-                parallel.tell(None)
+                parallel.broadcast(None)
     on_end(record)
     print(_result(cell.stage, record, store))
     return 0
@@ -341,17 +341,17 @@ def _signals() -> list[int]:
     return stopped
 
 
-def _words(text: str) -> dict[str, Scalar]:
+def _json_settings(text: str) -> dict[str, Scalar]:
     try:
-        words = json.loads(text)
+        settings = json.loads(text)
     except ValueError as error:
         raise InputError(f"{text!r}: not JSON ({error})") from None
-    if not isinstance(words, dict):
+    if not isinstance(settings, dict):
         raise InputError(f'{text!r}: write an object, for example {{"losses": "pce", "seed": 0}}')
-    for word, value in words.items():
+    for name, value in settings.items():
         if not isinstance(value, bool | int | float | str):
-            raise InputError(f"{word}={value!r}: one number, word or truth value")
-    return words
+            raise InputError(f"{name}={value!r}: one number, text or truth value")
+    return settings
 
 
 def _result(stage: Stage, record: Record, store: Store) -> str:
@@ -393,15 +393,15 @@ def _sweep(options: argparse.Namespace) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)  # as clusters do before a job's time is up
-    if parallel.asked()[1] > 1:
+    if parallel.requested()[1] > 1:
         raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
 
-    files = [item for item in options.words if item.endswith((".yaml", ".yml"))]
+    files = [item for item in options.settings if item.endswith((".yaml", ".yml"))]
     if not files:
         raise InputError(
-            f"{' '.join(options.words)}: no sweep file among these; name one, for example sweeps/losses.yaml"
+            f"{' '.join(options.settings)}: no sweep file among these; name one, for example sweeps/losses.yaml"
         )
-    words = sweeps.parse_settings([item for item in options.words if item not in files], options.seeds)
+    settings = sweeps.parse_settings([item for item in options.settings if item not in files], options.seeds)
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials {options.trials}: at least 1 is needed")
     storage = None
@@ -416,7 +416,7 @@ def _sweep(options: argparse.Namespace) -> int:
     for name in ("sampler", "pruner"):
         if getattr(options, name) is not None and not choices:
             raise InputError(f"--{name} {getattr(options, name)}: no file here is a search (method random or bayes)")
-    parts = recipes.suite(loaded, words)
+    parts = recipes.suite(loaded, settings)
     store = Store(options.runs)
     for reason in (reason for part in parts for reason in part.left_out):
         print(f"left out: {reason}")
@@ -425,7 +425,7 @@ def _sweep(options: argparse.Namespace) -> int:
     for part in parts:
         if part.sweep.is_search and part.cells:
             try:
-                tunings.append(Tuning.requested(part.sweep, part.cells[0], words, options.runs, recipes.cells))
+                tunings.append(Tuning.requested(part.sweep, part.cells[0], settings, options.runs, recipes.cells))
             except sweeps.LeftOut as error:
                 if len(parts) == 1:
                     raise
@@ -443,7 +443,11 @@ def _sweep(options: argparse.Namespace) -> int:
         searches.append(found)
         print("\n".join(found.lines()), flush=True)
     reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
-    catalogue.write(options.runs, [*parts, *reported])
+    try:
+        catalogue.write(options.runs, [*parts, *reported])
+    except OSError:
+        if not options.dry_run:  # a plan alone can be looked at where nothing may be written
+            raise
     if options.dry_run:
         return 0
     call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options, storage))
@@ -459,7 +463,7 @@ def _worker_command(options: argparse.Namespace, storage: str | None) -> tuple[s
     given = {name: getattr(options, name) for name in ("seeds", "trials", "sampler", "pruner", "wandb")}
     given |= {"runs": options.runs.resolve(), "storage": storage, "workers": 0}
     rest = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return (sys.executable, "-m", "seminar", "sweep", *options.words, *rest)
+    return (sys.executable, "-m", "seminar", "sweep", *options.settings, *rest)
 
 
 def _pull(options: argparse.Namespace) -> int:
@@ -477,22 +481,22 @@ def _pull(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    folders = [item for item in options.words if "=" not in item]
+    folders = [item for item in options.settings if "=" not in item]
     if len(folders) > 1:
         raise InputError(f"{' '.join(folders)}: one folder")
-    words = _one_each([item for item in options.words if "=" in item])
+    settings = _one_each([item for item in options.settings if "=" in item])
     if folders:
-        words = {"profile": "folder", "data_root": folders[0], **words}
-    if "data_root" in words:
-        root = Path(str(words["data_root"]))
+        settings = {"profile": "folder", "data_root": folders[0], **settings}
+    if "data_root" in settings:
+        root = Path(str(settings["data_root"]))
         pictures = root / "images" if (root / "images").is_dir() else root
         if options.sheet.resolve().is_relative_to(pictures.resolve()):
             raise InputError(f"--sheet {options.sheet}: would lie among the pictures of {pictures}; name another place")
-    return _look(words, options.sheet)
+    return _look(settings, options.sheet)
 
 
-def _look(words: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> int:
-    """Tell what is in a data set, or all that is wrong with it."""
+def _look(settings: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> int:
+    """Print what is in a data set and draw its contact sheet, or print all that is wrong with it."""
     from seminar import inspection
 
     text = sheet.with_suffix(".txt")
@@ -501,8 +505,10 @@ def _look(words: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> i
     if not sheet.parent.is_dir():
         raise InputError(f"--sheet {sheet}: no folder {sheet.parent}")
     if (sheet.exists() or text.exists()) and not (text.exists() and text.read_bytes().startswith(LOOKED.encode())):
-        raise InputError(f"--sheet {sheet}: it or {text.name} exists, and is of something else; name another file")
-    found = inspection.contents(words)
+        raise InputError(
+            f"--sheet {sheet}: would overwrite it or {text.name}, which this command did not write; name another file"
+        )
+    found = inspection.contents(settings)
     for line in found.wrong:
         _say(line)
     if found.wrong:
@@ -510,8 +516,8 @@ def _look(words: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -> i
     lines = [*found.lines(), *(f"note: {note}" for note in (*notes, *found.doubts()))]
     print("\n".join(lines))
     picture = inspection.contact_sheet(found)
-    told = " ".join(f"{word}={value}" for word, value in words.items())
-    write_atomic(text, lambda file: file.write("\n".join([f"{LOOKED} {told}", "", *lines, ""]).encode()))
+    given = " ".join(f"{name}={value}" for name, value in settings.items())
+    write_atomic(text, lambda file: file.write("\n".join([f"{LOOKED} {given}", "", *lines, ""]).encode()))
     write_atomic(sheet, lambda file: picture.save(file, "PNG"))
     print(f"wrote {sheet} and {text}")
     return 0
@@ -528,12 +534,12 @@ def _voc(options: argparse.Namespace) -> int:
     from seminar.data.fetch_voc import fetch
 
     merged = fetch(options.root, clicks=options.clicks, scribbles=options.scribbles, download=not options.no_download)
-    words: dict[str, Scalar] = {"profile": "voc", "data_root": str(merged.root)}
-    status = _look(words, merged.root / "contact-sheet.png", merged.notes)
+    settings: dict[str, Scalar] = {"profile": "voc", "data_root": str(merged.root)}
+    status = _look(settings, merged.root / "contact-sheet.png", merged.notes)
     commands = [f"make ablation-losses PROFILE=voc data_root={merged.root}"]
     if merged.scribbles is not None and status == 0:
-        words |= {"annotation": "scribbles", "data_scribbles": str(merged.scribbles)}
-        status = _look(words, merged.root / "contact-sheet-scribbles.png")
+        settings |= {"annotation": "scribbles", "data_scribbles": str(merged.scribbles)}
+        status = _look(settings, merged.root / "contact-sheet-scribbles.png")
         commands.append(
             f"make ablation-scribbles PROFILE=voc data_root={merged.root} data_scribbles={merged.scribbles}"
         )
@@ -568,21 +574,21 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _named(text: str, store: Store) -> str:
-    """The key of a training that somebody names by its key, its words, or as the best of a sweep."""
+    """Return the key of a training that is named by its key, its settings, or as the best of a sweep."""
     from seminar import recipes
 
     try:
-        said = shlex.split(text)
+        request = shlex.split(text)
     except ValueError as error:
         raise InputError(f"{text!r}: {error}") from None
-    if said[:2] != ["best", "of"]:
+    if request[:2] != ["best", "of"]:
         if "=" not in text:
             return store.find(text)
-        return recipes.one(_one_each(said)).stage.key
-    if len(said) < 3 or "=" in said[2]:
+        return recipes.one(_one_each(request)).stage.key
+    if len(request) < 3 or "=" in request[2]:
         raise InputError(f"{text!r}: the best of which sweep? For example 'best of losses'")
-    name, words = said[2], said[3:]
-    cells = recipes.cells(sweeps.load(_sweep_file(text, name)), sweeps.parse_settings(words))
+    name, settings = request[2], request[3:]
+    cells = recipes.cells(sweeps.load(_sweep_file(text, name)), sweeps.parse_settings(settings))
     scores: dict[str, float] = {}
     for cell in cells:
         miou = score(store.record(cell.stage.key))
@@ -597,7 +603,7 @@ def _named(text: str, store: Store) -> str:
 
 
 def _sweep_file(text: str, name: str) -> Path:
-    """The file of a sweep that is named by itself or as one of `sweeps/`; `text`: what was asked for."""
+    """Return the file of a sweep that is named as a path or as one of `sweeps/`; `text`: the whole request."""
     here = Path("sweeps")
     for path in (here / f"{name}.yaml", here / name, Path(name)):
         if path.suffix in (".yaml", ".yml") and path.is_file():
@@ -612,7 +618,7 @@ def _status(options: argparse.Namespace) -> int:
     store = Store(options.runs)
     keys = store.keys()
     if not keys:
-        print(f"no training was begun in {options.runs}")
+        print(f"no training was started in {options.runs}")
         return 0
     counts: Counter[str] = Counter()
     stages: dict[str, Stage] = {}
@@ -638,20 +644,17 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _differences(stages: Mapping[str, Stage]) -> dict[str, str]:
-    """For stages that would read alike: the settings in which they differ, as ` alpha=0.9 crop=64`."""
-    alike: dict[str, dict[str, dict[str, Any]]] = {}
+    """Return, for stages that would read alike, the settings in which they differ, as ` alpha=0.9 crop=64`."""
+    alike: dict[str, list[str]] = {}
     for key, stage in stages.items():
-        settings = stage.model_dump(exclude={"ancillary", "losses", "data", "data_fingerprint"})
-        for part in (stage.data, *stage.losses):
-            settings |= {f"{part.name}_{name}": value for name, value in part.settings}
-        settings |= {f"lambda_{term.name}": term.weight for term in stage.losses}
-        alike.setdefault(stage.title, {})[key] = settings
+        alike.setdefault(stage.title, []).append(key)
     result: dict[str, str] = {}
-    for group in alike.values():
-        names = {name for settings in group.values() for name in settings}
-        varied = {name for name in names if len({repr(settings.get(name)) for settings in group.values()}) > 1}
-        for key, settings in group.items():
-            result[key] = "".join(f" {name}={value}" for name, value in settings.items() if name in varied)
+    for keys in alike.values():
+        names = {name for key in keys for name in stages[key].settings}
+        varied = {name for name in names if len({repr(stages[key].settings.get(name)) for key in keys}) > 1}
+        for key in keys:
+            shown = stages[key].settings.items()
+            result[key] = "".join(f" {name}={value}" for name, value in shown if name in varied)
     return result
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
     for sweep, cells, left_out in planned:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{sweep.name}.json"
-        with FileLock(folder / "lock"):
+        with _locked(path):
             content = _read(path)
             entries = {_identity(entry["point"]): entry for entry in content["cells"]}
             stages = content["stages"]
@@ -107,6 +108,20 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
                 "stages": {key: stages[key] for key in sorted(used)},
             }
             write_json(path, content)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from writing plans. On a full disk the lock itself fails, and its error names no file."""
+    lock = FileLock(path.parent / "lock")
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def flat(stage: Stage) -> dict[str, Any]:
@@ -268,7 +283,7 @@ class Catalogue:
         return found
 
     def _asks(self, point: Mapping[str, Scalar]) -> str:
-        """What a point asks for, as a text: without settings that only say where a training runs."""
+        """What a point requests, as a text: without settings that only say where a training runs."""
         plain: dict[str, Scalar] = {"profile": presets.PROFILE, "split": presets.SPLITS[0]}
         plain |= {name: value for name, value in point.items() if value != DEFAULT and name not in self.host}
         values: dict[str, object] = {name: _number(value) for name, value in plain.items()}
@@ -294,7 +309,7 @@ class Catalogue:
         return max(certain, key=lambda one: one.time)
 
     def _answers(self, one: _Known, point: Point, wanted: Mapping[str, Scalar], every: Mapping[str, Scalar]) -> bool:
-        """Whether a training has the settings that a point asks for: `wanted`, and with the profile's `every` one."""
+        """Whether a training has the settings that a point requests: `wanted`, and with the profile's `every` one."""
         if one.point is None:
             if _home(point)[1] != "tuning" and _tunes(one, profile(point)):
                 return False

@@ -219,7 +219,7 @@ def measure_epoch(stage: Stage, host: Host) -> Cost:
 
 
 def untrained(stage: Stage, host: Host) -> Trainer:
-    """A trainer to measure by: with an untrained ancillary where the stage asks for one."""
+    """Return a trainer to measure by, with an untrained ancillary where the stage needs one."""
     trainer = Trainer(stage, host, None)
     if stage.ancillary is not None:
         ancillary = networks.build(stage.ancillary.backbone, trainer.classes, stage.output_stride).eval()

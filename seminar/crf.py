@@ -19,7 +19,7 @@ takes U from the kernel among the landmarks. Here U is fitted by least squares t
 pixels (as in the prototype model of Wang and Zhang, 2013), which needs a third fewer landmarks for the same error and
 leaves the shape of the bumps free. O(N M) time. Loss and gradient come from this one operator. What it misses is
 measured between the same two samples (a control variate), and the value of the loss is corrected by the difference.
-M = 2.5 kappa, or as asked for, where kappa = 1 / (mean of W over all pairs) counts how many kernel widths the image
+M = 2.5 kappa, or as requested, where kappa = 1 / (mean of W over all pairs) counts how many kernel widths the image
 fills.
 """
 
@@ -132,7 +132,7 @@ def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tu
 def softmax_at(logits: Tensor, size: torch.Size) -> Tensor:
     """The softmax over the classes of `logits` (B, C, H, W), bilinear at `size` (h, w): (B, C, h, w) float32.
 
-    Where that is less than half as large, most pixels are read by nobody, and a CPU computes only the others. On a GPU
+    Where that is less than half as large, most pixels are not read, and a CPU computes only the others. On a GPU
     picking them out takes longer than the softmax of all.
     """
     if logits.device.type != "cpu" or any(2 * small >= edge for small, edge in zip(size, logits.shape[-2:])):
@@ -150,7 +150,7 @@ def softmax_at(logits: Tensor, size: torch.Size) -> Tensor:
 
 
 class _DenseCRF(torch.autograd.Function):
-    """The loss of softmax maps (B, C, N), its gradient computed with it and kept until it is asked for."""
+    """The loss of softmax maps (B, C, N), its gradient computed with it and kept until it is needed."""
 
     @staticmethod
     def forward(

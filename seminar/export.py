@@ -65,9 +65,9 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
         else f"(batch, 3, height, width) float32, RGB / 255, less {IMAGENET_MEAN}, over {IMAGENET_STD}",
         "output": "logits: (batch, classes, height, width) float32; the class is the arg-max over axis 1",
     }
-    told = [_write_onnx(predict, target, about)] if onnx else [_write_weights(predict, target)]
+    lines = [_write_onnx(predict, target, about)] if onnx else [_write_weights(predict, target)]
     write_atomic(sidecar, lambda file: file.write((json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode()))
-    return [*told, f"wrote {target} and {sidecar}"]
+    return [*lines, f"wrote {target} and {sidecar}"]
 
 
 def _exported(sidecar: Path) -> bool:

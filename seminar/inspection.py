@@ -104,28 +104,28 @@ class Contents:
 _USES: tuple[tuple[Split, str], ...] = (("train", "to train on"), ("val", "to validate on"))
 
 
-def _every_problem(words: Mapping[str, Scalar]) -> list[str]:
+def _every_problem(given_settings: Mapping[str, Scalar]) -> list[str]:
     """Everything that cannot be used in a data set that can list it; [] for others."""
-    name = str(words.get("data", words.get("profile")))  # the profile of such a data set has its name
+    name = str(given_settings.get("data", given_settings.get("profile")))  # the profile of such a data set has its name
     lists_all = getattr(datasets[name].make, "problems", None) if name in [*datasets] else None
     if lists_all is None:
         return []
     entry = datasets[name]
-    given = {word.removeprefix("data_"): value for word, value in words.items() if word.startswith("data_")}
-    paths = {word: Path(str(value)) for word, value in given.items() if word in entry.paths}
-    if any(required and word not in paths for word, required in entry.paths.items()):
+    given = {name.removeprefix("data_"): value for name, value in given_settings.items() if name.startswith("data_")}
+    paths = {name: Path(str(value)) for name, value in given.items() if name in entry.paths}
+    if any(required and name not in paths for name, required in entry.paths.items()):
         return []
-    settings = entry.coerce("data_", {word: value for word, value in given.items() if word not in paths})
+    settings = entry.coerce("data_", {name: value for name, value in given.items() if name not in paths})
     found: list[str] = lists_all(**dict(settings), **paths)
     return found
 
 
-def contents(words: Mapping[str, Scalar]) -> Contents:
-    """Read every image of the data set that the words of a training name, and draw the training views of one epoch."""
+def contents(given_settings: Mapping[str, Scalar]) -> Contents:
+    """Read every image of the data set that a training with these settings uses, and draw one epoch of its views."""
     try:
-        cell = one({"losses": "pce", **words})
+        cell = one({"losses": "pce", **given_settings})
     except InputError as error:
-        return Contents((), wrong=_every_problem(words) or [str(error)])
+        return Contents((), wrong=_every_problem(given_settings) or [str(error)])
     dataset = open_data(cell.stage, cell.host)
     found = Contents(dataset.classes, fingerprint=dataset.fingerprint())
     found.annotation = cell.stage.annotation or found.annotation
@@ -157,7 +157,7 @@ def contents(words: Mapping[str, Scalar]) -> Contents:
             found.sheet.append(_thumbnail(example))
     if found.wrong:
         # Once each: what is found while measuring the whole is found again with every image
-        found.wrong = _every_problem(words) or list(dict.fromkeys(found.wrong))
+        found.wrong = _every_problem(given_settings) or list(dict.fromkeys(found.wrong))
     return found
 
 

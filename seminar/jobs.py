@@ -65,11 +65,11 @@ def run(plan: Plan, call: Call) -> list[str]:
     count = min(plan.workers, len(plan.todo))
     failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count))
     states = {cell.stage.key: store.status(cell.stage.key) for cell in plan.cells}
-    told = {key for key in states if any(key in line for line in failed)}
+    named = {key for key in states if any(key in line for line in failed)}
     untold = {
         cell.stage.key: cell.stage
         for cell in plan.cells
-        if states[cell.stage.key] != "done" and cell.stage.key not in told
+        if states[cell.stage.key] != "done" and cell.stage.key not in named
     }
     same = [key for key, stage in untold.items() if checked.failure(stage, store, job.call) is not None]
     if same:
@@ -314,7 +314,7 @@ class Job:
     command: tuple[str, ...] = ()
 
     def work(self, number: int, stopped: Callable[[], bool], send: Callable[[tuple[Any, ...]], None]) -> None:
-        """Take trials until none is left, or until asked to stop."""
+        """Take trials until none is left, or until it is requested to stop."""
         device = self.devices[number % len(self.devices)] if self.devices else None
         mirror = WandbWatch(self.tracking, self.runs, self.group)
         worker = Worker(self, device, stopped, Reporter(number, send), mirror)
@@ -359,7 +359,7 @@ class Worker:
         return True
 
     def attempt(self, trial: optuna.Trial) -> tuple[TrialState | None, float | None]:
-        """Train what a trial asks for; returns its state (None: by its value) and its value. Raises `Interrupted`."""
+        """Train what a trial requests; returns its state (None: by its value) and its value. Raises `Interrupted`."""
         task, store, key = self.job.task, Store(self.job.runs), ""
         try:
             cell = task.cell(trial)

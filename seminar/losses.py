@@ -10,7 +10,7 @@ A loss names the inputs it needs as positional parameters, out of
     image    (B, 3, H, W) float   RGB in 0..255, augmented as the network saw it
     inside   (B, H, W)    bool    False on padding
 
-and its settings as keyword-only parameters with defaults. Everything else (the words `lambda_NAME`, `NAME_SETTING`,
+and its settings as keyword-only parameters with defaults. Everything else (the settings `lambda_NAME`, `NAME_SETTING`,
 `NAME_ramp`, the key, the log columns) follows from the signature: adding a loss is adding a function here. It returns
 a scalar, or a scalar and facts {name: scalar} that are logged beside it as `NAME_fact`.
 All losses are means, so none depends on the batch or the crop, and all are computed in float32. Means over the

@@ -25,7 +25,8 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass
 class _Team:
-    """The processes of this training. `control`: for what CPUs tell each other; `batch`: images of the one in work."""
+    """The processes of this training. `control`: process group for messages between CPUs; `batch`: images of the batch
+    that is trained on."""
 
     rank: int = 0
     size: int = 1
@@ -46,8 +47,8 @@ def leads() -> bool:
     return _team.rank == 0
 
 
-def asked() -> tuple[int, int, int]:
-    """What `torchrun` asks for: rank, number of processes, and rank among those of this machine."""
+def requested() -> tuple[int, int, int]:
+    """Return what `torchrun` has set: rank, number of processes, and rank among those of this machine."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if not {*names, "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():  # clusters set some of them for other ends
         return 0, 1, 0
@@ -58,7 +59,7 @@ def asked() -> tuple[int, int, int]:
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
     """Be one of the processes that `torchrun` started, as long as the context lasts."""
-    rank, count, _ = asked()
+    rank, count, _ = requested()
     if count == 1:
         yield
         return
@@ -75,8 +76,8 @@ def joined(device: torch.device) -> Iterator[None]:
     _team.rank, _team.size, _team.control = 0, 1, None
 
 
-def tell(message: T | None = None) -> T | None:
-    """What the leading process tells; every process calls this at the same point."""
+def broadcast(message: T | None = None) -> T | None:
+    """Return the message of the leading process; every process calls this at the same point."""
     box: list[T | None] = [message]
     if size() > 1:
         dist.broadcast_object_list(box, src=0, group=_team.control)
@@ -84,7 +85,7 @@ def tell(message: T | None = None) -> T | None:
 
 
 def is_alone(error: RuntimeError) -> bool:
-    """Whether an error says that another process is gone; that one tells why."""
+    """Return whether an error says that another process is gone, which has reported why."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 

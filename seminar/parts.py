@@ -1,6 +1,6 @@
 """Registries of parts. A part is one decorated function or class; its keyword-only parameters are its settings.
 
-So a new loss or data set with settings of its own is one edit: the words that set them (`crf_sigma_rgb=10`,
+So a new loss or data set with settings of its own is one edit: the settings of the user (`crf_sigma_rgb=10`,
 `data_train=640`), their coercion, their place in the key and the error messages follow from the signature.
 """
 

@@ -1,4 +1,4 @@
-"""What a sweep asks for, what of it is done, and what the rest will cost: the part that is shown before training."""
+"""What a sweep requests, what of it is done, and what the rest will cost: the part that is shown before training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from seminar.trials import Tuning
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep asks for, what of it is done, and what the rest will cost."""
+    """What a sweep requests, what of it is done, and what the rest will cost."""
 
     sweep: Sweep
     cells: tuple[Cell, ...]

@@ -45,7 +45,7 @@ def pick_device(name: str) -> torch.device:
     process. Raises `InputError` for a device that this machine does not have."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    _, together, local = parallel.asked()
+    _, together, local = parallel.requested()
     if name == "cuda" and together > 1:
         name = f"cuda:{local}"
     try:

@@ -87,7 +87,7 @@ def sampler(name: str, seed: int) -> BaseSampler:
 
 
 def chosen(sweep: Sweep, sampler_name: str | None, pruner_name: str | None) -> tuple[str, str]:
-    """Return the names of the sampler and the pruner of a search; None: those that its file asks for. Raises
+    """Return the names of the sampler and the pruner of a search; None: those of its file. Raises
     `InputError` for one that cannot be used."""
     sampled = sampler_name or SAMPLER[sweep.method]
     pruned = pruner_name or ("none" if sweep.halving is None else "hyperband")
@@ -211,7 +211,7 @@ class Opened:
             self.database.record_heartbeat(self.database.get_trial_id_from_study_id_trial_number(study, trial.number))
 
     def hand_out_again(self, trial: optuna.Trial) -> None:
-        """Leave a trial, whose worker was asked to stop, to others; nothing where another worker has it already."""
+        """Leave a trial, whose worker was requested to stop, to others; nothing where another worker has it already."""
         found = self.trials()[trial.number]
         if found.state == TrialState.RUNNING:
             self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)

@@ -194,7 +194,7 @@ class Stage(_Value):
 
     @property
     def replicate(self) -> int:
-        """The seed that a sweep asked for: the seed at the root of the chain."""
+        """The seed that a sweep gives: the seed at the root of the chain."""
         return self.chain[0].seed
 
     @property

@@ -32,7 +32,7 @@ TrainStage = Callable[[Stage, Path, Path | None], Record]
 
 
 class Interrupted(Exception):
-    """A training was asked to stop; it can be continued."""
+    """A training was requested to stop; it can be continued."""
 
 
 class StageFailed(Exception):
@@ -49,7 +49,7 @@ class Store:
         return self.root / key
 
     def keys(self) -> list[str]:
-        """Keys of all stages that were ever begun, sorted."""
+        """Return the keys of all stages that were ever started, sorted."""
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
     def find(self, prefix: str) -> str:
@@ -75,7 +75,7 @@ class Store:
             stage = Stage.model_validate(content["stage"])
         except (OSError, ValueError, KeyError, TypeError):
             if recipe not in (None, RECIPE):
-                raise InputError(f"{path}: is of recipe {recipe}, this is recipe {RECIPE}") from None
+                raise InputError(f"{path}: was written by recipe {recipe}; this version is recipe {RECIPE}") from None
             raise InputError(f"{path}: missing or damaged; move the folder away to train this stage again") from None
         # The text as it was written is what the key is a hash of: that is cheaper than writing it once more.
         if recipe == RECIPE and hash_of(text) != key and stage.key != key:
@@ -151,10 +151,10 @@ class Store:
             except Interrupted:
                 raise
             except StageFailed as error:
-                self._blame(stage, reason(error), call)
+                self._keep_failure_of_ancillary(stage, reason(error), call)
                 raise
             except Exception as error:
-                self._blame(stage, f"ancillary {stage.ancillary.key} failed: {reason(error)}", call)
+                self._keep_failure_of_ancillary(stage, f"ancillary {stage.ancillary.key} failed: {reason(error)}", call)
                 raise
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ class Store:
                 raise StageFailed(f"{stage.key} failed: {failure['error']}")
             for part in folder.glob(".*"):  # what a killed process was writing
                 part.unlink()
-            self._claim(stage)
+            self._write_stage(stage)
             started = now()
             try:
                 body = train(stage, folder, self.folder(stage.ancillary.key) if stage.ancillary else None)
@@ -183,7 +183,7 @@ class Store:
             on_record(stage)
             return record
 
-    def adopt(self, other: Path) -> bool:
+    def take_over(self, other: Path) -> bool:
         """Take over the small files of a training that was finished elsewhere, from its folder `other`; what is here
         already stays. Returns whether it was taken. Raises `InputError` where it is not what its name says.
 
@@ -198,7 +198,7 @@ class Store:
         with self._lock(folder, lambda: None):
             if self.record(stage.key) is not None:
                 return False
-            self._claim(stage)
+            self._write_stage(stage)
             curve = (other / "metrics.jsonl").read_bytes()
             write_atomic(folder / "metrics.jsonl", lambda file: file.write(curve))
             write_json(folder / "record.json", record)
@@ -220,17 +220,17 @@ class Store:
 
     def _keep_failure(self, folder: Path, why: str, call: str | None) -> None:
         failure = {"error": why, "time": now(), "call": call, "traceback": traceback.format_exc()}
-        with suppress(OSError):  # the failure itself is what must be told
+        with suppress(OSError):  # what must be raised is the failure itself
             write_json(folder / "failure.json", failure)
 
-    def _blame(self, stage: Stage, why: str, call: str | None) -> None:
-        """Keep with `stage` that it cannot be trained because of its ancillary."""
+    def _keep_failure_of_ancillary(self, stage: Stage, why: str, call: str | None) -> None:
+        """Write that `stage` cannot be trained because of its ancillary."""
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
-        self._claim(stage)
+        self._write_stage(stage)
         self._keep_failure(folder, why, call)
 
-    def _claim(self, stage: Stage) -> None:
+    def _write_stage(self, stage: Stage) -> None:
         path = self.folder(stage.key) / "stage.json"
         if not path.exists():
             write_atomic(path, lambda file: file.write(stage.canonical().encode()))
@@ -255,7 +255,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         part.unlink(missing_ok=True)
         cause: BaseException | None = error if isinstance(error, Exception) else None
-        while cause is not None:  # torch tells of a full disk in a riddle, with the reason behind it
+        while cause is not None:  # torch hides "disk full" inside another error
             if isinstance(cause, OSError) and cause.errno is not None:
                 raise OSError(cause.errno, cause.strerror, str(path)) from error
             cause = cause.__context__

@@ -24,13 +24,13 @@ Point = dict[str, Scalar]
 Method = Literal["grid", "random", "bayes"]
 
 DEFAULT = "default"
-"""As the value of a word: as if the word was not given, so the profile or the paper decides."""
+"""As the value of a setting: as if it was not given, so the profile or the paper decides."""
 PAIRED = "seed"
-"""The word over which rows are paired. A search does not choose it: its trials take the first value."""
+"""The setting over which rows are paired. A search does not choose it: its trials take the first value."""
 
 
 class LeftOut(InputError):
-    """What cannot be part of a request; where several sweeps are asked for, the others go on without it."""
+    """What cannot be part of a request. Where several sweeps are requested, the others go on without it."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ class Sweep:
     run_cap: int = 0
     halving: Halving | None = None
 
-    def override(self, words: Mapping[str, tuple[Scalar, ...]]) -> Sweep:
-        """The same sweep with some words replaced or added; several values make the word a dimension.
+    def override(self, settings: Mapping[str, tuple[Scalar, ...]]) -> Sweep:
+        """Return the same sweep with some settings replaced or added; several values make a setting a dimension.
 
         The seeds of a search stay those of its file: other seeds are for the report of its winner.
         """
-        given = {word: values for word, values in words.items() if not (self.is_search and word == PAIRED)}
+        given = {name: values for name, values in settings.items() if not (self.is_search and name == PAIRED)}
         return dataclasses.replace(
             self,
             parameters={**self.parameters, **given},
-            ranges={word: span for word, span in self.ranges.items() if word not in given},
+            ranges={name: span for name, span in self.ranges.items() if name not in given},
         )
 
     def capped(self, trials: int | None) -> Sweep:
@@ -93,14 +93,14 @@ class Sweep:
         return dataclasses.replace(self, run_cap=trials) if trials and self.is_search else self
 
     def check(self) -> None:
-        """Raise `LeftOut` for a search that is none, as it is or with the words put over it."""
+        """Raise `LeftOut` for a search that has nothing to search or would choose by what is reported."""
         if not self.is_search:
             return
         if not self.space:
-            raise LeftOut(f"{self.name}: nothing is left to search, every word has one value")
-        for word in self.space:
-            if word in ("profile", "variant", "split", "data") or word.startswith("data_"):
-                raise LeftOut(f"{self.name}: {word}: a search has one value of it")
+            raise LeftOut(f"{self.name}: nothing is left to search, every setting has one value")
+        for name in self.space:
+            if name in ("profile", "variant", "split", "data") or name.startswith("data_"):
+                raise LeftOut(f"{self.name}: {name}: a search has one value of it")
         if self.parameters.get("split") != ("tuning",):
             raise LeftOut(f"{self.name}: a search needs split=tuning, to choose by other images than are reported")
 
@@ -110,22 +110,22 @@ class Sweep:
 
     @property
     def space(self) -> dict[str, Range | tuple[Scalar, ...]]:
-        """What a search chooses from, by word in sorted order; nothing for a grid."""
+        """What a search chooses from, by setting in sorted order; empty for a grid."""
         if not self.is_search:
             return {}
         space: dict[str, Range | tuple[Scalar, ...]] = dict(self.ranges)
-        space |= {word: values for word, values in self.parameters.items() if len(values) > 1 and word != PAIRED}
-        return {word: space[word] for word in sorted(space)}
+        space |= {name: values for name, values in self.parameters.items() if len(values) > 1 and name != PAIRED}
+        return {name: space[name] for name in sorted(space)}
 
-    def at(self, point: Mapping[str, Scalar], **words: tuple[Scalar, ...]) -> Sweep:
-        """The grid of one point of a search, with `words` put over it."""
-        first = {word: values[:1] for word, values in self.parameters.items()}
-        chosen = {word: (value,) for word, value in point.items()}
-        return Sweep(self.name, self.description, {**first, **chosen, **words})
+    def at(self, point: Mapping[str, Scalar], **settings: tuple[Scalar, ...]) -> Sweep:
+        """Return the grid of one point of a search, with other `settings` in place of its own."""
+        first = {name: values[:1] for name, values in self.parameters.items()}
+        chosen = {name: (value,) for name, value in point.items()}
+        return Sweep(self.name, self.description, {**first, **chosen, **settings})
 
     @property
     def points(self) -> list[Point]:
-        """Every cell of the grid as `{word: value}`, in W&B's order. Of a search: the one cell that has the profile's
+        """Every cell of the grid as `{name: value}`, in W&B's order. Of a search: the one cell that has the profile's
         own values for all that is searched."""
         if self.is_search:
             return self.at(dict.fromkeys(self.space, DEFAULT)).points
@@ -139,8 +139,8 @@ def together(parts: Sequence[Sweep]) -> Sweep:
         return parts[0]
     parameters: dict[str, tuple[Scalar, ...]] = {}
     for part in parts:
-        for word, values in part.parameters.items():
-            parameters[word] = tuple(dict.fromkeys((*parameters.get(word, ()), *values)))
+        for name, values in part.parameters.items():
+            parameters[name] = tuple(dict.fromkeys((*parameters.get(name, ()), *values)))
     return Sweep("suite", ", ".join(part.name for part in parts), parameters)
 
 
@@ -167,22 +167,22 @@ def load(path: Path) -> Sweep:
             raise InputError(f"sweep file {path}: {unknown('key', name, _KEYS | _SEARCH_KEYS)}")
     parameters = raw.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
-        raise InputError(f"sweep file {path}: 'parameters' must map each word to 'value' or 'values'")
+        raise InputError(f"sweep file {path}: 'parameters' must map each setting to 'value' or 'values'")
     metric = raw.get("metric") or {"name": "student_miou"}
     if not isinstance(metric, dict) or metric.get("name") != "student_miou" or metric.get("goal") == "minimize":
         raise InputError(f"sweep file {path}: metric={metric!r}: choose {{name: student_miou, goal: maximize}}")
     read: dict[str, tuple[Scalar, ...] | Range] = {}
-    for word, spec in parameters.items():
+    for name, spec in parameters.items():
         try:
-            read[str(word)] = _values(spec, search)
+            read[str(name)] = _values(spec, search)
         except InputError as error:
-            raise InputError(f"sweep file {path}: parameter {str(word)!r} {error}") from None
+            raise InputError(f"sweep file {path}: parameter {str(name)!r} {error}") from None
     found = Sweep(
         name=str(raw.get("name") or path.stem),
         description=str(raw.get("description") or "").strip(),
-        parameters={word: values for word, values in read.items() if not isinstance(values, Range)},
+        parameters={name: values for name, values in read.items() if not isinstance(values, Range)},
         method=cast(Method, method),
-        ranges={word: span for word, span in read.items() if isinstance(span, Range)},
+        ranges={name: span for name, span in read.items() if isinstance(span, Range)},
         run_cap=_whole(path, "run_cap", raw.get("run_cap"), 1) if search else 0,
         halving=_halving(path, raw["early_terminate"]) if "early_terminate" in raw else None,
     )
@@ -208,14 +208,14 @@ def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
         raise InputError("has no 'values': a list with at least one entry")
     for value in values:
         if not isinstance(value, bool | int | float | str):
-            raise InputError(f"has the value {value!r}: no number, word or truth value")
+            raise InputError(f"has the value {value!r}: no number, text or truth value")
     return tuple(values)
 
 
 def _range(spec: Mapping[str, object]) -> Range:
     low, high = spec["min"], spec["max"]
     for bound in (low, high):
-        # YAML 1.1 reads 1e-4 as a word, W&B does not say so.
+        # YAML 1.1 reads 1e-4 as text, and W&B does not say so.
         if isinstance(bound, bool) or not isinstance(bound, int | float):
             raise InputError(f"has the bound {bound!r}: no number (write 1.0e-4, with a dot)")
     assert isinstance(low, int | float) and isinstance(high, int | float)
@@ -258,26 +258,26 @@ def parse_settings(arguments: list[str], seeds: int | None = None) -> dict[str, 
     Values are read as YAML scalars; a comma separates several. `seeds=N` is short for `seed=0,1,...,N-1`.
     Raises `InputError` for anything else.
     """
-    words: dict[str, tuple[Scalar, ...]] = {}
+    settings: dict[str, tuple[Scalar, ...]] = {}
     for argument in arguments:
-        word, equals, text = argument.partition("=")
-        if not equals or not word or not text:
-            raise InputError(f"{argument!r}: write word=value, for example alpha=0.99 or seed=0,1,2")
-        if word in words:
-            raise InputError(f"{argument!r}: {word!r} is given twice")
+        name, equals, text = argument.partition("=")
+        if not equals or not name or not text:
+            raise InputError(f"{argument!r}: write name=value, for example alpha=0.99 or seed=0,1,2")
+        if name in settings:
+            raise InputError(f"{argument!r}: {name!r} is given twice")
         try:
             values = tuple(yaml.safe_load(item) for item in text.split(","))
         except yaml.YAMLError:
-            raise InputError(f"{argument!r}: the value is not a plain number, word or truth value") from None
+            raise InputError(f"{argument!r}: the value is not a plain number, text or truth value") from None
         if not all(isinstance(value, bool | int | float | str) for value in values):
-            raise InputError(f"{argument!r}: the value is not a plain number, word or truth value")
+            raise InputError(f"{argument!r}: the value is not a plain number, text or truth value")
         if len(set(map(repr, values))) < len(values):
             raise InputError(f"{argument!r}: a value is given twice")
-        words[word] = values
+        settings[name] = values
     if seeds is not None:
-        if "seed" in words:
+        if "seed" in settings:
             raise InputError(f"--seeds {seeds}: seed= is given as well; give one of the two")
         if seeds < 1:
             raise InputError(f"--seeds {seeds}: the number of seeds is at least 1")
-        words["seed"] = tuple(range(seeds))
-    return words
+        settings["seed"] = tuple(range(seeds))
+    return settings

@@ -2,8 +2,8 @@
 module that knows of it.
 
 The local record is the truth and W&B its mirror, so nothing that goes wrong here stops a training: the first problem is
-told in one line, and the training goes on without W&B. The small files of every training (`FILES`) are kept with its
-run, from where `pull` brings them back.
+reported in one line, and the training goes on without W&B. The small files of every training (`FILES`) are kept with
+its run, from where `pull` brings them back.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _prepare() -> None:
 
 @dataclass
 class _Mirror:
-    """One W&B run at a time, begun below `folder`; the first problem with it ends the mirroring, never the training."""
+    """One W&B run at a time, below `folder`; the first problem with it ends the mirroring, never the training."""
 
     mode: Mode
     folder: Path
@@ -238,7 +238,7 @@ def pull(source: str, store: Store) -> Pulled:
         refused: list[str] = []
         for _, path in sorted(found):
             try:
-                if store.adopt(path):
+                if store.take_over(path):
                     new.append(path.name)
                     continue
             except InputError as error:
@@ -280,7 +280,7 @@ def _download(source: str, scratch: Path) -> list[Path]:
 
 
 def _finished(folder: Path) -> Any:
-    """When a training was finished; a damaged record is told by `Store.adopt`."""
+    """When a training was finished; `Store.take_over` names a damaged record."""
     try:
         return json.loads((folder / "record.json").read_text(encoding="utf-8"))["finished"]
     except (ValueError, KeyError, TypeError):

@@ -283,8 +283,8 @@ def train(
 
 def _too_large(stage: Stage, host: Host, error: Exception) -> InputError:
     device = pick_device(host.device)
-    asked = re.search(r"allocate (\S+ \S+?)\.", str(error))
-    step = f" at a step that needs another {asked[1]}" if asked else ""
+    needed = re.search(r"allocate (\S+ \S+?)\.", str(error))
+    step = f" at a step that needs another {needed[1]}" if needed else ""
     smaller = device.type == "cuda" and stage.precision != "bf16" and machine.has(device, "bf16")
     precision = " precision=bf16," if smaller else ""
     return InputError(
@@ -315,16 +315,16 @@ def _train(stage: Stage, host: Host, folder: Path, ancillary_folder: Path | None
     return body
 
 
-def follow(asked: Stage, host: Host, runs: Path, watches: Sequence[Watch]) -> int:
-    """Train along with the leading process (`seminar.parallel`), whichever stages of the chain of `asked` it begins;
+def follow(last: Stage, host: Host, runs: Path, watches: Sequence[Watch]) -> int:
+    """Train together with the leading process (`seminar.parallel`) each stage of the chain of `last` that it starts;
     returns the exit code."""
-    stages = {stage.key: stage for stage in asked.chain}
+    stages = {stage.key: stage for stage in last.chain}
     try:
-        while (key := parallel.tell()) is not None:
+        while (key := parallel.broadcast()) is not None:
             stage = stages[key]
             train(stage, host, runs / key, runs / stage.ancillary.key if stage.ancillary is not None else None, watches)
     except (Interrupted, FloatingPointError):
-        return 1  # as the leading one, which tells why
+        return 1  # as the leading process, which reports why
     except RuntimeError as error:
         if not parallel.is_alone(error):
             raise

@@ -332,6 +332,8 @@ def test_real_figures_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (kinds,) = build(name).figures.values()
         assert kinds["png"].startswith(b"\x89PNG")
         assert kinds["pdf"].startswith(b"%PDF")
+    for name in ("ema", "pcons", "crf"):
+        planned(name, profile=("toy",), seed=SEEDS)
     for name in ("fig5b", "fig5c", "crf"):
         assert all(kinds["png"].startswith(b"\x89PNG") for kinds in build(name).figures.values()), "nothing is trained"
 

@@ -237,7 +237,8 @@ class Plain:
     """A cell for which no profile is needed."""
 
     def __init__(self, point, backbone="resnet101"):
-        fields = dict.fromkeys(Stage.model_fields) | {"epochs": 60, "seed": 0, "backbone": backbone}
+        known = {"epochs": 60, "seed": 0, "backbone": backbone, "optimizer": Part(name="sgd")}
+        fields = dict.fromkeys(Stage.model_fields) | known
         losses = (Term(name="ce", weight=1.0),)
         self.point = point
         self.stage = Stage.model_construct(**{**fields, "data": Part(name="voc"), "losses": losses})

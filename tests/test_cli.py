@@ -37,7 +37,7 @@ def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         (["train", "losses=pce+crff"], "did you mean 'crf'"),
         (["train", "profile=toy", "seed=0,1"], "one value each"),
-        (["train", "alpha"], "write word=value"),
+        (["train", "alpha"], "write name=value"),
         (["train", "profile=toy", "device=tpu"], "device='tpu'"),
         (["sweep", "sweeps/none.yaml"], "no such file"),
         (["sweep", LOSSES, "--seeds", "0"], "--seeds 0"),
@@ -74,7 +74,7 @@ def test_runs_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
         code = main([*command, "--runs", str(tmp_path / "runs")])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
-        assert code == 2 or "no training was begun" in captured.out
+        assert code == 2 or "no training was started" in captured.out
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["sweep"], ["status"]])
@@ -83,7 +83,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str], command: list[str]) ->
         main([*command, "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert ("word=value" in text or "profile=" in text) if command else ("sweep" in text and "status" in text)
+    assert ("name=value" in text or "profile=" in text) if command else ("sweep" in text and "status" in text)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

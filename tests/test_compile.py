@@ -115,7 +115,7 @@ def test_where_torch_cannot_compile_it_says_so(
 def test_several_processes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parallel, "asked", lambda: (0, 2, 0))
+    monkeypatch.setattr(parallel, "requested", lambda: (0, 2, 0))
     words = ["train", "profile=toy", "losses=pce", "compile=true", "--wandb", "disabled"]
     assert command.main([*words, "--runs", str(tmp_path / "runs")]) == 2
     assert capsys.readouterr().err == "seminar: compile=true: one process only; leave it out with torchrun\n"

@@ -53,7 +53,7 @@ def trained(asked: Cell, runs: Path) -> Record:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("4k", "stage.json")])
+@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("4k", "losses.json")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
     out = mounted(
         tmp_path,
@@ -69,11 +69,11 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell
     first, second, rest = out.split("exit ")
     assert "Traceback" not in out
     told = [line for line in first.splitlines() if line.startswith("seminar: ")]
-    assert len(told) == 2
+    assert len(told) == (1 if size == "4k" else 2), "where the plan cannot be written nothing is trained"
     for line in told:
-        assert "failed: OSError: [Errno 28] No space left on device: 'disk/runs/" in line
+        assert "[Errno 28] No space left on device: 'disk/runs/" in line
         assert line.endswith(f"/{file}'")
-    assert second.startswith("1\n")
+    assert second.startswith("2\n" if size == "4k" else "1\n")
     assert "0 done, 2 to do" in second
     assert rest == "0\n", "nothing half-written is left"
     for losses in ("pce", "pce+pcons"):

@@ -257,17 +257,13 @@ def test_torchrun(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_slurm(tmp_path: Path) -> None:
-    """The script itself, in a checkout whose `make setup` is a line of shell."""
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    shim = tmp_path / ".venv" / "bin" / "seminar"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m seminar "$@"\n', encoding="utf-8")
-    shim.chmod(0o755)
+    """The script of a task, with the command of one worker."""
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     words = [*WORDS, "seed=0", "--wandb", "disabled"]
-    call(["bash", "sweeps/slurm.sh", "sweeps/losses.yaml", *words], tmp_path, cwd=tmp_path)
+    worker = [sys.executable, "-m", "seminar", "sweep", "sweeps/losses.yaml", *words, "--workers", "0"]
+    call(["bash", "sweeps/slurm.sh", *worker], tmp_path, cwd=tmp_path)
     assert len(records(tmp_path / "runs")) == 1
-    (entries,) = (entries for entries in events(tmp_path).values() if "_work" in entries[0]["where"])
-    assert used(entries) == [0]
+    assert all(used(entries) == [0] for entries in events(tmp_path).values())
 
 
 @pytest.mark.parametrize(("precision", "rounded"), [("fp32", False), ("tf32", True), ("bf16", False)])

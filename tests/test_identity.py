@@ -96,7 +96,7 @@ def test_a_word_that_every_variant_replaces_is_refused(cell: MakeCell) -> None:
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
-        ("teacher", "variant='teacher': 'teacher': write word=value, for example"),
+        ("teacher", "variant='teacher': 'teacher': write name=value, for example"),
         ("alhpa=1", "variant='alhpa=1': setting='alhpa': did you mean 'alpha'?"),
         ("alpha=0.1,0.2", "variant='alpha=0.1,0.2': one value for 'alpha'"),
         ("alpha=0.5", "variant='alpha=0.5': alpha: has no effect on anything in this request; leave it out"),
@@ -248,7 +248,7 @@ def test_planning_values_needs_no_torch() -> None:
         ("method: grid", "'parameters' must map"),
         ("method: grid\nparameters: {a: {min: 0, max: 1}}", "either 'value' or 'values'"),
         ("method: grid\nparameters: {a: {values: []}}", "at least one"),
-        ("method: grid\nparameters: {a: {values: [[1]]}}", "no number, word or truth value"),
+        ("method: grid\nparameters: {a: {values: [[1]]}}", "no number, text or truth value"),
         ("a: [", "not valid YAML"),
         ("method: grid\nmetric: {name: loss}\nparameters: {a: {value: 1}}", "choose {name: student_miou"),
     ],

@@ -176,8 +176,8 @@ def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureF
         ("images/deep/s.png", "would lie among the pictures of"),
         ("s.jpg", "must end in .png"),
         ("no/s.png", "no folder"),
-        ("classes.png", "it or classes.txt exists, and is of something else"),
-        ("mine.png", "it or mine.txt exists, and is of something else"),
+        ("classes.png", "would overwrite it or classes.txt, which this command did not write"),
+        ("mine.png", "would overwrite it or mine.txt, which this command did not write"),
     ],
 )
 def test_the_sheet_replaces_nothing(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from seminar import pool
+from seminar import checkpoint, pool
 from seminar.display import Display
 from seminar.parts import Registry
 from seminar.spec import InputError
@@ -152,7 +152,7 @@ def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_stopped_call_without_further_processes_saves_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    save, saved = Trainer.save, []
+    save, saved = checkpoint.save, []
 
     def stopped_after_the_third_epoch(self: Trainer, *rest: Any) -> None:
         save(self, *rest)
@@ -160,7 +160,7 @@ def test_a_stopped_call_without_further_processes_saves_and_goes_on(
         if len(saved) == 3:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(Trainer, "save", stopped_after_the_third_epoch)
+    monkeypatch.setattr(checkpoint, "save", stopped_after_the_third_epoch)
     call = (*TOY, "epochs=4", "--workers", "0", "--runs", str(tmp_path), "--wandb", "disabled")
     said = seminar_here(*call, code=130)
     assert "the same command goes on" in said.stderr

@@ -128,7 +128,7 @@ def test_a_stage_of_another_recipe_is_told_apart_from_a_damaged_one(tmp_path: Pa
     path = store.folder(stage.key) / "stage.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"recipe": 0, "stage": {"freeze_bn": false}}')
-    with pytest.raises(InputError, match=r"is of recipe 0, this is recipe \d+$"):
+    with pytest.raises(InputError, match=r"was written by recipe 0; this version is recipe \d+$"):
         store.stage(stage.key)
     path.write_text('{"recipe"')
     with pytest.raises(InputError, match="damaged"):

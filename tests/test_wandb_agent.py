@@ -259,4 +259,4 @@ def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None
     again = pull(str(tmp_path / "wandb"), Store(tmp_path / "other"))
     assert again.new == (stage.key,), "what cannot be used stops nothing"
     assert len(again.refused) == 2
-    assert any(f"is of recipe 1, this is recipe {RECIPE}" in line for line in again.refused)
+    assert any(f"was written by recipe 1; this version is recipe {RECIPE}" in line for line in again.refused)

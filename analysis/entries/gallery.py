@@ -120,8 +120,8 @@ def fig6(request: Request) -> Report:
             panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", there[last](number, "image"))]
             scores = {label: score(there[label](number, "student"), truth) for label in labels}  # type: ignore[arg-type]
             for label in labels:
-                told = "" if scores[label] is None else f"\n{scores[label]:.0f} %"
-                panels.append((label + told, there[label](number, "student")))
+                percent = "" if scores[label] is None else f"\n{scores[label]:.0f} %"
+                panels.append((label + percent, there[label](number, "student")))
             panels.append(("ground truth", truth))
             rows.append((kind, panels, there[last](number, "clicks")))
             body += [(name, kind, number, label, value) for label, value in scores.items()]

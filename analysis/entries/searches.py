@@ -127,9 +127,9 @@ def _reported(found: Tuning, lines: Sequence[_Line], best: Trial | None) -> Tabl
         )
         for line in lines
     ]
-    words = [Column(name) for name in found.space]
+    chosen = [Column(name) for name in found.space]
     columns = (
-        *(Column("point", right=False), *words, Column("mIoU (n)"), Column("vs profile")),
+        *(Column("point", right=False), *chosen, Column("mIoU (n)"), Column("vs profile")),
         *(Column("ancillary"), Column("teacher"), Column("tuning split"), Column("status", right=False)),
     )
     notes = [

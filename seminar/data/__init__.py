@@ -55,7 +55,7 @@ class Example:
 
 
 class Dataset(Protocol):
-    """What the rest of the suite asks of a data set."""
+    """What the rest of the suite needs of a data set."""
 
     classes: tuple[str, ...]
     """Names by class index; index 0 is the background."""

@@ -489,7 +489,7 @@ _made = lru_cache(maxsize=8192)(make)
 
 
 class _Series(Sequence[Example]):
-    """The images `indices` of a data set's series, made when first asked for. Shared: do not write into the tensors."""
+    """The images `indices` of a data set's series, made at the first use. Shared: do not write into the tensors."""
 
     def __init__(self, data: Creatures, indices: range) -> None:
         self.data, self.indices = data, indices

@@ -20,7 +20,7 @@ SIZE = 96
 
 
 def write(root: Path) -> str:
-    """Write `TRAIN` + `LABELME` + `VAL` creatures to the new folder `root`; returns what to tell. Raises `InputError`
+    """Write `TRAIN` + `LABELME` + `VAL` creatures to the new folder `root`; returns what to print. Raises `InputError`
     where something is there already."""
     if root.exists():
         raise InputError(f"{root}: exists already; name a new folder")

@@ -123,7 +123,7 @@ def existing(paths: Sequence[Path], hint: str = "") -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something of that name, be it a link that leads nowhere: reading it will tell."""
+    """Whether something of that name exists, or a link that leads nowhere: reading it will show which."""
     return path.exists() or path.is_symlink()
 
 

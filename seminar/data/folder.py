@@ -64,7 +64,7 @@ class _NothingLeft(InputError):
 @dataclass
 class Labels:
     """What somebody drew on one image, classes by name, in its pixels; `sizes`: (width, height) that it was drawn on,
-    as labelme's files tell."""
+    as labelme's files record it."""
 
     clicks: list[tuple[float, float, str]] = field(default_factory=list)
     scribbles: list[tuple[Points, str]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Labels:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """That of the last file which tells one."""
+        """Image size given by the last file that records one."""
         return next((size for size in reversed(self.sizes.values()) if size), None)
 
     @property

@@ -112,8 +112,8 @@ class Voc:
                 more = f", and {len(missing) - 1} more of the listed ids" if missing[1:] else ""
                 raise InputError(f"{folder / (missing[0] + suffix)}: no such file{more}")
         fg, bg = (
-            given or existing([root / name for name in names], f"; {word} can name another file")
-            for given, names, word in zip((clicks_fg, clicks_bg), CLICK_FILES, ("data_clicks_fg", "data_clicks_bg"))
+            given or existing([root / name for name in names], f"; {setting} can name another file")
+            for given, names, setting in zip((clicks_fg, clicks_bg), CLICK_FILES, ("data_clicks_fg", "data_clicks_bg"))
         )
         self._clicks = {path: _read_clicks(path, self._all_ids) for path in (fg, bg)}
         if not any(clicks.get(id) for clicks in self._clicks.values() for id in self._ids["train"]):
