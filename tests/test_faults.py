@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 LOSSES = ROOT / "sweeps" / "losses.yaml"
 MakeCell = Callable[..., Cell]
-SWEEP = f"{sys.executable} -m seminar sweep {LOSSES} profile=toy losses=pce,pce+pcons --workers 1"
+SWEEP = f"{sys.executable} -m seminar sweep {LOSSES} profile=toy losses=pce,pce+pcons --workers 0"
 REST = "--wandb disabled --runs disk/runs"
 
 
