@@ -287,8 +287,6 @@ def _ensure(
 
     if cell.stage.compile and parallel.asked()[1] > 1:
         raise InputError("compile=true: one process only; leave it out with torchrun")
-    if store.record(cell.stage.key) is None:
-        checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
     warnings.simplefilter("default", RuntimeWarning)
     stop = train.StopWhen(lambda: bool(stopped))
     told: list[Stage] = []
@@ -314,6 +312,8 @@ def _ensure(
         if not parallel.leads():
             return train.follow(cell.stage, cell.host, store.root, [stop])
         try:
+            if store.record(cell.stage.key) is None:
+                checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
             record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record, cell=cell.facts)
         finally:
             if not together:
