@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -244,21 +243,6 @@ def test_torchrun(tmp_path: Path) -> None:
     assert record["environment"]["processes"] == 2
     found = events(tmp_path)
     assert sorted(used(entries) for entries in found.values()) == [[0], [1]], "a card for each process"
-
-
-@pytest.mark.slow
-def test_slurm(tmp_path: Path) -> None:
-    """The script itself, in a checkout whose `make setup` is a line of shell."""
-    (tmp_path / ".venv" / "bin").mkdir(parents=True)
-    shim = tmp_path / ".venv" / "bin" / "seminar"
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m seminar "$@"\n', encoding="utf-8")
-    shim.chmod(0o755)
-    shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
-    words = [*WORDS, "seed=0", "--wandb", "disabled"]
-    call(["bash", "sweeps/slurm.sh", "sweeps/losses.yaml", *words], tmp_path, cwd=tmp_path)
-    assert len(records(tmp_path / "runs")) == 1
-    (entries,) = (entries for entries in events(tmp_path).values() if "_work" in entries[0]["where"])
-    assert used(entries) == [0]
 
 
 @pytest.mark.parametrize(("precision", "rounded"), [("fp32", False), ("tf32", True), ("bf16", False)])
