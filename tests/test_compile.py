@@ -52,12 +52,11 @@ def curve(cell: Cell, epochs: int) -> list[dict[str, Any]]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_the_compiled_step_differs_by_rounding(cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no matter what was compiled here before
-    words = {**WHOLE, "losses": "pce+pcons"}
+    words = {**WHOLE, "losses": "pce"}  # one network; which ones are compiled is the next test
     plain, compiled = (curve(cell(**words, **more), 2) for more in ({}, {"compile": True}))
     assert list(tmp_path.rglob("*.cpp")), "compiled in earnest"
     for one, other in zip(plain, compiled):
-        for name in ("loss", "loss_pce", "loss_pcons"):
-            assert other[name] == pytest.approx(one[name], rel=1e-4), name
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
         assert other["student_miou"] == pytest.approx(one["student_miou"], abs=0.5)
 
 

@@ -19,7 +19,7 @@ from seminar.spec import RECIPE, InputError
 from seminar.store import Store
 from seminar.tracking import pull
 from tests import wandb_server
-from tests.conftest import ROOT, until_checkpoint
+from tests.conftest import ROOT, seminar_here, until_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 # The agent asks for work every 5 seconds; the tests need not wait for that.
@@ -160,7 +160,7 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     assert len(history(run)) >= 1
     (key,) = Store(site.folder / "runs").keys()
     assert Store(site.folder / "runs").status(key) == "stopped"
-    site.call("-m", "seminar", "cell", words)
+    seminar_here("cell", words, "--runs", str(site.folder / "runs"), "--wandb", "disabled")
     record = Store(site.folder / "runs").record(key)
     assert record is not None
     assert record["sessions"] == 2
@@ -184,12 +184,15 @@ def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> No
     assert {run["config"]["lr"]["value"]: run["state"] for run in site.runs()} == {0.05: "finished", 1e-9: "killed"}
 
 
-@pytest.mark.slow
-def test_a_bad_cell_fails_fast_with_one_line(site: Site) -> None:
+def test_a_bad_cell_fails_fast_with_one_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site.folder)
+    for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, site.environment[name])
     for words in ('{"losses": "pce+crff"}', "{", "[]", '{"alpha": null}', '{"losses": "pce", "alpha": 0.5}'):
-        out = site.call("-m", "seminar", "cell", words, code=2)
-        assert out.startswith("seminar: ")
-        assert out.count("\n") == 1
+        said = seminar_here("cell", words, code=2)
+        assert said.stderr.startswith("seminar: ")
+        assert said.stdout == ""
+        assert said.stderr.count("\n") == 1
     assert not (site.folder / "runs").exists()
     assert site.runs() == []
 
