@@ -28,7 +28,7 @@ from seminar.__main__ import main as seminar
 sys.stderr = sys.stdout
 for line in sys.stdin.read().splitlines():
     program, *arguments = shlex.split(line)
-    print("#", line, flush=True)
+    print("$", line, flush=True)
     if program in ("seminar", "analysis"):
         print("exit", {"seminar": seminar, "analysis": analysis}[program](arguments), flush=True)
     else:
@@ -59,7 +59,7 @@ def mounted(folder: Path, *commands: str) -> list[str]:
     )
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
-    return [text.partition("\n")[2] for text in f"\n{done.stdout}".split("\n# ")[1:]]
+    return [text.partition("\n")[2] for text in f"\n{done.stdout}".split("\n$ ")[1:]]
 
 
 def trained(asked: Cell, runs: Path) -> Record:
@@ -70,7 +70,9 @@ def trained(asked: Cell, runs: Path) -> Record:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("4k", "stage.json")])
+@pytest.mark.parametrize(
+    ("size", "file"), [("3m", "checkpoint.pt"), ("8k", "stage.json")]
+)  # the plan, the journal: 4k each
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
     _, first, _, second, hidden, _ = mounted(
         tmp_path,
