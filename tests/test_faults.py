@@ -74,6 +74,7 @@ def trained(asked: Cell, runs: Path) -> Record:
     ("size", "file"), [("3m", "checkpoint.pt"), ("8k", "stage.json")]
 )  # the plan, the journal: 4k each
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
+    # The plan and the journal take 4k each.
     _, first, _, second, hidden, _ = mounted(
         tmp_path,
         f"mount -t tmpfs -o size={size} none disk",
