@@ -70,9 +70,7 @@ def trained(asked: Cell, runs: Path) -> Record:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("size", "file"), [("3m", "checkpoint.pt"), ("8k", "stage.json")]
-)  # the plan, the journal: 4k each
+@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("8k", "stage.json")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
     # The plan and the journal take 4k each.
     _, first, _, second, hidden, _ = mounted(
