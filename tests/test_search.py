@@ -28,6 +28,7 @@ from tests.records import finish
 
 MakeCell = Callable[..., Cell]
 TOY = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy"]
+LONG = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "data_val=2"]
 
 
 def command(*arguments: str, runs: Path) -> list[str]:
@@ -87,9 +88,9 @@ def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep of one long training and its primary, which has finished and saved an epoch."""
-    long = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would this
     process = subprocess.Popen(
-        command(*long, runs=tmp_path),
+        command(*LONG, "--workers", "2", runs=tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -109,7 +110,7 @@ def workers_of(parent: int) -> list[int]:
 
 def continue_and_check(runs: Path) -> None:
     """The same command again: everything done, the killed stage continued and not begun anew."""
-    here(*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "0", runs=runs)
+    here(*LONG, "--workers", "0", runs=runs)
     sessions = trained(runs)
     assert sorted(sessions.values()) == [1, 2]
     for key in sessions:

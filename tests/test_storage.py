@@ -180,7 +180,7 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
 
 @pytest.mark.slow
 def test_killed_workers_leave_nothing_to_clean_up(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0", "epochs=40"]
+    words = ["losses=pce", "seed=0", "epochs=40", "data_val=2"]
     process = start(*words, "--workers", "1", runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
@@ -204,7 +204,7 @@ def until(done: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 def test_training_goes_on_while_the_database_is_away(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0,1", "epochs=40", "--workers", "1"]
+    words = ["losses=pce", "seed=0,1", "epochs=40", "data_val=2", "--workers", "1"]
     process = start(*words, runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     database.stop()
@@ -250,7 +250,7 @@ def test_a_searched_training_goes_on_without_its_study(
 ) -> None:
     """While the database is away, and where its trial was taken for that of a dead worker."""
     runs = tmp_path / "runs"
-    words = ["epochs=60", "--workers", "0", "--seeds", "1", "--trials", "1"]
+    words = ["epochs=60", "data_val=2", "--workers", "0", "--seeds", "1", "--trials", "1"]
     process = start(*words, runs=runs, storage=database.url, file=search_file)
     until_checkpoint(process, runs)
     if away:
