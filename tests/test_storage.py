@@ -250,7 +250,7 @@ def test_a_searched_training_goes_on_without_its_study(
 ) -> None:
     """While the database is away, and where its trial was taken for that of a dead worker."""
     runs = tmp_path / "runs"
-    words = ["epochs=60", "data_val=2", "--workers", "0", "--seeds", "1", "--trials", "1"]
+    words = ["epochs=60", "--workers", "0", "--seeds", "1", "--trials", "1"]
     process = start(*words, runs=runs, storage=database.url, file=search_file)
     until_checkpoint(process, runs)
     if away:
