@@ -42,13 +42,14 @@ class Said(NamedTuple):
 
 def seminar_here(*arguments: str, code: int = 0) -> Said:
     """Run a command in this process, without a new interpreter; it must end with `code`."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     out, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(errors):
             result = main(arguments)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     assert result == code, out.getvalue() + errors.getvalue()
     return Said(out.getvalue(), errors.getvalue())
 

@@ -28,6 +28,7 @@ from tests.records import finish
 
 MakeCell = Callable[..., Cell]
 TOY = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy"]
+LONG = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "data_val=2"]
 
 
 def command(*arguments: str, runs: Path) -> list[str]:
@@ -35,10 +36,9 @@ def command(*arguments: str, runs: Path) -> list[str]:
     return [sys.executable, "-m", "seminar", *arguments, "--runs", str(runs), *tracking]
 
 
-def call(*arguments: str, runs: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command(*arguments, runs=runs), capture_output=True, text=True, check=False, timeout=240)
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
+def here(*arguments: str, runs: Path, code: int = 0) -> Said:
+    """What a command says that runs in this process."""
+    return seminar_here(*command(*arguments, runs=runs)[3:], code=code)
 
 
 def trained(runs: Path) -> dict[str, int]:
@@ -54,18 +54,18 @@ def stamps(runs: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
-    plan = call(*TOY, "seed=0", "--workers", "2", "--dry-run", runs=tmp_path)
+    plan = here(*TOY, "seed=0", "--workers", "2", "--dry-run", runs=tmp_path)
     assert "6 cells, 6 trainings (training each cell's chain by itself would be 7)" in plan.stdout
     assert "0 done, 6 to do" in plan.stdout
     assert not list(tmp_path.glob("*/stage.json")), "a dry run trains nothing"
-    first = call(*TOY, "seed=0", "--workers", "2", runs=tmp_path)
+    first = here(*TOY, "seed=0", "--workers", "2", runs=tmp_path)
     assert first.stderr.count("mIoU") == 6
     assert list(trained(tmp_path).values()) == [1] * 6
     before = stamps(tmp_path)
-    second = call(*TOY, "seed=0", "--workers", "2", runs=tmp_path)
+    second = here(*TOY, "seed=0", "--workers", "2", runs=tmp_path)
     assert "6 done, 0 to do" in second.stdout
     assert stamps(tmp_path) == before
-    more = call(*TOY, "seed=0,1", "losses=pce", "--workers", "1", runs=tmp_path)
+    more = here(*TOY, "seed=0,1", "losses=pce", "--workers", "0", runs=tmp_path)
     assert "1 done, 1 to do" in more.stdout
     assert len(trained(tmp_path)) == 7
 
@@ -88,9 +88,9 @@ def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep of one long training and its primary, which has finished and saved an epoch."""
-    long = [*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would this
     process = subprocess.Popen(
-        command(*long, runs=tmp_path),
+        command(*LONG, "--workers", "2", runs=tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,7 +110,7 @@ def workers_of(parent: int) -> list[int]:
 
 def continue_and_check(runs: Path) -> None:
     """The same command again: everything done, the killed stage continued and not begun anew."""
-    call(*TOY, "losses=pce+pcons,pce+pcons+pseudo", "seed=0", "epochs=40", "--workers", "2", runs=runs)
+    here(*LONG, "--workers", "0", runs=runs)
     sessions = trained(runs)
     assert sorted(sessions.values()) == [1, 2]
     for key in sessions:
@@ -140,11 +140,6 @@ def test_kill_9_of_everything_leaves_nothing_to_clean_up(tmp_path: Path, running
         os.kill(pid, signal.SIGKILL)
     running.communicate(timeout=60)
     continue_and_check(tmp_path)
-
-
-def here(*arguments: str, runs: Path, code: int = 0) -> Said:
-    """What a command says that trains in this process."""
-    return seminar_here(*command(*arguments, runs=runs)[3:], code=code)
 
 
 def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:

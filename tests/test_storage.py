@@ -23,7 +23,7 @@ from seminar.search import Queue
 from seminar.spec import InputError
 from seminar.store import Store
 from seminar.trials import Tuning
-from tests.conftest import ROOT, until_checkpoint
+from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
 
 LOSSES = ROOT / "sweeps" / "losses.yaml"
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -91,10 +91,19 @@ def database(server: Database) -> Database:
     return server
 
 
-def start(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> subprocess.Popen[str]:
+def arguments(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> list[str]:
     rest = ["--runs", str(runs), "--storage", storage, "--wandb", "disabled"]
+    return ["sweep", str(file), "profile=toy", *words, *rest]
+
+
+def here(*words: str, runs: Path, storage: str, file: Path = LOSSES, code: int = 0) -> Said:
+    """A sweep that trains in this process."""
+    return seminar_here(*arguments(*words, "--workers", "0", runs=runs, storage=storage, file=file), code=code)
+
+
+def start(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "seminar", "sweep", str(file), "profile=toy", *words, *rest],
+        [sys.executable, "-m", "seminar", *arguments(*words, runs=runs, storage=storage, file=file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,9 +147,7 @@ def test_passwords_are_never_shown(url: str, shown: str) -> None:
 
 @pytest.mark.slow
 def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
-    process = start("losses=pce", runs=tmp_path, storage="postgresql://me:secret@localhost:1/db")
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2, errors
+    errors = here("losses=pce", runs=tmp_path, storage="postgresql://me:secret@localhost:1/db", code=2).stderr
     assert errors.startswith("seminar: --storage postgresql+psycopg://me:***@localhost:1/db: ")
     assert errors.count("\n") == 1
     assert not list(tmp_path.glob("*/stage.json"))
@@ -148,7 +155,7 @@ def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2", "--workers", "2"]
+    words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2", "--workers", "1"]
     calls = [start(*words, runs=tmp_path, storage=database.url) for _ in range(2)]
     for call in calls:
         _, errors = call.communicate(timeout=240)
@@ -173,17 +180,15 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
 
 @pytest.mark.slow
 def test_killed_workers_leave_nothing_to_clean_up(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0", "epochs=40", "--workers", "1"]
-    process = start(*words, runs=tmp_path, storage=database.url)
+    words = ["losses=pce", "seed=0", "epochs=40", "data_val=2"]
+    process = start(*words, "--workers", "1", runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
     for pid in children.split():
         os.kill(int(pid), signal.SIGKILL)
     process.communicate()
-    again = start(*words, runs=tmp_path, storage=database.url)
-    _, errors = again.communicate(timeout=120)
-    assert again.returncode == 0, errors
+    here(*words, runs=tmp_path, storage=database.url)
     (key,) = Store(tmp_path).keys()
     record = Store(tmp_path).record(key)
     assert record is not None
@@ -199,7 +204,7 @@ def until(done: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 def test_training_goes_on_while_the_database_is_away(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0,1", "epochs=40", "--workers", "1"]
+    words = ["losses=pce", "seed=0,1", "epochs=40", "data_val=2", "--workers", "1"]
     process = start(*words, runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     database.stop()
@@ -245,7 +250,7 @@ def test_a_searched_training_goes_on_without_its_study(
 ) -> None:
     """While the database is away, and where its trial was taken for that of a dead worker."""
     runs = tmp_path / "runs"
-    words = ["epochs=60", "--workers", "1", "--seeds", "1", "--trials", "1"]
+    words = ["epochs=60", "--workers", "0", "--seeds", "1", "--trials", "1"]
     process = start(*words, runs=runs, storage=database.url, file=search_file)
     until_checkpoint(process, runs)
     if away:
@@ -365,8 +370,6 @@ def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Da
     trials = queue.open().study.trials
     assert [t.state.name for t in trials] == ["FAIL", "WAITING", "WAITING"]
     assert trials[2].params == trial.params
-    process = start("--workers", "1", "--seeds", "1", runs=tmp_path / "runs", storage=database.url, file=path)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    here("--seeds", "1", runs=tmp_path / "runs", storage=database.url, file=path)
     assert [t.number for t in found.trials()] == [1, 2]
     assert found.trials()[1].point == trial.params
