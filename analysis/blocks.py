@@ -142,7 +142,7 @@ def _seeds(seeds: Iterable[int]) -> str:
     return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
-def report(name: str, title: str, request: Request, missing: Sequence[str] = (), **parts: Any) -> Report:
+def assemble(name: str, title: str, request: Request, missing: Sequence[str] = (), **parts: Any) -> Report:
     """Return a report: `missing` and the command that trains it are its gaps, `parts` its other fields."""
     missing = [*missing, *unplanned(request.unknown)]
     to_train = any(not line.endswith(UNSCORED) for line in missing)

@@ -129,7 +129,7 @@ def build(study: Study, request: Request) -> Report:
         numbers += _numbers(study, group, printed, reason)
     data = pd.DataFrame(numbers, dtype=object)
     settings = [name for group in groups for name in (*study.settings, *_varied(group.rows))]
-    return blocks.report(
+    return blocks.assemble(
         study.name,
         study.title,
         request,
@@ -428,7 +428,7 @@ def logged_report(name: str, study: Study, request: Request) -> Report:
     data = pd.concat(numbers, ignore_index=True)
     first = ["group", "row", "epoch"]
     data = data[[*first, *(column for column in data.columns if column not in first)]]
-    return blocks.report(
+    return blocks.assemble(
         name,
         EXHIBITS[name].title,
         request,

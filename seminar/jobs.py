@@ -89,13 +89,13 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
 
     Returns one line for each failure and raises, as `run` does. A trial whose loss diverges is a result, no failure.
     """
-    tuning, report, store = plan.tuning, plan.report, call.store
+    tuning, reporting, store = plan.tuning, plan.reporting, call.store
     failed: list[str] = []
     if plan.left:
         queue, started = search.prepare_search(tuning, store, call.storage)
         task = Trials(tuning, started, plan.sampler, plan.pruner)
         job = _job(call, queue, task, tuning.sweep.name, tuning.own.host)
-        count, chain = min(report.workers, plan.left), len(tuning.own.stage.chain)
+        count, chain = min(reporting.workers, plan.left), len(tuning.own.stage.chain)
         display = Display({}, plan.left * chain, count, sum(plan.seconds.values()) / chain)
         failed = _run_workers(job, call, count, display)
         left = tuning.left(store.record)
@@ -109,7 +109,7 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
     cells = [*tuning.reported(), *(tuning.reported(best.point) if best is not None else [])]
     catalogue.write(store.root, [catalogue.Planned(tuning.sweep, cells)])
     distinct = list({cell.stage.key: cell for cell in cells}.values())
-    final = make_plan(tuning.sweep, distinct, store, report.workers, call.executor.elsewhere)
+    final = make_plan(tuning.sweep, distinct, store, reporting.workers, call.executor.elsewhere)
     if best is not None:
         point = ", ".join(f"{name}={_short(best.point[name])}" for name in tuning.space)
         print(f"best of {len(tuning.trials())} trials: {point}", flush=True)

@@ -159,14 +159,14 @@ class SearchPlan:
     """Trials to do."""
     seconds: Mapping[str, float]
     """Estimated seconds of each stage of one trial, by key of the profile's own values; empty where not measured."""
-    report: Plan
+    reporting: Plan
     """The profile's own values on the reporting split; the winner costs as much again."""
     costs: cost.Survey
     """Of the stages of one trial."""
 
     def lines(self) -> list[str]:
         """Return the plan for people, line by line."""
-        sweep, chain, report = self.tuning.sweep, len(self.tuning.own.stage.chain), self.report
+        sweep, chain, reporting = self.tuning.sweep, len(self.tuning.own.stage.chain), self.reporting
         many = "a training" if chain == 1 else f"{chain} trainings"
         lines = [
             f"search {sweep.name}: {sweep.description or 'no description'}",
@@ -176,14 +176,14 @@ class SearchPlan:
         ]
         if self.left and self.tuning.own_point is None:
             lines.append("  the profile's own values lie outside what is searched, so no trial begins with them")
-        processes = _processes(report.workers, report.device)
+        processes = _processes(reporting.workers, reporting.device)
         if self.left:
-            wall = sum(self.seconds.values()) * -(-self.left // report.workers)
+            wall = sum(self.seconds.values()) * -(-self.left // reporting.workers)
             lines.append(f"  at most {self.left * chain} trainings on {processes}{_about(wall)}")
             lines += memory_lines(self.costs)
         seeds = f"{len(self.tuning.seeds)} seed{'' if len(self.tuning.seeds) == 1 else 's'}"
-        if len(report.todo):
-            wall = report.wall_seconds
+        if len(reporting.todo):
+            wall = reporting.wall_seconds
             lines.append(f"  then the profile's own values on the reporting split, {seeds}{_about(wall)}")
         lines.append(f"  then the best point on the reporting split, {seeds}")
         return lines
@@ -199,13 +199,13 @@ def plan_search(
     chain, left = tuning.own.stage.chain, tuning.left(store.record)
     if left:
         checked.check([(stage, tuning.own.host) for stage in chain], store)
-    report = make_plan(tuning.sweep, tuning.reported(), store, workers, elsewhere)
+    reporting = make_plan(tuning.sweep, tuning.reported(), store, workers, elsewhere)
     if elsewhere:
-        return SearchPlan(tuning, sampler, pruner, left, {}, report, cost.Survey({}))
+        return SearchPlan(tuning, sampler, pruner, left, {}, reporting, cost.Survey({}))
     costs = _costs(chain, {stage.key: tuning.own.host for stage in chain}, store)
     seconds = {stage.key: costs.of(stage).seconds * stage.epochs for stage in chain}
-    _check_memory(costs, min(report.workers, left), tuning.own.host)
-    return SearchPlan(tuning, sampler, pruner, left, seconds, report, costs)
+    _check_memory(costs, min(reporting.workers, left), tuning.own.host)
+    return SearchPlan(tuning, sampler, pruner, left, seconds, reporting, costs)
 
 
 def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) -> tuple[list[Cell], float]:

@@ -186,7 +186,7 @@ def test_the_plan_of_a_search_knows_memory(card: None, tmp_path: Path, monkeypat
     asked = tuning(write(tmp_path), tmp_path)
     plan = planning.plan_search(asked, "tpe", "none", Store(tmp_path), 2)
     assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
-    report = dataclasses.replace(plan.report, workers=3)
+    report = dataclasses.replace(plan.reporting, workers=3)
     monkeypatch.setattr(planning, "make_plan", lambda *_: report)
     with pytest.raises(InputError, match=r"^--workers 3: "):
         planning.plan_search(asked, "tpe", "none", Store(tmp_path), 3)

@@ -93,7 +93,7 @@ def _pictures(
     heads = [Column("group", right=False), Column("image", right=False), Column("sample"), Column(what, right=False)]
     table = Table("Mean IoU of the pictures (%)", (*heads, Column("IoU (%)")), tuple(body), (RULE,))
     title = EXHIBITS[name].title
-    return blocks.report(name, title, request, missing, main=(table,), data={name: table}, figures=drawn)
+    return blocks.assemble(name, title, request, missing, main=(table,), data={name: table}, figures=drawn)
 
 
 @exhibit("fig6", "Figs. 1, 6 and S1: the same images under each loss combination", "losses.yaml")
@@ -187,7 +187,7 @@ def fig2(request: Request) -> Report:
     columns = [Column(text, right=False) for text in ("student", "losses", "weights", "teacher", "learns from")]
     columns += [Column("epochs"), Column("key", right=False)]
     table = Table("The chain of trainings", tuple(columns), tuple(body))
-    return blocks.report(
+    return blocks.assemble(
         "fig2",
         EXHIBITS["fig2"].title,
         request,

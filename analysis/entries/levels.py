@@ -49,7 +49,7 @@ def table1(request: Request) -> Report:
         CANNOT,
     )
     table = Table(EXHIBITS["table1"].title, tuple(columns), tuple(body), notes)
-    return blocks.report(
+    return blocks.assemble(
         "table1",
         EXHIBITS["table1"].title,
         request,
@@ -105,7 +105,7 @@ def table2(request: Request) -> Report:
         CANNOT,
     )
     table = Table(EXHIBITS["table2"].title, columns, tuple(body), notes)
-    return blocks.report(
+    return blocks.assemble(
         "table2",
         EXHIBITS["table2"].title,
         request,

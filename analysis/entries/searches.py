@@ -57,7 +57,7 @@ def tune(request: Request) -> Report:
     claim = blocks.Claimed(f"{BEST} point gains on {OWN}", change, summary.verdict(change))
     ranked = sorted(tried, key=lambda one: (one.state != "done", -(one.score or 0.0), one.number))
     axes = [_axis(name, span) for name, span in request.sweep.space.items()]
-    return blocks.report(
+    return blocks.assemble(
         name,
         title,
         request,
