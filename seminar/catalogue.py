@@ -9,7 +9,9 @@ plan holds is compared with the settings of the trainings themselves.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -82,7 +84,7 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
     folder = runs / "plans"
     for sweep, cells, left_out in planned:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{sweep.name}.json"
+        path = folder / f"{_file_name(sweep.name)}.json"
         with _locked(path):
             content = _read(path)
             entries = {_identity(entry["point"]): entry for entry in content["cells"]}
@@ -108,6 +110,12 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
                 "stages": {key: stages[key] for key in sorted(used)},
             }
             write_json(path, content)
+
+
+def _file_name(name: str) -> str:
+    """Return the name of a sweep as a file name; with other signs than letters, digits, `-` and `_` it gets a hash."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @contextmanager
@@ -151,7 +159,11 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["recipe"] != RECIPE:
             return empty
-        if isinstance(content["left_out"], dict) and content["stages"].keys() >= {e["key"] for e in content["cells"]}:
+        if (
+            isinstance(content["sweep"], str)
+            and isinstance(content["left_out"], dict)
+            and content["stages"].keys() >= {e["key"] for e in content["cells"]}
+        ):
             return dict(content)
     except FileNotFoundError:
         return empty
@@ -228,7 +240,8 @@ class Catalogue:
     @functools.cached_property
     def _files(self) -> dict[str, dict[str, Any]]:
         folder = self.store.root / "plans"
-        return {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
+        contents = [_read(path) for path in sorted(folder.glob("*.json"))]
+        return {content["sweep"]: content for content in contents if content["cells"]}
 
     @functools.cached_property
     def _planned(self) -> dict[str, list[_Known]]:
@@ -248,7 +261,7 @@ class Catalogue:
                         try:
                             stages[key] = Stage.model_validate(value).known_as(key)
                         except ValidationError:
-                            path = self.store.root / "plans" / f"{name}.json"
+                            path = self.store.root / "plans" / f"{_file_name(name)}.json"
                             raise InputError(f"{path}: damaged; delete it and plan the sweep again") from None
                 host = {name: point[name] for name in entry["host"]}
                 known.append(_Known(stages[entry["key"]], entry["planned"], point, entry["own"], host))

@@ -118,6 +118,15 @@ def test_a_later_plan_of_a_point_replaces_the_earlier_one(tmp_path: Path, monkey
     assert list(stages) == [changed.key], "what no cell needs any more is gone"
 
 
+def test_any_name_of_a_sweep_makes_a_file(tmp_path: Path) -> None:
+    for name in ("a/b", "../up", "my sweep.v2", "größe"):
+        (planned,) = recipes.suite([sweep.Sweep(name, "", {"profile": ("toy",), "losses": ("pce",)})], {})
+        catalogue.write(tmp_path / "runs", [planned])
+    assert len(list((tmp_path / "runs" / "plans").glob("*.json"))) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"], "nowhere else"
+    assert Catalogue(Store(tmp_path / "runs")).sweeps == {"a/b", "../up", "my sweep.v2", "größe"}
+
+
 def test_a_plan_for_other_values_of_the_profile_counts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: Points = {"losses": ("pce",), "seed": (0,)}
     plan(tmp_path, **settings)
