@@ -212,7 +212,9 @@ def build_all(
                 f"nothing of it is planned or trained in {runs}/; `{_plan_command(file, settings)}` plans it"
             )
     reports: list[Report] = []
-    left_out: list[str] = [reason for sweep in files.values() for reason in catalogue.left_out(sweep)]
+    left_out: list[str] = [
+        reason for sweep in files.values() for reason in catalogue.left_out(sweep.override(settings))
+    ]
     for place, entry in enumerate(chosen):
         lacking = [reasons[file] for file in entry.sweep_files if file in reasons]
         try:

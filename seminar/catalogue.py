@@ -105,11 +105,15 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
                 "recipe": RECIPE,
                 "sweep": sweep.name,
                 "description": sweep.description,
-                "left_out": {**content["left_out"], **{reason: now() for reason in left_out}},
+                "left_out": {**content["left_out"], _profiles(sweep): list(left_out)},
                 "cells": list(entries.values()),
                 "stages": {key: stages[key] for key in sorted(used)},
             }
             write_json(path, content)
+
+
+def _profiles(sweep: Sweep) -> str:
+    return ",".join(map(str, sweep.parameters.get("profile", (presets.PROFILE,))))
 
 
 def _file_name(name: str) -> str:
@@ -217,8 +221,9 @@ class Catalogue:
         return self.resolve(sweep)[0]
 
     def left_out(self, sweep: Sweep) -> list[str]:
-        """Return why planning left out cells of a sweep, a line each."""
-        return list(self._files.get(sweep.name, {}).get("left_out", ()))
+        """Return why the latest plan of a sweep on its profile left out cells, a line each."""
+        reasons: dict[str, list[str]] = self._files.get(sweep.name, {}).get("left_out", {})
+        return reasons.get(_profiles(sweep), [])
 
     @functools.cached_property
     def host(self) -> set[str]:

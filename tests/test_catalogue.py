@@ -118,6 +118,20 @@ def test_a_later_plan_of_a_point_replaces_the_earlier_one(tmp_path: Path, monkey
     assert list(stages) == [changed.key], "what no cell needs any more is gone"
 
 
+def test_what_a_plan_left_out_is_that_of_the_latest_plan_on_the_profile(tmp_path: Path) -> None:
+    def write(profile: str, *reasons: str) -> sweep.Sweep:
+        request = sweep.Sweep("mine", "", {"profile": (profile,)})
+        catalogue.write(tmp_path, [catalogue.Planned(request, [], reasons)])
+        return request
+
+    plan(tmp_path, losses=("pce",), seed=(0,))
+    photos, toy = write("folder", "no scribbles"), write("toy", "no masks")
+    assert Catalogue(Store(tmp_path)).left_out(photos) == ["no scribbles"]
+    assert Catalogue(Store(tmp_path)).left_out(toy) == ["no masks"]
+    write("folder")
+    assert Catalogue(Store(tmp_path)).left_out(photos) == []
+
+
 def test_any_name_of_a_sweep_makes_a_file(tmp_path: Path) -> None:
     for name in ("a/b", "../up", "my sweep.v2", "größe"):
         (planned,) = recipes.suite([sweep.Sweep(name, "", {"profile": ("toy",), "losses": ("pce",)})], {})
