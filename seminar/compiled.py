@@ -22,7 +22,8 @@ class Compiled:
         if enabled:
             torch.compiler.reset()  # the networks of earlier trainings would count towards torch's limit of variants
 
-    def __call__(self, net: nn.Module, *inputs: Any) -> Any:
+    def run(self, net: nn.Module, *inputs: Any) -> Any:
+        """Return what the network makes of `inputs`, batches first."""
         # Compiling once more for the smaller batch that ends an epoch takes longer than it saves.
         if not self.enabled or len(inputs[0]) < self.batch_size:
             return net(*inputs)

@@ -58,7 +58,7 @@ class Trainer:
         if stage.alpha is not None and stage.teacher_bn is not None and stage.teacher_mode is not None:
             self.teacher = Teacher(self.student, stage.alpha, stage.teacher_bn, stage.teacher_mode)
         self.ancillary = self._frozen(ancillary_folder) if ancillary_folder is not None else None
-        self.forward = Compiled(stage.compile, stage.batch_size)
+        self.compiled = Compiled(stage.compile, stage.batch_size)
         if stage.self_generation != "none" and ancillary_folder is not None:
             self._continue(ancillary_folder)
         self.ancillary_shares = stage.ancillary is not None and _backbone(stage) == _backbone(stage.ancillary)
@@ -91,7 +91,7 @@ class Trainer:
         factor = self.lr_factor(step)
         for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = base * factor
-        with self.forward.naming_failure():
+        with self.compiled.naming_failure():
             total, parts = self.objective(views, epoch, step)
             self.optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
@@ -126,15 +126,15 @@ class Trainer:
         inputs["image"] = inputs["image"].float()
         network_input = normalise(inputs["image"])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-            features = self._frozen_features(network_input, self.forward)
-            inputs["student"] = self.forward(self.learner, network_input, features)
+            features = self._frozen_features(network_input, self.compiled.run)
+            inputs["student"] = self.compiled.run(self.learner, network_input, features)
             with torch.no_grad():
                 if self.teacher is not None:
                     with self._teacher_randomness(step):
-                        inputs["teacher"] = self.forward(self.teacher.net, network_input, features)
+                        inputs["teacher"] = self.compiled.run(self.teacher.net, network_input, features)
                 if self.ancillary is not None:
                     known = features if self.ancillary_shares else None
-                    labels = self.forward(self.ancillary, network_input, known).argmax(1)
+                    labels = self.compiled.run(self.ancillary, network_input, known).argmax(1)
                     inputs["pseudo"] = torch.where(inputs["inside"], labels, PADDING)
         return inputs
 

@@ -211,7 +211,7 @@ class Clock:
             undo.append(self.wrap(owner.teacher, "update", "EMA"))
             nets[owner.teacher.net] = "teacher"
         nets[owner.ancillary] = "ancillary"
-        undo.append(self.wrap(owner, "forward", lambda net, *_: nets[net]))
+        undo.append(self.wrap(owner.compiled, "run", lambda net, *_: nets[net]))
         yield
         for each in reversed(undo):
             each()
