@@ -28,7 +28,7 @@ class Estimate:
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """`Estimate` of the values that exist: NaN means missing and counts for nothing."""
+    """Return the `Estimate` of the values that exist: NaN means missing and is left out."""
     known = [float(value) for value in values if not math.isnan(value)]
     n = len(known)
     if n == 0:
@@ -42,7 +42,7 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 
 def paired(upper: Mapping[int, float], lower: Mapping[int, float]) -> Estimate:
-    """`Estimate` of upper - lower over the seeds that both have."""
+    """Return the `Estimate` of upper - lower over the seeds that both have."""
     return estimate(upper[seed] - lower[seed] for seed in sorted(upper.keys() & lower.keys()))
 
 
@@ -143,5 +143,5 @@ def against(here: Estimate, reference: Estimate) -> Against:
 
 
 def minus(upper: Row, lower: Row, metric: str = "student_miou") -> Estimate:
-    """The paired difference of two rows."""
+    """Return the paired difference of two rows."""
     return paired(upper.by_seed(metric), lower.by_seed(metric))

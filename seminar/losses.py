@@ -74,7 +74,7 @@ def term(name: str, weight: float = 1.0, ramp: float = 0.0, note: Note | None = 
 
 
 def needs(name: str, entry: Entry[Loss]) -> bool:
-    """Whether the loss reads the input `name`."""
+    """Return whether the loss reads the input `name`."""
     return name in entry.inputs
 
 

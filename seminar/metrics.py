@@ -134,6 +134,6 @@ def _recall(counts: Tensor) -> list[float | None]:
 
 
 def mean(values: list[float | None]) -> float | None:
-    """Mean of the values that exist; None if there is none."""
+    """Return the mean of the values that exist; None if there is none."""
     existing = [value for value in values if value is not None]
     return math.fsum(existing) / len(existing) if existing else None

@@ -95,14 +95,14 @@ def any_of(flag: bool) -> bool:
 
 
 def total(value: Tensor) -> Tensor:
-    """`value` summed over the processes, in place; every process calls this at the same point."""
+    """Sum `value` over the processes, in place, and return it; every process calls this at the same point."""
     if size() > 1:
         dist.all_reduce(value, group=_team.control if value.device.type == "cpu" else None)
     return value
 
 
 def own_share(batch: Sequence[T]) -> Sequence[T]:
-    """The part of a batch that this process has: as many as any other, or one more or less."""
+    """Return the part of a batch for this process; the parts of all processes differ by one image at most."""
     return batch[_share(len(batch))]
 
 

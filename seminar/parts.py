@@ -44,8 +44,7 @@ class Entry(Generic[T]):
                     self.later.add(parameter.name)
 
     def coerce(self, prefix: str, given: Mapping[str, object]) -> Settings:
-        """Return all settings, sorted by name, in their declared types; what is `Later` only where it is not at its
-        default.
+        """Return all settings, sorted by name, in their declared types; a `Later` setting is left out at its default.
 
         `given` maps setting names to values; the others take their default. Raises `InputError` that names the
         setting (`prefix` + its name), the value and what was expected.

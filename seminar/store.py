@@ -53,7 +53,7 @@ class Store:
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
     def find(self, prefix: str) -> str:
-        """The one key that begins with `prefix`. Raises `InputError` where there is none, or several."""
+        """Return the only key that begins with `prefix`. Raises `InputError` where there is none, or several."""
         if not prefix:
             raise InputError("'': name a training by its key, or the beginning of it (see `seminar status`)")
         found = [key for key in self.keys() if key.startswith(prefix.lower())]
@@ -65,7 +65,7 @@ class Store:
         return found[0]
 
     def stage(self, key: str) -> Stage:
-        """The stage behind a key. Raises `InputError` where its file is missing, damaged or of another recipe."""
+        """Return the stage behind a key. Raises `InputError` where its file is missing, damaged or of another recipe."""
         path = self.folder(key) / "stage.json"
         recipe: Any = None
         try:
@@ -83,7 +83,7 @@ class Store:
         return stage
 
     def record(self, key: str) -> Record | None:
-        """The record of a finished training, None if it is not finished.
+        """Return the record of a finished training, None if it is not finished.
 
         Raises `InputError` for a record that cannot be read or that belongs to another training.
         """
@@ -94,7 +94,7 @@ class Store:
         return record
 
     def _describes(self, key: str, record: Record) -> bool:
-        """Whether the stage in a record is that of `key`: the one in stage.json, or by its hash, which takes longer."""
+        """Return whether a record is of the stage of `key`: compared with stage.json, else by its hash, which is slower."""
         with suppress(OSError, ValueError, KeyError):
             text = (self.folder(key) / "stage.json").read_text(encoding="utf-8")
             if hash_of(text) == key and json.loads(text) == {"recipe": record["recipe"], "stage": record["stage"]}:
@@ -106,7 +106,7 @@ class Store:
         return _read(self.folder(key) / "failure.json")
 
     def curve(self, key: str) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, one per epoch; a torn last line is left out."""
+        """Return the lines of `metrics.jsonl`, one per epoch; a torn last line is left out."""
         return read_lines(self.folder(key) / "metrics.jsonl")
 
     def status(self, key: str) -> Status:
@@ -133,7 +133,7 @@ class Store:
         on_record: Callable[[Stage], None] = lambda _: None,
         cell: Mapping[str, Any] | None = None,
     ) -> Record:
-        """The record of `stage`, trained now if it is not there yet; its chain first.
+        """Return the record of `stage`; train it now if there is none yet, its chain first.
 
         A stage that another process is training is waited for, never trained twice; meanwhile `on_wait` is called twice
         a second and may raise `Interrupted`. `on_record` is called for each stage that was trained here, once its
@@ -281,8 +281,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; [] if there is none; a torn last line is left out. Raises `InputError` for
-    any other that cannot be read."""
+    """Return the lines of a JSON-lines file; [] if there is no file. A torn last line is left out. Raises `InputError`
+    for any other line that cannot be read."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -204,8 +204,8 @@ class Trainer:
 
     @contextmanager
     def _teacher_randomness(self, step: int) -> Iterator[None]:
-        """A random stream of the teacher's own, by seed and step: the student's dropout is the same with and without
-        a teacher."""
+        """Draw from a random stream of the teacher's own, by seed and step, so that the student's dropout is the same
+        with and without a teacher."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(mix(self.stage.seed, step, TEACHER))
             yield

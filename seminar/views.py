@@ -25,20 +25,20 @@ ORDER, TEACHER = -1, -2
 
 
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Indices of each batch of `epoch`. A last batch of one is dropped: BatchNorm cannot normalise a single image."""
+    """Return the indices of each batch of `epoch`. A last batch of one is dropped: BatchNorm needs two images."""
     order = torch.randperm(examples, generator=torch.Generator().manual_seed(mix(seed, epoch, ORDER))).tolist()
     cut = [order[start : start + batch_size] for start in range(0, examples, batch_size)]
     return [batch for batch in cut if len(batch) > 1]
 
 
 def mix(*numbers: int) -> int:
-    """A 63-bit seed from several numbers; neighbouring inputs give unrelated seeds."""
+    """Return a 63-bit seed from several numbers; neighbouring inputs give unrelated seeds."""
     text = "/".join(map(str, numbers)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) >> 1
 
 
 def normalise(image: Tensor) -> Tensor:
-    """RGB in 0..255 (B, 3, H, W) to ImageNet's zero mean and unit variance, channels last."""
+    """Turn RGB in 0..255 (B, 3, H, W) into ImageNet's zero mean and unit variance, channels last."""
     # Numbers, since the CPU would wait for a GPU to take tensors of them.
     planes = [(plane / 255 - mean) / std for plane, mean, std in zip(image.unbind(1), IMAGENET_MEAN, IMAGENET_STD)]
     return torch.stack(planes, dim=1).contiguous(memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ class TrainingViews(TorchDataset[dict[str, Tensor]]):
 
 
 def training_view(stage: Stage) -> TrainView:
-    """What draws the training views of a stage, from torch's global generator."""
+    """Return what draws the training views of a stage, from torch's global generator."""
     return TrainView(
         stage.crop,
         stage.scale_min,
