@@ -53,7 +53,7 @@ class Store:
         return sorted(path.parent.name for path in self.root.glob("*/stage.json"))
 
     def find(self, prefix: str) -> str:
-        """Return the only key that begins with `prefix`. Raises `InputError` where there is none, or several."""
+        """Return the only key that begins with `prefix`. Raises `InputError` for none, and for several."""
         if not prefix:
             raise InputError("'': name a training by its key, or the beginning of it (see `seminar status`)")
         found = [key for key in self.keys() if key.startswith(prefix.lower())]
@@ -65,7 +65,7 @@ class Store:
         return found[0]
 
     def stage(self, key: str) -> Stage:
-        """Return the stage behind a key. Raises `InputError` where its file is missing, damaged or of another recipe."""
+        """Return the stage behind a key. Raises `InputError` for a file that is missing, damaged or of an old recipe."""
         path = self.folder(key) / "stage.json"
         recipe: Any = None
         try:
@@ -94,7 +94,7 @@ class Store:
         return record
 
     def _describes(self, key: str, record: Record) -> bool:
-        """Return whether a record is of the stage of `key`: compared with stage.json, else by its hash, which is slower."""
+        """Return whether a record is of the stage of `key`, by stage.json, or by its hash, which is slower."""
         with suppress(OSError, ValueError, KeyError):
             text = (self.folder(key) / "stage.json").read_text(encoding="utf-8")
             if hash_of(text) == key and json.loads(text) == {"recipe": record["recipe"], "stage": record["stage"]}:
@@ -105,9 +105,9 @@ class Store:
         """`{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""
         return _read(self.folder(key) / "failure.json")
 
-    def curve(self, key: str) -> list[dict[str, Any]]:
-        """Return the lines of `metrics.jsonl`, one per epoch; a torn last line is left out."""
-        return read_lines(self.folder(key) / "metrics.jsonl")
+    def curve(self, key: str, holding: str = "") -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl`, one per epoch, that hold a text; a torn last line is left out."""
+        return read_lines(self.folder(key) / "metrics.jsonl", holding)
 
     def status(self, key: str) -> Status:
         folder = self.folder(key)
@@ -280,14 +280,14 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a JSON-lines file; [] if there is no file. A torn last line is left out. Raises `InputError`
-    for any other line that cannot be read."""
+def read_lines(path: Path, holding: str = "") -> list[dict[str, Any]]:
+    """Return the lines of a JSON-lines file that hold a text; [] if there is no file. A torn last line is left out.
+    Raises `InputError` for any other line that cannot be read."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1] if line]
+        return [json.loads(line) for line in lines[:-1] if line and holding in line]
     except ValueError:
         raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
 
