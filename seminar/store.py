@@ -65,7 +65,7 @@ class Store:
         return found[0]
 
     def stage(self, key: str) -> Stage:
-        """Return the stage behind a key. Raises `InputError` for a file that is missing, damaged or of an old recipe."""
+        """Return the stage behind a key. Raises `InputError` for one missing, damaged or of another recipe."""
         path = self.folder(key) / "stage.json"
         recipe: Any = None
         try:
