@@ -174,6 +174,14 @@ def test_click_sizes_and_scribbles(place: Path) -> None:
     assert [row[0] for row in report.main[0].rows] == [
         f"{losses}, {size} px" for losses in ("pce", FULL) for size in (1, 3, 5)
     ]
+    table = report.data["supp_table2"]
+    names = [column.name for column in table.columns]
+    compared = {row[names.index("row")]: row[names.index("difference_to")] for row in table.rows}
+    # A larger click with the same losses at 1 px; other losses with pCE at the same size.
+    assert compared["pce, 1 px"] is None
+    assert compared["pce, 5 px"] == "pce, 1 px"
+    assert compared[f"{FULL}, 3 px"] == f"{FULL}, 1 px"
+    assert compared[f"{FULL}, 1 px"] == "pce, 1 px"
     assert verdicts(report) == ["holds"] * 3
     train("scribbles", lambda stage: 50 + stage.replicate - 3 * stage.modules)
     report = build("supp_table1")

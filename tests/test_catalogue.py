@@ -107,6 +107,15 @@ def test_records_say_which_setting_was_changed_by_hand(tmp_path: Path) -> None:
         assert resolve(runs, **settings, pcons_classes=("sum",)) == ([changed.stage.key], [])
 
 
+def test_a_training_that_was_planned_for_the_point_comes_before_one_that_only_fits(tmp_path: Path) -> None:
+    settings: Points = {"losses": ("pce+pcons",), "seed": (0,)}
+    (plain,) = plan(tmp_path / "elsewhere", **settings)
+    (changed,) = plan(tmp_path / "elsewhere", **settings, pcons_classes=("sum",))
+    record(tmp_path / "runs", plain)
+    record(tmp_path / "runs", changed, facts=False)
+    assert resolve(tmp_path / "runs", **settings) == ([plain.stage.key], [])
+
+
 def test_a_later_plan_of_a_point_replaces_the_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: Points = {"losses": ("pce",), "seed": (0,)}
     (before,) = plan(tmp_path, **settings)
