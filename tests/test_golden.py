@@ -28,13 +28,13 @@ def rebuild(runs: Path, out: Path) -> None:
     assert main(["sweeps/losses.yaml", *WORDS, "--runs", str(runs), "--out", str(out), "--quiet"]) == 0
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_of_the_committed_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_tables_of_the_committed_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     rebuild(GOLDEN / "runs", tmp_path)
-    found = (tmp_path / name).read_text()
-    assert not re.search(r"\d missing", found), "the keys have changed: python -m tests.test_golden"
-    assert found == (GOLDEN / name).read_text()
+    for name in TABLES:
+        found = (tmp_path / name).read_text()
+        assert not re.search(r"\d missing|not planned", found), "the keys have changed: python -m tests.test_golden"
+        assert found == (GOLDEN / name).read_text(), name
 
 
 def remake() -> None:
