@@ -12,11 +12,12 @@ KILLS ?= 40
 BIN := .venv/bin
 READY := .venv/ready
 PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
+OLD := $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no false,$(RETRAIN)),--retrain)
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN KEEP RETRAIN
 SETTINGS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
-TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(PRUNER),--pruner $(PRUNER)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run)
+TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(PRUNER),--pruner $(PRUNER)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run) $(OLD)
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(SETTINGS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
@@ -30,6 +31,7 @@ help: ## Show this list
 	@for file in sweeps/*.yaml; do \
 	  printf '  %-19s %s\n' "$$(basename $$file .yaml)" "$$(sed -n 's/^description: //p' $$file)"; done
 	@echo "Profiles: $$(ls seminar/profiles | sed 's/\.yaml//' | tr '\n' ' ')"
+	@echo "KEEP=1 takes trainings that another version of a loss, data set or network has made; RETRAIN=1 trains them again."
 	@echo "DRY_RUN=1 shows the plan and its cost, and trains nothing."
 
 setup: $(READY) ## Create .venv and install everything (done by the other targets when needed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
-from seminar.store import Interrupted, Record, StageFailed, Store, score, write_atomic
+from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell
@@ -145,6 +146,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     for sub in (one, cell, many):
+        versions = sub.add_mutually_exclusive_group()
+        versions.add_argument(
+            "--retrain",
+            action="store_true",
+            help="train again what another version of a loss, data set or network has made; the old trainings are kept "
+            "in RUNS/replaced",
+        )
+        versions.add_argument("--keep", action="store_true", help="take such trainings as they are")
         sub.set_defaults(again="; the same command goes on from the last finished epoch")
         sub.add_argument(
             "--wandb",
@@ -240,7 +249,9 @@ def _train(options: argparse.Namespace) -> int:
     cell = recipes.one(_one_each(options.settings))
     mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
     mirror.cell = cell
-    return _ensure(cell, Store(options.runs), [_Bar(), mirror], stopped, mirror.recorded)
+    store = Store(options.runs)
+    settle = functools.partial(_settle, [cell.stage], store, options)
+    return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.recorded, settle)
 
 
 def _one_each(arguments: list[str]) -> dict[str, Scalar]:
@@ -262,7 +273,9 @@ def _cell(options: argparse.Namespace) -> int:
     run.start(cell)
     stopped = _signals()  # after W&B, whose server stops a run by what looks like Ctrl-C
     try:
-        return _ensure(cell, store, [_Bar(), run], stopped, on_end=run.finish)
+        # An agent works alone: nobody is there to be asked.
+        settle = functools.partial(_settle, [cell.stage], store, options, ask=False)
+        return _ensure(cell, store, [_Bar(), run], stopped, on_end=run.finish, settle=settle)
     except Interrupted:
         # Whoever is stopped by a signal must end by it: the agent counts every other end as a failure of the program,
         # and gives up after three.
@@ -280,9 +293,10 @@ def _ensure(
     watches: Sequence[Watch],
     stopped: list[int],
     on_record: Callable[[Stage], None] = lambda _: None,
+    settle: Callable[[], None] = lambda: None,
     on_end: Callable[[Record], None] = lambda _: None,
 ) -> int:
-    """Train a cell and its chain, with whatever other processes `torchrun` has started for it."""
+    """Train a cell and its chain, with whatever other processes `torchrun` has started for it; `settle` comes first."""
     from seminar import checked, parallel, train
     from seminar.recipes import pick_device
     from seminar.watch import StopWhen
@@ -314,6 +328,7 @@ def _ensure(
         if not parallel.leads():
             return train.follow(cell.stage, cell.host, store.root, [stop])
         try:
+            settle()
             if store.record(cell.stage.key) is None:
                 checked.check([(stage, cell.host) for stage in cell.stage.chain], store)
             record = store.ensure(cell.stage, make, on_wait=wait, on_record=on_record, cell=cell.facts)
@@ -323,6 +338,27 @@ def _ensure(
     on_end(record)
     print(_result(cell.stage, record, store))
     return 0
+
+
+def _settle(stages: Iterable[Stage], store: Store, options: argparse.Namespace, ask: bool = True) -> None:
+    """Keep, or put aside to train them again, finished trainings that another version of the code has made.
+
+    Raises `InputError` where there are such trainings, the command does not say which of the two, and `ask` is true.
+    """
+    from seminar import outdated
+
+    found = outdated.find(stages, store)
+    if not found:
+        return
+    what = outdated.describe(found)
+    if options.retrain:
+        for key in found:
+            store.put_aside(key)
+        print(f"{what}; put aside in {store.root / REPLACED}, to be trained again", file=sys.stderr)
+    elif ask and not options.keep:
+        raise InputError(f"{what}; --retrain trains them again, --keep takes them as they are")
+    else:
+        print(f"{what}; kept as they are", file=sys.stderr)
 
 
 def _signals() -> list[int]:
@@ -430,6 +466,12 @@ def _sweep(options: argparse.Namespace) -> int:
                 if len(parts) == 1:
                     raise
                 print(f"left out: {error}")
+    trials = [store.stage(t.key) for tuning in tunings for t in tuning.trials() if store.record(t.key) is not None]
+    reports = [cell.stage for tuning in tunings for cell in tuning.reported()]
+    found = [*(cell.stage for part in grids for cell in part.cells), *trials, *reports]
+    if options.retrain and options.dry_run:
+        raise InputError("--retrain puts trainings aside, --dry-run changes nothing; leave out one of the two")
+    _settle(found, store, options, ask=not options.dry_run)
     plans = []
     if grids:
         cells = [cell for part in grids for cell in part.cells]
@@ -439,9 +481,8 @@ def _sweep(options: argparse.Namespace) -> int:
     searches = []
     for tuning in tunings:
         sampler, pruner = choices[tuning.sweep.name]
-        found = plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere)
-        searches.append(found)
-        print("\n".join(found.lines()), flush=True)
+        searches.append(plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere))
+        print("\n".join(searches[-1].lines()), flush=True)
     reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
     try:
         catalogue.write(options.runs, [*parts, *reported])

@@ -23,8 +23,9 @@ def save(trainer: Trainer, folder: Path, line: Mapping[str, Any]) -> None:
         return
     append_line(folder / "metrics.jsonl", line)
     state = {
+        "key": trainer.stage.key,
         "epochs_done": trainer.epochs_done,
-        "sessions": trainer.sessions,
+        "starts": trainer.starts,
         "seconds": trainer.seconds,
         "student": trainer.student.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -35,22 +36,27 @@ def save(trainer: Trainer, folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def resume(trainer: Trainer, folder: Path) -> None:
-    """Go on from `checkpoint.pt`, if there is one; lines of epochs that it does not hold are dropped."""
+    """Go on from `checkpoint.pt`, if there is one; lines of epochs that it does not hold are dropped.
+
+    Raises `InputError` for a checkpoint that cannot be read, or that is of another training.
+    """
     path = folder / "checkpoint.pt"
     lines = []
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")  # no second copy on a GPU
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: damaged ({reason}); delete it to train from the start") from None
+        except Exception:  # torch's reader lets through whatever it meets in a damaged file
+            raise InputError(f"{path}: damaged; delete it to train from the start") from None
+        if state.get("key") != trainer.stage.key:
+            whose = f"is of the training {state['key']}" if "key" in state else "does not say of which training it is"
+            raise InputError(f"{path}: {whose}; delete it to train {trainer.stage.key} from the start")
         trainer.student.load_state_dict(state["student"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         if trainer.teacher is not None:
             trainer.teacher.net.load_state_dict(state["teacher"])
             trainer.teacher.t = state["teacher_t"]
         trainer.epochs_done, trainer.seconds = state["epochs_done"], state["seconds"]
-        trainer.sessions = state["sessions"] + 1
+        trainer.starts = [*state["starts"], {**trainer.starts[-1], "epoch": trainer.epochs_done}]
         lines = [line for line in read_lines(folder / "metrics.jsonl") if line["epoch"] <= trainer.epochs_done]
     if parallel.leads():
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import torch
 import torchvision
 
-from seminar import parallel
+from seminar import parallel, provenance
 from seminar.crf import AMPERE
 from seminar.spec import InputError
 
@@ -117,7 +116,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu": _cpu(),
         "threads": torch.get_num_threads(),
         "processes": parallel.size(),
-        "commit": _commit(),
+        "commit": provenance.COMMIT,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
@@ -141,16 +140,3 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, with `+` when it has uncommitted changes; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "--", "."], cwd=here, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip()[:12] + ("+" if changes.stdout.strip() else "")

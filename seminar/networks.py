@@ -7,6 +7,7 @@ makes ceil(n / 2) of n, and the logits come back at the size of the image.
 from __future__ import annotations
 
 import hashlib
+import io
 import sys
 import warnings
 from collections.abc import Callable
@@ -322,27 +323,45 @@ def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagen
     return f"{backbone}-{digits}"
 
 
-def _read(backbone: str, weights: Path | None, identity: str | None) -> Any:
-    """The state dict in the file `weights`, or torchvision's (from its cache or by download)."""
-    paper = _imagenet(backbone)
-    named = [member for member in type(paper) if PurePosixPath(member.url).stem == identity]
-    download = named[0] if named else paper
-    options: dict[str, Any] = {"weights_only": True, "map_location": "cpu"}
-    if weights is None:
-        try:
-            return download.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, **options)
-        except (OSError, HTTPException, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"{download.url}: cannot be downloaded ({reason}); pass weights=PATH of a local copy"
-            ) from None
+def _read(backbone: str, weights: Path | None, identity: str | None) -> tuple[Any, str]:
+    """Return the state dict in the file `weights`, or torchvision's (from its cache or by download), and the SHA-256 of
+    the file. Raises `InputError` for a file that is not what `identity` names, since that name is in the key."""
+    _imagenet(backbone)
+    path = weights if weights is not None else _downloaded(backbone, identity)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"weights={path}: {error.strerror}") from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    if identity is not None and not identity.endswith(f"-{sha256[:8]}"):
+        what = "has changed since this training was planned; start the command again to plan with the file as it is now"
+        if weights is None:
+            what = f"is not {identity} (its SHA-256 begins with {sha256[:8]}); delete it to download it again"
+        raise InputError(f"weights={path}: {what}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # guesses about what such a file may be
-            return torch.load(weights, **options)
-    except Exception as error:  # its unpickler lets through whatever it meets in a file of something else
-        reason = getattr(error, "strerror", None) or "is no state dict that torch.load(weights_only=True) can read"
-        raise InputError(f"weights={weights}: {reason}") from None
+            return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"), sha256
+    except Exception:  # its unpickler lets through whatever it meets in a file of something else
+        raise InputError(f"weights={path}: is no state dict that torch.load(weights_only=True) can read") from None
+
+
+def _downloaded(backbone: str, identity: str | None) -> Path:
+    """Return torchvision's file of weights in torch's cache, after downloading it where it is not there."""
+    paper = _imagenet(backbone)
+    named = [member for member in type(paper) if PurePosixPath(member.url).stem == identity]
+    url = str((named[0] if named else paper).url)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(
+                url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=sys.stderr.isatty()
+            )
+        except (OSError, HTTPException, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{url}: cannot be downloaded ({reason}); pass weights=PATH of a local copy") from None
+    return path
 
 
 def _plain(value: object) -> bool:
@@ -352,14 +371,15 @@ def _plain(value: object) -> bool:
     return value.layout == torch.strided and not value.is_quantized and not value.is_meta
 
 
-def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | None = None) -> None:
+def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | None = None) -> str:
     """Load ImageNet weights into the backbone, in place: a torchvision state dict from a file, or (None) torchvision's,
-    those of `identity` or else the paper's.
+    those of `identity` or else the paper's. Returns the SHA-256 of the file.
 
-    Every layer of the backbone must be there in its shape, and nothing else but torchvision's classifier.
+    Every layer of the backbone must be there in its shape, and nothing else but torchvision's classifier. Raises
+    `InputError` otherwise, and for a file that is not what `identity` names.
     """
     entry, source = _find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
-    given = _read(net.backbone, weights, identity)
+    given, sha256 = _read(net.backbone, weights, identity)
     if not isinstance(given, dict) or not all(map(_plain, given.values())):
         raise InputError(f"{source}: is no state dict (names with tensors)")
     given = {name: value for name, value in given.items() if not str(name).startswith(entry.unused)}
@@ -379,3 +399,4 @@ def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | No
     net.encoder.body.load_state_dict(
         {name.removeprefix(entry.prefix): value for name, value in given.items()}, strict=False
     )
+    return sha256

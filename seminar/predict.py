@@ -103,7 +103,7 @@ def predictor(
     here = pick_device(device)
     if here.type == "cuda":
         machine.prepare(here, "fp32")  # whatever it was trained in: every digit, on every card
-    net = finished_network(stage, len(classes), store.folder(key) / ("teacher.pt" if teacher else "student.pt"), here)
+    net = finished_network(stage, len(classes), store.folder(key), "teacher" if teacher else "student", here)
     return Predictor(net, classes, here, short or stage.crop, stage.crop if sliding else None)
 
 

@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from seminar import machine, parallel
+from seminar import machine, parallel, weights
 from seminar.losses import defaults as loss_defaults
 from seminar.spec import Stage
-from seminar.store import Record, read_lines, write_atomic
+from seminar.store import Record, read_lines
 
 if TYPE_CHECKING:
     from seminar.train import Trainer
 
 
-def finish(trainer: Trainer, folder: Path) -> Record:
+def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
     """Evaluate both protocols, write weights and sample pictures, and return the body of the record."""
     crop = trainer.crop_scores or trainer.evaluate("crop")
     same = all(
@@ -25,17 +23,22 @@ def finish(trainer: Trainer, folder: Path) -> Record:
     )
     full = crop if same else trainer.evaluate("full")
     curve = read_lines(folder / "metrics.jsonl")
+    saved: dict[str, str] = {}
     if parallel.leads():
-        write_atomic(folder / "student.pt", lambda file: torch.save(trainer.student.state_dict(), file))
-        if trainer.teacher is not None:
-            teacher_state = trainer.teacher.net.state_dict()
-            write_atomic(folder / "teacher.pt", lambda file: torch.save(teacher_state, file))
+        saved = {role: weights.write(net, folder, role) for role, net in trainer.nets.items()}
     trainer.predictions(folder / "samples", "final")
+    learned_from = {
+        "pretrained": trainer.pretrained_sha256,
+        "ancillary": None if ancillary is None else weights.digest(ancillary, "student"),
+    }
     return {
         "seconds": round(trainer.seconds, 3),
         "peak_memory_mb": machine.peak_memory_mb(trainer.device),
         "steps": trainer.total_steps,
-        "sessions": trainer.sessions,
+        "sessions": len(trainer.starts),
+        "starts": trainer.starts,
+        "weights_sha256": saved,
+        **{f"{name}_sha256": value for name, value in learned_from.items() if value is not None},
         "classes": list(trainer.dataset.classes),
         "metrics": {role: {"crop": crop[role], "full": full[role]} for role in crop},
         "best": {role: _best(curve, role) for role in crop},

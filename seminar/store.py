@@ -7,10 +7,12 @@ runs/<key>/stage.json       the canonical stage, written first
            samples/         predictions on a few validation images: pictures, and arrays for figures
            failure.json     why the last attempt failed
            record.json      written last, by atomic rename: its presence is the only meaning of done
+     replaced/<key>-<n>/    a training that was put aside, to be trained again
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -25,6 +27,8 @@ from filelock import FileLock, Timeout
 
 from seminar.spec import RECIPE, InputError, Stage, hash_of, key_of
 
+REPLACED = "replaced"
+"""The folder, below that of the runs, of trainings that were put aside."""
 Status = Literal["done", "running", "failed", "stopped", "missing"]
 Record = dict[str, Any]
 TrainStage = Callable[[Stage, Path, Path | None], Record]
@@ -182,6 +186,15 @@ class Store:
             (folder / "checkpoint.pt").unlink(missing_ok=True)
             on_record(stage)
             return record
+
+    def put_aside(self, key: str) -> Path:
+        """Move the folder of a training to `replaced/`, so that it will be trained again; returns where it lies now."""
+        folder = self.folder(key)
+        with self._lock(folder, lambda: None):
+            (self.root / REPLACED).mkdir(exist_ok=True)
+            taken = {path.name for path in (self.root / REPLACED).iterdir()}
+            number = next(n for n in itertools.count(1) if f"{key}-{n}" not in taken)
+            return folder.rename(self.root / REPLACED / f"{key}-{number}")
 
     def take_over(self, other: Path) -> bool:
         """Take over the small files of a training that was finished elsewhere, from its folder `other`; what is here

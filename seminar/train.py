@@ -21,19 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from seminar import checkpoint, machine, networks, parallel, recipes, results, weights
+from seminar import checkpoint, machine, networks, parallel, provenance, recipes, results, weights
 from seminar.catalogue import Host
 from seminar.compiled import Compiled
-from seminar.data import PADDING, Dataset
+from seminar.data import PADDING, Dataset, datasets
 from seminar.evaluation import evaluate
 from seminar.losses import losses
-from seminar.metrics import Scores
+from seminar.metrics import Scores, metrics
 from seminar.optimizers import optimizers
 from seminar.recipes import pick_device
 from seminar.samples import early_epoch, write_samples
-from seminar.schedules import lr_factor, ramped
+from seminar.schedules import lr_factor, ramped, schedules
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record
+from seminar.store import Interrupted, Record, now
 from seminar.teacher import Teacher
 from seminar.views import TEACHER, TrainingViews, batches, mix, normalise
 from seminar.watch import Watch
@@ -48,10 +48,11 @@ class Trainer:
         machine.prepare(self.device, stage.precision)
         self.dataset: Dataset = recipes.open_data(stage, host)
         self.classes = len(self.dataset.classes)
+        self.pretrained_sha256: str | None = None
         torch.manual_seed(mix(stage.seed))
         student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze)
         if stage.pretrained != "none":
-            networks.load_pretrained(student, host.weights, stage.pretrained)
+            self.pretrained_sha256 = networks.load_pretrained(student, host.weights, stage.pretrained)
         student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.student = parallel.shared(student)
         self.teacher: Teacher | None = None
@@ -82,7 +83,9 @@ class Trainer:
                 "processes, or another batch_size"
             )
         self.total_steps = self.steps_per_epoch * stage.epochs
-        self.epochs_done, self.sessions, self.seconds = 0, 1, 0.0
+        self.epochs_done, self.seconds = 0, 0.0
+        self.starts = [self._start()]
+        """When, where and by which code this training was started, and every time that it went on."""
         self.crop_scores: dict[str, Scores] | None = None
         """Scores after the epoch just trained, where it was evaluated."""
 
@@ -248,22 +251,47 @@ class Trainer:
             nets = self.nets if self.ancillary is None else {**self.nets, "ancillary": self.ancillary}
             write_samples(nets, self.val_examples, folder, when, self.device)
 
+    def _start(self) -> dict[str, Any]:
+        return {
+            "time": now(),
+            "epoch": 0,
+            "commit": provenance.COMMIT,
+            "torch": str(torch.__version__),  # a subclass of str that checkpoints may not hold
+            "device": machine.name(self.device),
+            "parts": versions(self.stage),
+        }
+
     def _frozen(self, folder: Path) -> nn.Module:
         """The student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
         assert self.stage.ancillary is not None
-        return weights.finished_network(self.stage.ancillary, self.classes, folder / "student.pt", self.device)
+        return weights.finished_network(self.stage.ancillary, self.classes, folder, "student", self.device)
 
     def _continue(self, folder: Path) -> None:
         """Start student and teacher from where the ancillary of `folder` ended; momentum starts anew."""
-        self.student.load_state_dict(weights.read(folder / "student.pt"))
+        self.student.load_state_dict(weights.read(folder, "student"))
         if self.teacher is not None:
             # An ancillary without a teacher hands over its student, of which the teacher is then the plain average.
             has_teacher = self.stage.ancillary is not None and self.stage.ancillary.has_teacher
-            name = "teacher.pt" if has_teacher else "student.pt"
-            self.teacher.net.load_state_dict(weights.read(folder / name))
+            self.teacher.net.load_state_dict(weights.read(folder, "teacher" if has_teacher else "student"))
             if has_teacher:
                 steps = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
                 self.teacher.t = steps * self.stage.budgets
+
+
+def versions(stage: Stage) -> dict[str, str]:
+    """Return a digest of the source of each part that a training of `stage` uses, by the name of the part: by these a
+    training that an earlier version of a loss has made can be told from one of this version."""
+    step = (Trainer.step, Trainer.objective, Trainer.inputs, Trainer.loss_weights, Trainer.lr_factor)
+    parts: dict[str, tuple[Callable[..., Any], ...]] = {
+        **{f"loss {term.name}": (losses[term.name].make,) for term in stage.losses},
+        f"data {stage.data.name}": (datasets[stage.data.name].make,),
+        f"network {stage.backbone}": (networks.build, networks.BACKBONES[stage.backbone].make),
+        f"optimizer {stage.optimizer.name}": (optimizers[stage.optimizer.name].make, networks.parameter_groups),
+        f"schedule {stage.schedule}": (schedules[stage.schedule].make,),
+        **{f"metric {name}": (metrics[name].make, evaluate) for name in stage.metrics.split("+")},
+        "training step": (*step, TrainingViews, *((Teacher,) if stage.has_teacher else ())),
+    }
+    return {name: provenance.digest(*made_of) for name, made_of in parts.items()}
 
 
 def train(
@@ -308,7 +336,7 @@ def _train(stage: Stage, host: Host, folder: Path, ancillary_folder: Path | None
             checkpoint.save(trainer, folder, line)
             for watch in watches:
                 watch.epoch(stage, line)
-        body = results.finish(trainer, folder)
+        body = results.finish(trainer, folder, ancillary_folder)
     finally:
         for watch in watches:
             watch.end(stage, body)

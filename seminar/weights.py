@@ -1,28 +1,74 @@
-"""Networks of finished trainings."""
+"""Networks of finished trainings: `student.pt` and `teacher.pt`, with their SHA-256 in the record."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from seminar import networks
 from seminar.spec import InputError, Stage
+from seminar.store import write_atomic
+
+Role = Literal["student", "teacher"]
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Weights of a finished training. Raises `InputError` where there are none, as after `seminar pull`."""
-    if not path.exists():
-        raise InputError(f"{path}: not there; move the folder {path.parent} away to train it again")
-    state: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")
+def write(net: nn.Module, folder: Path, role: str) -> str:
+    """Write the weights of a network as `<role>.pt`; returns the SHA-256 of the file."""
+    content = io.BytesIO()
+    torch.save(net.state_dict(), content)
+    write_atomic(folder / f"{role}.pt", lambda file: file.write(content.getbuffer()))
+    return hashlib.sha256(content.getbuffer()).hexdigest()
+
+
+def digest(folder: Path, role: Role) -> str | None:
+    """Return the SHA-256 of the weights of a finished training by its record; None where the record is older than
+    these digests."""
+    try:
+        found = json.loads((folder / "record.json").read_text(encoding="utf-8")).get("weights_sha256", {}).get(role)
+    except FileNotFoundError:
+        return None
+    return None if found is None else str(found)
+
+
+def read(folder: Path, role: Role) -> dict[str, Tensor]:
+    """Return the weights of a finished training.
+
+    Raises `InputError` where there are none (as after `seminar pull`), where they are not those that its record names,
+    and where they cannot be read.
+    """
+    path = folder / f"{role}.pt"
+    again = f"move the folder {folder} away to train it again"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: not there; {again}") from None
+    expected = digest(folder, role)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise InputError(f"{path}: is not the file that this training wrote (its SHA-256 is another); {again}")
+    try:
+        state: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception:  # torch's reader lets through whatever it meets in a damaged file
+        raise InputError(f"{path}: damaged; {again}") from None
     return state
 
 
-def finished_network(stage: Stage, classes: int, weights: Path, device: torch.device) -> nn.Module:
-    """The network of a finished stage in eval mode, without gradients. Raises `InputError` where its weights are not
-    there."""
+def finished_network(stage: Stage, classes: int, folder: Path, role: Role, device: torch.device) -> nn.Module:
+    """Return the network of a finished stage in eval mode, without gradients. Raises `InputError` as `read` does, and
+    for weights of another network."""
     net = networks.build(stage.backbone, classes, stage.output_stride)
-    net.load_state_dict(read(weights))
+    state = read(folder, role)
+    try:
+        net.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError):
+        raise InputError(
+            f"{folder / f'{role}.pt'}: are not the weights of a {stage.backbone} for {classes} classes; "
+            f"move the folder {folder} away to train it again"
+        ) from None
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -13,8 +16,9 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
+from torchvision.models import mobilenet_v2
 
+from seminar import networks
 from seminar.networks import (
     BACKBONES,
     Freeze,
@@ -249,15 +253,54 @@ def test_download_is_read_from_torchvisions_cache(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
-    shutil.copy(weights, cache / Path(MobileNet_V2_Weights.IMAGENET1K_V1.url).name)
     state = torch.load(weights, weights_only=True)
-    first = state["features.0.0.weight"]
-    second = state["features.0.0.weight"] = first + 1
-    torch.save(state, cache / Path(MobileNet_V2_Weights.IMAGENET1K_V2.url).name)
-    for name, expected in (("imagenet", first), ("IMAGENET1K_V1", first), ("IMAGENET1K_V2", second)):
+    expected = []
+    urls = []
+    for _ in range(2):
+        state["features.0.0.weight"] = state["features.0.0.weight"] + 1
+        torch.save(state, weights)
+        digits = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+        shutil.copy(weights, cache / f"mobilenet_v2-{digits}.pth")
+        urls.append(f"https://example.org/mobilenet_v2-{digits}.pth")
+        expected.append(state["features.0.0.weight"])
+
+    class Published(Enum):
+        IMAGENET1K_V1, IMAGENET1K_V2 = urls
+
+        @property
+        def url(self) -> str:
+            return str(self.value)
+
+    entry = replace(networks.BACKBONES["mobilenet_v2"], imagenet=Published.IMAGENET1K_V1)
+    monkeypatch.setitem(networks.BACKBONES, "mobilenet_v2", entry)
+    for name, first in (("imagenet", expected[0]), ("IMAGENET1K_V1", expected[0]), ("IMAGENET1K_V2", expected[1])):
         net = build("mobilenet_v2", 5, 16)
         load_pretrained(net, None, pretrained_identity("mobilenet_v2", None, name))
-        assert torch.equal(net.encoder.body.state_dict()["0.0.weight"], expected), name
+        assert torch.equal(net.encoder.body.state_dict()["0.0.weight"], first), name
+
+
+def test_another_file_in_torchvisions_cache_is_refused(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / "mobilenet_v2-b0353104.pth"
+    cached.parent.mkdir(parents=True)
+    shutil.copy(weights, cached)
+    with pytest.raises(InputError, match=r"b0353104\.pth: is not mobilenet_v2-b0353104 .*; delete it to download"):
+        load_pretrained(build("mobilenet_v2", 5, 16), None, "mobilenet_v2-b0353104")
+
+
+def test_a_file_replaced_after_planning_is_refused(weights: Path) -> None:
+    identity = pretrained_identity("mobilenet_v2", weights)
+    net = build("mobilenet_v2", 5, 16)
+    assert load_pretrained(net, weights, identity) == hashlib.sha256(weights.read_bytes()).hexdigest()
+    state = torch.load(weights, weights_only=True)
+    state["features.0.0.weight"] += 1
+    torch.save(state, weights)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(InputError, match="has changed since this training was planned"):
+        load_pretrained(net, weights, identity)
+    assert same(dict(net.state_dict()), before)
 
 
 def test_identity_is_the_content(tmp_path: Path) -> None:
