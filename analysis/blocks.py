@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import frame, paper, summary, tables
+from analysis import frame, origins, paper, summary, tables
 from analysis.report import Report
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
@@ -96,10 +96,6 @@ def header(request: Request) -> tuple[str, ...]:
         seen = sorted(set(done[column]) - {""})
         if seen:
             lines.append(f"{name}: {', '.join(tables.quoted(value) for value in seen)}.")
-        if len(seen) > 1 and column in ("commit", "device"):
-            lines.append(
-                f"Note: these records come from {len(seen)} different {column}s; rows may differ for that alone."
-            )
     notes = sorted({note for notes in done["notes"] for note in notes.split("\n") if note})
     lines += [f"Note: {note}." for note in notes]
     return (*lines, f"Made by `{request.command}`; that command also trains what is missing.")
@@ -147,7 +143,16 @@ def assemble(name: str, title: str, request: Request, missing: Sequence[str] = (
     missing = [*missing, *unplanned(request.unknown)]
     to_train = any(not line.endswith(UNSCORED) for line in missing)
     fill = (*missing, f"Fill with `{request.command}`") if to_train else tuple(missing)
-    return Report(name=name, title=title, profiles=request.profiles, header=header(request), gaps=fill, **parts)
+    report = Report(name=name, title=title, profiles=request.profiles, header=header(request), gaps=fill, **parts)
+    warnings = origins.warnings(request.source, [cell.stage for cell in request.cells])
+    # Beside what they may make wrong: the verdicts, or the scores where nothing is judged.
+    if report.claims:
+        return replace(report, claims={name: _warned(table, warnings) for name, table in report.claims.items()})
+    return replace(report, main=(_warned(report.main[0], warnings), *report.main[1:]) if report.main else ())
+
+
+def _warned(table: Table, warnings: Sequence[str]) -> Table:
+    return replace(table, notes=(*warnings, *table.notes))
 
 
 def stem(name: str, group: str, groups: Collection[str]) -> str:

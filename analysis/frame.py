@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from analysis import origins
 from seminar.catalogue import Cell
 from seminar.spec import Stage
 
@@ -130,6 +131,7 @@ def _training(source: Source, stage: Stage, protocol: str) -> dict[str, object]:
     row |= {name: _number(content.get(name)) for name in _COSTS}
     environment = content.get("environment", {})
     row |= {name: str(environment.get(name) or "") for name in _ENVIRONMENT}
+    row["commit"] = origins.commits(content)
     row["notes"] = "\n".join(content.get("notes", ()))
     return row | {name: value for name, value in stage.settings.items() if name not in row}
 

@@ -153,10 +153,54 @@ def test_values_that_vary_beside_the_losses_make_separate_tables(place):
     assert len(report.figures) == 2
 
 
-def test_mixed_commits_are_named(place):
+def test_mixed_origins_are_named_beside_the_verdicts(place):
     fill()
-    finish(planned()[0].stage, 44.0, commit="def")
-    assert any("2 different commits" in line for line in build().header)
+    stages = [cell.stage for cell in planned()]
+    finish(stages[0], 44.0, commit="def")
+
+    def notes():
+        (claims,) = build().claims.values()
+        return claims.notes
+
+    many = len({stage.key for last in stages for stage in last.chain})
+    assert notes()[0] == (
+        f"These trainings come from 2 commits (abc: {many - 1}, def: 1): rows can differ for that alone."
+    )
+    path = Path("runs") / stages[0].key / "record.json"
+    record = json.loads(path.read_text())
+    record["environment"] |= {"torch": "2.12.0", "cpu": "other chip"}
+    path.write_text(json.dumps(record))
+    assert f"2 kinds of processor (chip: {many - 1}, other chip: 1)" in " ".join(notes())
+    assert f"2 versions of PyTorch (2.11.0: {many - 1}, 2.12.0: 1)" in " ".join(notes())
+
+
+def test_versions_of_a_loss_are_never_averaged_silently(place):
+    fill()
+    (claims,) = build().claims.values()
+    assert not any("version" in note or "commits" in note for note in claims.notes)
+    paths = sorted(Path("runs").glob("*/record.json"))
+    using = [path for path in paths if "pce" in json.loads(path.read_text())["stage"]["losses"][0]["name"]]
+    for number, path in enumerate(using):
+        record = json.loads(path.read_text())
+        digest = "aaaa" if number else "bbbb"
+        record["starts"] = [{"commit": "abc", "parts": {"loss pce": digest, "data creatures": "cccc"}}]
+        path.write_text(json.dumps(record))
+    (claims,) = build().claims.values()
+    mixed = f"mix 2 versions of the code of loss pce (aaaa: {len(using) - 1}, bbbb: 1); --retrain (make: RETRAIN=1)"
+    assert any(mixed in note for note in claims.notes)
+    silent = [note for note in claims.notes if "data creatures" in note]
+    others = len(paths) - len(using)
+    assert silent == ([f"Of {others} trainings the version of the code of data creatures was not recorded."])
+
+
+def test_a_training_that_went_on_at_another_commit_says_so(place):
+    fill()
+    path = next(Path("runs").glob("*/record.json"))
+    record = json.loads(path.read_text())
+    record["starts"] = [{"commit": "abc", "parts": {}}, {"commit": "def", "parts": {}}]
+    path.write_text(json.dumps(record))
+    assert main(["table3", "--out", "out", "--quiet"]) == 0
+    assert "abc then def" in {row["commit"] for row in table("out/table3_runs.csv")}
 
 
 def test_nothing_trained_yet_can_be_shown(drawing_place):

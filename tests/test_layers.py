@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
-    {"spec"},
+    {"provenance", "spec"},
     {"colours", "display", "parts", "store", "sweep"},
     {"data", "pool", "presets"},
     {"catalogue"},
@@ -19,7 +19,7 @@ ROOMS = [
     {"checkpoint", "evaluation", "results", "trials"},
     {"samples"},
     {"train"},
-    {"checked", "cost", "inspection", "predict", "search"},
+    {"checked", "cost", "inspection", "outdated", "predict", "search"},
     {"export", "plan"},
     {"jobs"},
     {"__main__"},
