@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from seminar import presets
-from seminar.spec import RECIPE, InputError, Scalar, Stage
+from seminar import presets, schema
+from seminar.spec import RECIPE, InputError, Scalar, Stage, key_of
 from seminar.store import Store, now, write_json
 from seminar.sweep import DEFAULT, Point, Sweep, parse_settings
 
@@ -156,24 +157,26 @@ def _digest(point: Mapping[str, Scalar]) -> str:
     return presets.digest(*_home(point))
 
 
+_DAMAGED = "damaged; delete it, and the next plan of this sweep writes it again"
+
+
 def _read(path: Path) -> dict[str, Any]:
     """Read a plan file; one of another recipe, or none, is an empty one."""
     empty: dict[str, Any] = {"recipe": RECIPE, "left_out": {}, "cells": [], "stages": {}}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["recipe"] != RECIPE:
+        content = schema.parse(path.read_bytes())
+        if isinstance(content, dict) and content.get("recipe", RECIPE) != RECIPE:
             return empty
-        if (
-            isinstance(content["sweep"], str)
-            and isinstance(content["left_out"], dict)
-            and content["stages"].keys() >= {e["key"] for e in content["cells"]}
-        ):
-            return dict(content)
+        plan: dict[str, Any] = schema.PLAN.validate_python(content)
+        for entry in plan["cells"]:
+            chain = list(itertools.islice(_chain(entry["key"], plan["stages"]), len(plan["stages"]) + 1))
+            if len(chain) > len(plan["stages"]):
+                raise KeyError("a circle of ancillaries")
     except FileNotFoundError:
         return empty
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise InputError(f"{path}: damaged; delete it, and the next plan of this sweep writes it again")
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{path}: {_DAMAGED}") from None
+    return plan
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,7 @@ class Catalogue:
         known: list[_Known] = []
         for name, content in self._files.items():
             stages: dict[str, Stage] = {}
+            whole: dict[str, dict[str, Any]] = {}
             for entry in content["cells"]:
                 point = entry["point"]
                 if entry["preset"] != _digest(point):
@@ -262,12 +266,15 @@ class Catalogue:
                     if key not in stages:
                         value = dict(content["stages"][key])
                         before = value["ancillary"]
+                        whole[key] = {**value, "ancillary": None if before is None else whole[before]}
                         value["ancillary"] = None if before is None else stages[before]
                         try:
+                            if key_of(RECIPE, whole[key]) != key:
+                                raise ValueError(key)
                             stages[key] = Stage.model_validate(value).known_as(key)
-                        except ValidationError:
+                        except ValueError:
                             path = self.store.root / "plans" / f"{_file_name(name)}.json"
-                            raise InputError(f"{path}: damaged; delete it and plan the sweep again") from None
+                            raise InputError(f"{path}: {_DAMAGED}") from None
                 host = {name: point[name] for name in entry["host"]}
                 known.append(_Known(stages[entry["key"]], entry["planned"], point, entry["own"], host))
         found: dict[str, list[_Known]] = {}

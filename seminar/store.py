@@ -25,8 +25,10 @@ from typing import Any, BinaryIO, Literal
 
 from filelock import FileLock, Timeout
 
+from seminar import schema
 from seminar.spec import RECIPE, InputError, Stage, hash_of, key_of
 
+AGAIN = "move the folder away to train this stage again"
 REPLACED = "replaced"
 """The folder, below that of the runs, of trainings that were put aside."""
 Status = Literal["done", "running", "failed", "stopped", "missing"]
@@ -74,13 +76,13 @@ class Store:
         recipe: Any = None
         try:
             text = path.read_text(encoding="utf-8")
-            content = json.loads(text)
+            content = schema.parse(text)
             recipe = content["recipe"]
             stage = Stage.model_validate(content["stage"])
         except (OSError, ValueError, KeyError, TypeError):
             if recipe not in (None, RECIPE):
                 raise InputError(f"{path}: was written by recipe {recipe}; this version is recipe {RECIPE}") from None
-            raise InputError(f"{path}: missing or damaged; move the folder away to train this stage again") from None
+            raise InputError(f"{path}: missing or damaged; {AGAIN}") from None
         # The text as it was written is what the key is a hash of: that is cheaper than writing it once more.
         if recipe == RECIPE and hash_of(text) != key and stage.key != key:
             raise InputError(f"{path}: does not describe the training {key}; move the folder away to train it")
@@ -89,25 +91,31 @@ class Store:
     def record(self, key: str) -> Record | None:
         """Return the record of a finished training, None if it is not finished.
 
-        Raises `InputError` for a record that cannot be read or that belongs to another training.
+        Raises `InputError` for a record that cannot be read, that belongs to another training, or that contradicts its
+        curve.
         """
         path = self.folder(key) / "record.json"
-        record = _read(path)
-        if record is not None and not (record.get("key") == key and self._describes(key, record)):
-            raise InputError(f"{path}: is not the record of {key}; move the folder away to train it again")
+        record = schema.read(path, schema.RECORD, AGAIN)
+        if record is None:
+            return None
+        if not (record["key"] == key and self._describes(key, record)):
+            raise InputError(f"{path}: is not the record of {key}; {AGAIN}")
+        wrong = schema.disagreement(record, schema.last_line(self.folder(key) / "metrics.jsonl"))
+        if wrong is not None:
+            raise InputError(f"{path}: {wrong}; {AGAIN}")
         return record
 
     def _describes(self, key: str, record: Record) -> bool:
         """Return whether a record is of the stage of `key`, by stage.json, or by its hash, which is slower."""
         with suppress(OSError, ValueError, KeyError):
             text = (self.folder(key) / "stage.json").read_text(encoding="utf-8")
-            if hash_of(text) == key and json.loads(text) == {"recipe": record["recipe"], "stage": record["stage"]}:
+            if hash_of(text) == key and schema.parse(text) == {"recipe": record["recipe"], "stage": record["stage"]}:
                 return True
         return key_of(record.get("recipe"), record.get("stage")) == key
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """`{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""
-        return _read(self.folder(key) / "failure.json")
+        return schema.read(self.folder(key) / "failure.json", schema.FAILURE, "delete it")
 
     def curve(self, key: str, holding: str = "") -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`, one per epoch, that hold a text; a torn last line is left out."""
@@ -197,25 +205,35 @@ class Store:
             return folder.rename(self.root / REPLACED / f"{key}-{number}")
 
     def take_over(self, other: Path) -> bool:
-        """Take over the small files of a training that was finished elsewhere, from its folder `other`; what is here
-        already stays. Returns whether it was taken. Raises `InputError` where it is not what its name says.
+        """Take over the small files of a training that was finished elsewhere, from its folder `other`.
 
-        Its weights are not among them, so nothing can be trained on top of it.
+        Returns whether it was taken; one that is finished here stays. Its weights are not among the files, so nothing
+        can be trained on top of it. Raises `InputError` where `other` is not what its name says, where its record
+        contradicts its curve, and where the training was started here and can still be continued.
         """
         elsewhere = Store(other.parent)
         stage, record = elsewhere.stage(other.name), elsewhere.record(other.name)
         if stage.key != other.name or record is None:
             raise InputError(f"{other}: is no finished training {other.name}")
+        curve = read_lines(other / "metrics.jsonl")
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
-        with self._lock(folder, lambda: None):
+
+        def refuse() -> None:
+            raise InputError(f"{stage.key}: is running here, and stays as it is")
+
+        with self._lock(folder, refuse):
             if self.record(stage.key) is not None:
                 return False
+            if (folder / "checkpoint.pt").exists():
+                raise InputError(
+                    f"{stage.key}: was started here and has a checkpoint, so it stays as it is; finish it, or move "
+                    f"{folder} away and pull again"
+                )
             self._write_stage(stage)
-            curve = (other / "metrics.jsonl").read_bytes()
-            write_atomic(folder / "metrics.jsonl", lambda file: file.write(curve))
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in curve)
+            write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))
             write_json(folder / "record.json", record)
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
         return True
 
     @contextmanager
@@ -294,27 +312,8 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_lines(path: Path, holding: str = "") -> list[dict[str, Any]]:
-    """Return the lines of a JSON-lines file that hold a text; [] if there is no file. A torn last line is left out.
-    Raises `InputError` for any other line that cannot be read."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    try:
-        return [json.loads(line) for line in lines[:-1] if line and holding in line]
-    except ValueError:
-        raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise InputError(f"{path}: damaged; move the folder away to train this stage again") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: damaged; move the folder away to train this stage again")
-    return value
+    """Return the lines of a curve that hold a text, as `schema.lines`."""
+    return schema.lines(path, AGAIN, holding)
 
 
 def score(record: Mapping[str, Any] | None) -> float | None:

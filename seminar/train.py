@@ -8,7 +8,6 @@ student (`objective`); moves the student down its gradient, and the teacher towa
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import time
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from seminar import checkpoint, machine, networks, parallel, provenance, recipes, results, weights
+from seminar import checkpoint, machine, networks, parallel, provenance, recipes, results, schema, weights
 from seminar.catalogue import Host
 from seminar.compiled import Compiled
 from seminar.data import PADDING, Dataset, datasets
@@ -33,7 +32,7 @@ from seminar.recipes import pick_device
 from seminar.samples import early_epoch, write_samples
 from seminar.schedules import lr_factor, ramped, schedules
 from seminar.spec import InputError, Stage
-from seminar.store import Interrupted, Record, now
+from seminar.store import AGAIN, Interrupted, Record, now
 from seminar.teacher import Teacher
 from seminar.views import TEACHER, TrainingViews, batches, mix, normalise
 from seminar.watch import Watch
@@ -274,7 +273,7 @@ class Trainer:
             has_teacher = self.stage.ancillary is not None and self.stage.ancillary.has_teacher
             self.teacher.net.load_state_dict(weights.read(folder, "teacher" if has_teacher else "student"))
             if has_teacher:
-                steps = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
+                steps = (schema.read(folder / "record.json", schema.RECORD, AGAIN) or {})["steps"]
                 self.teacher.t = steps * self.stage.budgets
 
 

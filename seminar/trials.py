@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Scalar
 from seminar.store import score, write_json
@@ -176,7 +176,7 @@ class Tuning:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = schema.parse(path.read_bytes())
     except (OSError, ValueError):
         content = None
     if not isinstance(content, dict):

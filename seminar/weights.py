@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from seminar import networks
+from seminar import networks, schema
 from seminar.spec import InputError, Stage
-from seminar.store import write_atomic
+from seminar.store import AGAIN, write_atomic
 
 Role = Literal["student", "teacher"]
 
@@ -29,11 +28,9 @@ def write(net: nn.Module, folder: Path, role: str) -> str:
 def digest(folder: Path, role: Role) -> str | None:
     """Return the SHA-256 of the weights of a finished training by its record; None where the record is older than
     these digests."""
-    try:
-        found = json.loads((folder / "record.json").read_text(encoding="utf-8")).get("weights_sha256", {}).get(role)
-    except FileNotFoundError:
-        return None
-    return None if found is None else str(found)
+    record = schema.read(folder / "record.json", schema.RECORD, AGAIN) or {}
+    found: str | None = record.get("weights_sha256", {}).get(role)
+    return found
 
 
 def read(folder: Path, role: Role) -> dict[str, Tensor]:

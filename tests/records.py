@@ -37,19 +37,40 @@ def plan_all(**settings: tuple[Scalar, ...]) -> None:
     catalogue.write(Path("runs"), recipes.suite(files, settings))
 
 
-def finish(stage: Stage, miou: float, commit: str = "abc", runs: Path = Path("runs")) -> None:
-    """Write the folder of a finished training."""
+def line(epoch: int, miou: float | None = None, **numbers: float) -> str:
+    """Return a line of a curve."""
+    content = {"epoch": epoch, "step": 2 * epoch, "lr": 0.1, "loss": 1.0, "seconds": 3.0, **numbers}
+    return json.dumps(content if miou is None else content | {"student_miou": miou}) + "\n"
+
+
+def no_training(stage: Stage, folder: Path, ancillary: Path | None = None, **parts: Any) -> dict[str, Any]:
+    """Do as `train.train` does, and train nothing: write the end of a curve, return the body of a record with these
+    `parts`."""
+    (folder / "metrics.jsonl").write_text(line(stage.epochs, 50.0))
+    environment = {"commit": "abc", "torch": "2.11.0", "device": "cpu", "cpu": "chip"}
+    metrics = {"student": {"crop": {"miou": 50.0}}}
+    return {"seconds": 1.0, "steps": 4, "metrics": metrics, "environment": environment, **parts}
+
+
+def finish(stage: Stage, miou: float | None, commit: str = "abc", runs: Path = Path("runs")) -> None:
+    """Write the folder of a finished training; `miou` None: there is no mask to score by."""
     folder = runs / stage.key
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stage.json").write_text(stage.canonical())
+    if miou is None:
+        body = no_training(stage, folder, metrics={"student": {"crop": {"miou": None}}})
+        (folder / "metrics.jsonl").write_text(line(stage.epochs))
+        (folder / "record.json").write_text(json.dumps({"key": stage.key, **json.loads(stage.canonical()), **body}))
+        return
     student = {"miou": miou, "iou": [miou], "background_recall": 85.0, "foreground_recall": 64.0}
     metrics: dict[str, Any] = {"student": {"crop": {**student, "miou_bias": miou + 1, "background_bias": -0.4}}}
-    line: dict[str, Any] = {"epoch": 2, "step": 4, "lr": 0.1, "loss": 1.0, "seconds": 3.0, "student_miou": miou}
+    last = json.loads(line(stage.epochs, miou))
     if stage.has_teacher:
         metrics["teacher"] = {"crop": {"miou": miou + 0.5}}
-        line["teacher_miou"] = miou + 0.5
-    early = {**line, "epoch": 1, "student_miou": miou - 9}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in (early, line)))
-    (folder / "stage.json").write_text(stage.canonical())
+        last["teacher_miou"] = miou + 0.5
+    early = {**last, "epoch": 1, "student_miou": miou - 9}
+    lines = (early, last) if stage.epochs > 1 else (last,)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     record = {
         "key": stage.key,
         **json.loads(stage.canonical()),

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
     {"provenance", "spec"},
-    {"colours", "display", "parts", "store", "sweep"},
+    {"colours", "display", "parts", "schema", "sweep"},
+    {"store"},
     {"data", "pool", "presets"},
     {"catalogue"},
     {"compiled", "crf", "metrics", "networks", "optimizers", "parallel", "pixel_sum", "schedules", "teacher", "watch"},

@@ -28,10 +28,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def train(pce: float, **settings: tuple[str | int | float, ...]) -> None:
-    """Table 3 with pCE at `pce`, +0, +1, +2 over three seeds."""
+def train(pce: float | None, **settings: tuple[str | int | float, ...]) -> None:
+    """Table 3 with pCE at `pce`, +0, +1, +2 over three seeds; None: without masks."""
     for cell in planned("losses", profile=("toy",), losses=LOSSES, seed=(0, 1, 2), **settings):
-        finish(cell.stage, pce + cell.stage.replicate + 10 * (cell.stage.label == "ce"))
+        finish(cell.stage, None if pce is None else pce + cell.stage.replicate + 10 * (cell.stage.label == "ce"))
 
 
 def test_a_mean_is_inside_the_spread_of_seeds_where_the_interval_of_the_difference_holds_0() -> None:
@@ -115,9 +115,7 @@ def test_what_was_never_planned_is_left_out_with_the_command(place: Path, capsys
 
 def test_photos_without_masks(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No score anywhere: tables of scores are left out with the reason, what was logged is shown."""
-    train(float("nan"))
-    for path in Path("runs").glob("*/*.json*"):
-        path.write_text(path.read_text().replace("NaN", "null"))
+    train(None)
     assert main(["profile=toy", f"losses={','.join(LOSSES)}", "seed=0,1,2"]) == 0
     printed = capsys.readouterr().out
     reason = "no validation image has a mask, so nothing can be scored"

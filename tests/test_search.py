@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from seminar.plan import Plan, make_plan, schedule
 from seminar.store import Store
 from seminar.train import Trainer
 from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
-from tests.records import finish
+from tests.records import finish, line, no_training
 
 MakeCell = Callable[..., Cell]
 TOY = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy"]
@@ -180,9 +181,7 @@ def test_a_training_without_a_score_is_no_value_for_optuna(
     """As where no image has a mask."""
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells, store = recipes.cells(request), Store(tmp_path)
-    finish(cells[0].stage, 1.0, runs=tmp_path)
-    path = store.folder(cells[0].stage.key) / "record.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": {"student": {"crop": {"miou": None}}}}))
+    finish(cells[0].stage, None, runs=tmp_path)
     queue = prepare(make_plan(request, cells, store, 1), store)
     assert [trial.state.name for trial in queue.open().study.trials] == ["WAITING"]
 
@@ -200,7 +199,7 @@ def test_other_trainings_are_another_study(tmp_path: Path, losses_sweep: sweep.S
 def test_a_finished_primary_needs_no_ancillary(tmp_path: Path, cell: MakeCell, losses_sweep: sweep.Sweep) -> None:
     primary = cell()
     store = Store(tmp_path)
-    store.ensure(primary.stage, lambda *_: {"seconds": 1.0})
+    store.ensure(primary.stage, no_training)
     (store.folder(primary.stage.chain[0].key) / "record.json").unlink()
     assert make_plan(losses_sweep, [primary], store, 1).todo == ()
 
@@ -232,10 +231,10 @@ def test_plan_counts_what_is_left(
 ) -> None:
     monkeypatch.setattr(cost, "measure_epoch", lambda *_: cost.Cost(1.0))
     primary, store = cell(epochs=5), Store(tmp_path)
-    store.ensure(primary.stage.chain[0], lambda *_: {"seconds": 50.0})
+    store.ensure(primary.stage.chain[0], functools.partial(no_training, seconds=50.0))
     folder = store.folder(primary.stage.key)
     folder.mkdir()
-    (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    (folder / "metrics.jsonl").write_text(line(1) + line(2))
     plan = make_plan(losses_sweep, [primary], store, 1)
     assert plan.todo == (primary.stage,)
     assert plan.seconds == {primary.stage.key: 3.0}
@@ -257,8 +256,8 @@ def test_plan_uses_the_measured_speed_of_equal_shapes(tmp_path: Path, losses_swe
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells = recipes.cells(request)
     store = Store(tmp_path)
-    here = {"device": "cpu", "cpu": machine.name(torch.device("cpu"))}
-    store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0, "environment": here})
+    here = {"torch": "2.11.0", "device": "cpu", "cpu": machine.name(torch.device("cpu"))}
+    store.ensure(cells[0].stage, functools.partial(no_training, seconds=50.0, environment=here))
     plan = make_plan(request, cells, store, 2)
     assert plan.seconds == {cells[1].stage.key: pytest.approx(50.0)}
     assert "1 done, 1 to do" in plan.lines()[2]
@@ -271,7 +270,10 @@ def test_the_speed_of_another_machine_says_nothing(
     monkeypatch.setattr(cost, "measure_epoch", lambda *_: cost.Cost(1.0))
     request = losses_sweep.override({"profile": ("toy",), "losses": ("pce",), "seed": (0, 1)})
     cells, store = recipes.cells(request), Store(tmp_path)
-    store.ensure(cells[0].stage, lambda *_: {"seconds": 50.0, "peak_memory_mb": 9, "environment": other})
+    environment = {"torch": "2.11.0", **other}
+    store.ensure(
+        cells[0].stage, functools.partial(no_training, seconds=50.0, peak_memory_mb=9, environment=environment)
+    )
     assert make_plan(request, cells, store, 2).seconds == {cells[1].stage.key: 2.0}  # two epochs
 
 

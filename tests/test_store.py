@@ -14,6 +14,7 @@ import pytest
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, StageFailed, Store, write_atomic, write_json
+from tests.records import line, no_training
 
 MakeCell = Callable[..., Cell]
 
@@ -29,7 +30,7 @@ class Counting:
         assert not (folder / "record.json").exists()
         assert ancillary is None or (ancillary / "record.json").exists()
         self.trained.append(stage)
-        return {"value": len(self.trained)}
+        return no_training(stage, folder, value=len(self.trained))
 
 
 def test_a_chain_is_trained_once_and_in_order(tmp_path: Path, cell: MakeCell) -> None:
@@ -190,8 +191,8 @@ def test_damaged_files_are_named_and_kept(tmp_path: Path, cell: MakeCell, name: 
 def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "k").mkdir()
-    (tmp_path / "k" / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
-    assert store.curve("k") == [{"epoch": 1}]
+    (tmp_path / "k" / "metrics.jsonl").write_text(line(1) + '{"epo')
+    assert store.curve("k") == [json.loads(line(1))]
     assert store.curve("missing") == []
 
 

@@ -27,6 +27,7 @@ from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
 from seminar.train import Trainer
 from seminar.views import normalise
+from tests.records import line
 
 MakeCell = Callable[..., Cell]
 
@@ -71,8 +72,8 @@ def test_kill_and_continue_is_bit_identical(tmp_path: Path, cell: MakeCell) -> N
     assert again["metrics"] == record["metrics"]
     assert again["sessions"] == 3
     curves = [Store(tmp_path / folder).curve(key) for folder in ("whole", "parts")]
-    for line in curves[0] + curves[1]:
-        line.pop("seconds")
+    for each in curves[0] + curves[1]:
+        each.pop("seconds")
     assert curves[0] == curves[1]
     assert [line["epoch"] for line in curves[1]] == [1, 2, 3, 4]
 
@@ -82,7 +83,7 @@ def test_a_kill_between_line_and_checkpoint_leaves_no_double_line(tmp_path: Path
     with pytest.raises(Interrupted):
         run(stopped, tmp_path, [KillAfter(3)])
     path = tmp_path / stopped.stage.key / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"epoch": 2, "loss": 0}\n{"epo')
+    path.write_text(path.read_text() + line(2) + '{"epo')
     run(stopped, tmp_path)
     assert [line["epoch"] for line in Store(tmp_path).curve(stopped.stage.key)] == [1, 2, 3]
 

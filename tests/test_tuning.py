@@ -25,7 +25,7 @@ from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
 from seminar.trials import Trial, Tuning
 from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
-from tests.records import finish
+from tests.records import finish, line
 
 SPACE = {
     "alpha": {"values": [0.25, 0.5, 0.75]},
@@ -254,7 +254,7 @@ def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path
     primary = cell(epochs=6, eval_every=2).stage
     fake: Any = FakeTrial(prune_at=2)
     halt = jobs.Halt(fake, primary.key)
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "student_miou": 20.0}\n')
+    (tmp_path / "metrics.jsonl").write_text(line(1) + line(2, 20.0))
     halt.begin(primary, tmp_path, 2)
     halt.epoch(primary.chain[0], {"epoch": 2, "student_miou": 99.0})
     halt.epoch(primary, {"epoch": 3})

@@ -20,6 +20,7 @@ from seminar.store import Store
 from seminar.tracking import pull
 from tests import wandb_server
 from tests.conftest import ROOT, seminar_here, until_checkpoint
+from tests.records import line, no_training
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 # The agent asks for work every 5 seconds; the tests need not wait for that.
@@ -233,9 +234,9 @@ def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None
         folder = tmp_path / "wandb" / f"offline-run-{place}-x" / "files" / "trainings" / stage.key
         folder.mkdir(parents=True)
         (folder / "stage.json").write_text(stage.canonical())
-        (folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
-        metrics = {"student": {"crop": {"miou": miou}}}
-        record = {"key": stage.key, **json.loads(stage.canonical()), "finished": finished, "metrics": metrics}
+        body = no_training(stage, folder, metrics={"student": {"crop": {"miou": miou}}})
+        (folder / "metrics.jsonl").write_text(line(stage.epochs, miou))
+        record = {"key": stage.key, **json.loads(stage.canonical()), "finished": finished, **body}
         (folder / "record.json").write_text(json.dumps(record))
     (tmp_path / "wandb" / "offline-run-9-x" / "files").mkdir(parents=True)
     store = Store(tmp_path / "runs")

@@ -1,0 +1,229 @@
+"""What records, curves, plans and failures look like as JSON: the one check of everything that is read from a folder of
+runs, whoever has written it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # Python 3.11's own is none to pydantic
+)
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic_core import from_json
+from typing_extensions import TypedDict
+
+from seminar.spec import InputError, Scalar
+
+Json = dict[str, Any]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(ge=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+TOLERANCE = 0.1
+"""Points of mIoU by which a record may differ from the last line of its curve: a training that was stopped between the
+two, and went on on another processor, has evaluated its last epoch twice."""
+LONGEST = 1 << 16
+"""Bytes of the longest line of a curve."""
+
+# Versions to come may add fields; `strict`: "12" is no number.
+_OPEN = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+@with_config(_OPEN)
+class Scores(TypedDict):
+    """Scores of a network. None: there is no mask to score by."""
+
+    miou: Percent | None
+
+
+@with_config(_OPEN)
+class Protocols(TypedDict):
+    """Scores by protocol; `crop` is the one that is reported."""
+
+    crop: Scores
+    full: NotRequired[Scores]
+
+
+@with_config(_OPEN)
+class Networks(TypedDict):
+    student: Protocols
+    teacher: NotRequired[Protocols]
+
+
+@with_config(_OPEN)
+class Best(TypedDict):
+    epoch: Positive
+    miou: Percent
+
+
+@with_config(_OPEN)
+class Environment(TypedDict):
+    """Where a training ran."""
+
+    torch: str
+    device: str
+    cpu: str
+    commit: NotRequired[str | None]
+    processes: NotRequired[Positive]
+
+
+@with_config(_OPEN)
+class Start(TypedDict):
+    """When, where and by which code a training was started, or went on after `epoch` epochs."""
+
+    commit: NotRequired[str | None]
+    parts: dict[str, str]
+
+
+@with_config(_OPEN)
+class CellFacts(TypedDict):
+    """The cell of a sweep that needed a training."""
+
+    key: Key
+    point: dict[str, Scalar]
+    own: dict[str, Scalar]
+
+
+@with_config(_OPEN)
+class RecordFile(TypedDict):
+    """`record.json`."""
+
+    key: Key
+    recipe: int
+    stage: Json
+    seconds: Annotated[float, Field(ge=0)]
+    steps: Positive
+    metrics: Networks
+    environment: Environment
+    settings: NotRequired[dict[str, Scalar]]
+    cell: NotRequired[CellFacts | None]
+    started: NotRequired[str]
+    finished: NotRequired[str]
+    peak_memory_mb: NotRequired[int | None]
+    sessions: NotRequired[Positive]
+    starts: NotRequired[list[Start]]
+    classes: NotRequired[list[str]]
+    best: NotRequired[dict[str, Best | None]]
+    data: NotRequired[dict[str, int]]
+    notes: NotRequired[list[str]]
+    weights_sha256: NotRequired[dict[str, Sha256]]
+    pretrained_sha256: NotRequired[Sha256]
+    ancillary_sha256: NotRequired[Sha256]
+
+
+@with_config(_OPEN)
+class FailureFile(TypedDict):
+    """`failure.json`."""
+
+    error: str
+    call: NotRequired[str | None]
+
+
+@with_config(_OPEN)
+class PlannedCell(TypedDict):
+    point: dict[str, Scalar]
+    key: Key
+    own: dict[str, Scalar]
+    host: list[str]
+    preset: str
+    planned: str
+
+
+@with_config(_OPEN)
+class PlanFile(TypedDict):
+    """`plans/<sweep>.json`. `stages`: by key, each with the key of its ancillary in place of the ancillary."""
+
+    recipe: int
+    sweep: str
+    left_out: dict[str, list[str]]
+    cells: list[PlannedCell]
+    stages: dict[Key, Json]
+
+
+RECORD: TypeAdapter[Any] = TypeAdapter(RecordFile)
+FAILURE: TypeAdapter[Any] = TypeAdapter(FailureFile)
+PLAN: TypeAdapter[Any] = TypeAdapter(PlanFile)
+LINE: TypeAdapter[dict[str, int | float | None]] = TypeAdapter(
+    dict[str, int | float | None], config=ConfigDict(strict=True, allow_inf_nan=False)
+)
+"""A line of `metrics.jsonl`: `epoch` (from 1), `step`, `seconds`, and every number that was logged."""
+
+
+def parse(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises `ValueError` for anything else, also for one that is nested too deep."""
+    return from_json(text, allow_inf_nan=False)
+
+
+def read(path: Path, kind: TypeAdapter[Any], remedy: str) -> Json | None:
+    """Return the content of a file of this kind; None if there is none. Raises `InputError` that says what is wrong
+    with it and the `remedy`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        value: Json = kind.validate_json(content)
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged ({_first(error)}); {remedy}") from None
+    return value
+
+
+def lines(path: Path, remedy: str, holding: str = "") -> list[Json]:
+    """Return the lines of a curve that hold a text; [] if there is no file. A torn last line is left out. Raises
+    `InputError` for any other line that is none of a curve."""
+    try:
+        texts = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found: list[Json] = []
+    sign = holding.encode()
+    for number, text in enumerate(texts[:-1], 1):
+        if text and sign in text:
+            try:
+                line = LINE.validate_json(text)
+                if not (isinstance(line["epoch"], int) and line["epoch"] >= 1 and line["seconds"] is not None):
+                    raise KeyError("epoch")
+            except (ValidationError, KeyError):
+                raise InputError(f"{path}: damaged: line {number} is none of a curve; {remedy}") from None
+            found.append(line)
+    return found
+
+
+def last_line(path: Path) -> Json | None:
+    """Return the last whole line of a curve without reading all of it; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST))
+            texts = file.read().split(b"\n")
+        return LINE.validate_json(texts[-2]) if len(texts) > 1 else None
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def disagreement(record: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
+    """Return where a record contradicts the last line of its curve; None where it does not."""
+    if last is None:
+        return "metrics.jsonl is missing or damaged, so the record cannot be checked against its curve"
+    epochs = record["stage"].get("epochs")
+    if last.get("epoch") != epochs:
+        return f"the record is of {epochs} epochs and metrics.jsonl ends with epoch {last.get('epoch')}"
+    for role, protocols in record["metrics"].items():
+        said, seen = protocols["crop"]["miou"], last.get(f"{role}_miou")
+        if (said is None) != (seen is None) or (said is not None and abs(said - float(seen or 0)) > TOLERANCE):
+            return f"the record says {role} mIoU {_shown(said)}, and metrics.jsonl ends with {_shown(seen)}"
+    return None
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem in a few words; never the whole value, which may be long."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
