@@ -5,6 +5,7 @@ runs/<key>/stage.json       the canonical stage, written first
            checkpoint.pt    rolling, to continue a killed training; gone when done
            student.pt       final weights (teacher.pt beside it where there is a teacher)
            samples/         predictions on a few validation images: pictures, and arrays for figures
+           wandb-run-id     the id of its run on the server of W&B, if it has one
            failure.json     why the last attempt failed
            record.json      written last, by atomic rename: its presence is the only meaning of done
      replaced/<key>-<n>/    a training that was put aside, to be trained again

@@ -15,23 +15,29 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
+from uuid import uuid4
 
 from tqdm import tqdm
 
+from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import Record, Store, read_lines
+from seminar.store import Record, Store, read_lines, write_atomic
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "seminar-learning"
 FILES = ("stage.json", "metrics.jsonl", "record.json")
 """What is kept of a training with its run, in the folder `trainings/<key>`. The record comes last, as in the store."""
+RUN_ID = "wandb-run-id"
+"""The file in the folder of a training that holds the id of its run on the server of W&B."""
 _KEPT = re.compile(rf"trainings/[0-9a-f]{{16}}/({'|'.join(map(re.escape, FILES))})")
+LARGEST = 1 << 26
+"""Bytes of the largest file that is downloaded: a curve of 100,000 epochs has a third of that."""
 _ENVIRONMENT = {
     # Without this, W&B looks up a host name for its own telemetry even when it is offline.
     "WANDB_ERROR_REPORTING": "false",
@@ -61,14 +67,20 @@ class _Mirror:
             with self._guarded():
                 self._init(stage, resume, names)
 
-    def _init(self, stage: Stage, resume: bool, names: Mapping[str, Any]) -> None:
+    def _resolved(self) -> str:
+        """Return the mode, of `auto` what it means here."""
         _prepare()
         import wandb
 
+        if self.mode != "auto":
+            return self.mode
+        return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+
+    def _init(self, stage: Stage, resume: bool, names: Mapping[str, Any]) -> None:
+        mode: Any = self._resolved()
+        import wandb
+
         self.folder.mkdir(parents=True, exist_ok=True)
-        mode: Any = self.mode
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
         self._run = wandb.init(
             name=stage.title,
             tags=[stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses)],
@@ -80,7 +92,7 @@ class _Mirror:
             },
             mode=mode,
             dir=self.folder,
-            resume="allow" if mode == "online" and resume else None,
+            resume="allow" if resume else None,
             # Offline files are flushed every second: at the default of 15 a killed run would leave nothing.
             settings=wandb.Settings(silent=True, console="off", x_transaction_log_flush_interval=1),
             **names,
@@ -135,7 +147,27 @@ class WandbWatch(_Mirror):
     group: str = "train"
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
-        self._begin(stage, epoch > 0, project=PROJECT, id=stage.key, group=self.group)
+        """Begin the run of a training, or go on with it, and log what of the first `epoch` epochs it does not hold.
+
+        Every training has a run of its own, also where others have one of the same training: a run with the id of
+        theirs would take its place on the server. A training that goes on online goes on in its run; offline it gets
+        another one with the whole curve, so that its folder is enough, and syncing the earlier one too doubles nothing.
+        """
+        if self.mode == "disabled":
+            return
+        path = folder / RUN_ID
+        with self._guarded():
+            online = self._resolved() == "online"
+            known = online and path.exists()
+            name = path.read_text(encoding="utf-8") if known else f"{stage.key}-{uuid4().hex[:6]}"
+            if online and not known:
+                write_atomic(path, lambda file: file.write(name.encode()))
+            self._begin(stage, known, project=PROJECT, id=name, group=self.group)
+        if self._run is not None:
+            held = int(self._run.step)  # the step that comes next: 0 for a run that holds nothing
+            for line in read_lines(folder / "metrics.jsonl"):
+                if held <= line["epoch"] <= epoch:
+                    self.epoch(stage, line)
 
     def step(self, stage: Stage, done: int, total: int) -> None: ...
 
@@ -227,11 +259,15 @@ def pull(source: str, store: Store) -> Pulled:
     `InputError` for a source that is neither.
     """
     with TemporaryDirectory() as scratch:
-        folders = _local(Path(source)) if Path(source).is_dir() else _download(source, Path(scratch))
+        lost: list[str] = []
+        if Path(source).is_dir():
+            folders = _local(Path(source))
+        else:
+            folders, lost = _download(source, Path(scratch))
         found: list[tuple[str, Path]] = []
         for folder in folders:
             records = [path.parent for path in sorted(folder.glob("trainings/*/record.json"))]
-            found += [(str(_finished(path)), path) for path in records]
+            found += [(_finished(path), path) for path in records]
         new: list[str] = []
         known: list[str] = []
         differs: list[str] = []
@@ -241,14 +277,14 @@ def pull(source: str, store: Store) -> Pulled:
                 if store.take_over(path):
                     new.append(path.name)
                     continue
-            except InputError as error:
+                known.append(path.name)
+                kept, other = store.record(path.name), Store(path.parent).record(path.name)
+                if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
+                    differs.append(path.name)
+            except (InputError, OSError) as error:
                 refused.append(str(error))
-                continue
-            known.append(path.name)
-            kept, other = store.record(path.name), json.loads((path / "record.json").read_text(encoding="utf-8"))
-            if kept is not None and kept["metrics"] != other["metrics"]:
-                differs.append(path.name)
         unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
+    refused += lost
     return Pulled(tuple(new), tuple(known), tuple(differs), tuple(refused), unfinished)
 
 
@@ -260,28 +296,39 @@ def _local(folder: Path) -> list[Path]:
     return found
 
 
-def _download(source: str, scratch: Path) -> list[Path]:
+def _download(source: str, scratch: Path) -> tuple[list[Path], list[str]]:
+    """Return the folders of the files of a project's runs, and why other runs could not be downloaded, a line each."""
     _prepare()
     import wandb
 
     if source.count("/") != 1:
         raise InputError(f"{source!r}: neither a folder nor a W&B project; write ENTITY/PROJECT")
     folders: list[Path] = []
+    lost: list[str] = []
+    failures = (wandb.errors.Error, ValueError, OSError)
     try:
-        for run in tqdm(wandb.Api().runs(source), desc="runs", disable=not sys.stderr.isatty()):
-            folders.append(scratch / run.id)
-            folders[-1].mkdir()
-            for file in run.files():
-                if _KEPT.fullmatch(file.name):  # a name from a server leads nowhere else
-                    file.download(root=str(folders[-1]))
-    except (wandb.errors.Error, ValueError, OSError) as error:
+        runs = enumerate(tqdm(wandb.Api().runs(source), desc="runs", disable=not sys.stderr.isatty()))
+        # Ids and names of files come from the server: neither decides where anything is written.
+        for number, run in runs:
+            folder = scratch / str(number)
+            folder.mkdir()
+            try:
+                for file in run.files():
+                    if _KEPT.fullmatch(file.name):
+                        if file.size > LARGEST:
+                            raise ValueError(f"{file.name} has {file.size:,} bytes, more than the {LARGEST:,} allowed")
+                        file.download(root=str(folder))
+            except failures as error:
+                lost.append(f"run {run.id}: {' '.join(str(error).split())}")
+                continue
+            folders.append(folder)
+    except failures as error:
         raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None
-    return folders
+    return folders, lost
 
 
-def _finished(folder: Path) -> Any:
+def _finished(folder: Path) -> str:
     """When a training was finished; `Store.take_over` names a damaged record."""
-    try:
-        return json.loads((folder / "record.json").read_text(encoding="utf-8"))["finished"]
-    except (ValueError, KeyError, TypeError):
-        return ""
+    with suppress(InputError):
+        return str((schema.read(folder / "record.json", schema.RECORD, "pull it again") or {}).get("finished", ""))
+    return ""

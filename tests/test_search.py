@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from seminar.catalogue import Cell
 from seminar.plan import Plan, make_plan, schedule
 from seminar.store import Store
 from seminar.train import Trainer
-from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
+from tests.conftest import ROOT, Said, seminar_here
 from tests.records import finish, line, no_training
 
 MakeCell = Callable[..., Cell]
@@ -86,22 +88,22 @@ def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
         assert value == record["metrics"]["student"]["crop"]["miou"]
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A sweep of one long training and its primary, which has finished and saved an epoch."""
+def start(runs: Path, epoch: int) -> subprocess.Popen[str]:
+    """Start the sweep of one long training and its primary; returns once it has saved `epoch` epochs of one of them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would this
     process = subprocess.Popen(
-        command(*LONG, "--workers", "2", runs=tmp_path),
+        command(*LONG, "--workers", "2", runs=runs),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    until_checkpoint(process, tmp_path)
-    yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    store, deadline = Store(runs), time.monotonic() + 120
+    while max((len(store.curve(key)) for key in store.keys()), default=0) < epoch:  # noqa: SIM118
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
 
 
 def workers_of(parent: int) -> list[int]:
@@ -109,38 +111,36 @@ def workers_of(parent: int) -> list[int]:
     return [int(pid) for pid in children.stdout.split()]
 
 
-def continue_and_check(runs: Path) -> None:
-    """The same command again: everything done, the killed stage continued and not begun anew."""
-    here(*LONG, "--workers", "0", runs=runs)
-    sessions = trained(runs)
-    assert sorted(sessions.values()) == [1, 2]
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_and_killed_goes_on_every_time(tmp_path: Path) -> None:
+    """By Ctrl-C, by a cluster before the time is up, and by kill -9 of everything."""
+    store = Store(tmp_path)
+    saved = 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process = start(tmp_path, saved + 2)
+        try:
+            if number is signal.SIGKILL:
+                victims = [process.pid, *workers_of(process.pid)]
+                assert len(victims) >= 3
+                for pid in victims:
+                    os.kill(pid, signal.SIGKILL)
+            else:
+                os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if number is not signal.SIGKILL:
+            assert process.returncode == 130
+            assert "Traceback" not in errors
+            assert "the same command goes on" in errors
+        assert {store.status(key) for key in store.keys()} == {"stopped"}  # noqa: SIM118
+        saved = max(len(store.curve(key)) for key in store.keys())  # noqa: SIM118
+    here(*LONG, "--workers", "0", runs=tmp_path)
+    sessions = trained(tmp_path)
+    assert sorted(sessions.values()) == [1, 4], "continued each time, and not begun anew"
     for key in sessions:
-        curve = Store(runs).curve(key)
-        assert [line["epoch"] for line in curve] == list(range(1, 41))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])  # a terminal's, and a cluster's before time is up
-def test_a_stopped_call_ends_cleanly_and_the_next_one_goes_on(
-    tmp_path: Path, running: subprocess.Popen[str], number: signal.Signals
-) -> None:
-    os.killpg(running.pid, number)
-    _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "Traceback" not in errors
-    assert "the same command goes on" in errors
-    assert {Store(tmp_path).status(key) for key in Store(tmp_path).keys()} == {"stopped"}  # noqa: SIM118
-    continue_and_check(tmp_path)
-
-
-@pytest.mark.slow
-def test_kill_9_of_everything_leaves_nothing_to_clean_up(tmp_path: Path, running: subprocess.Popen[str]) -> None:
-    victims = [running.pid, *workers_of(running.pid)]
-    assert len(victims) >= 3
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-    running.communicate(timeout=60)
-    continue_and_check(tmp_path)
+        assert [line["epoch"] for line in store.curve(key)] == list(range(1, 41))
 
 
 def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:

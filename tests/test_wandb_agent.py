@@ -167,6 +167,63 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     assert record["sessions"] == 2
 
 
+LONG = ("-m", "seminar", "train", "profile=toy", "losses=pce", "epochs=60", "data_val=2")
+
+
+def interrupt(site: Site, *command: str, runs: str) -> None:
+    """Stop a training after its first epoch."""
+    process = site.start(*command, "--runs", runs)
+    until_checkpoint(process, site.folder / runs)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+
+
+def evaluated(site: Site) -> dict[str, list[tuple[int, float]]]:
+    """Epochs and scores that the server has, by the id of the run."""
+    runs = [run for run in site.state.runs.values() if run["project"] == tracking.PROJECT]
+    return {
+        run["name"]: [(row["epoch"], row["student_miou"]) for row in history(run) if "student_miou" in row]
+        for run in runs
+    }
+
+
+def curve(site: Site, runs: str) -> list[tuple[int, float]]:
+    store = Store(site.folder / runs)
+    return [(line["epoch"], line["student_miou"]) for line in store.curve(store.keys()[0]) if "student_miou" in line]
+
+
+@pytest.mark.slow
+def test_a_continued_training_has_its_whole_curve_on_the_server(site: Site) -> None:
+    """Offline there is a folder for each session; the last one is enough, and the others do it no harm."""
+    interrupt(site, *LONG, "--wandb", "offline", runs="runs")
+    site.call(*LONG, "--wandb", "offline", "--runs", "runs")
+    folders = sorted((site.folder / "runs" / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime)
+    assert len(folders) == 2
+    site.call("-m", "wandb", "sync", str(folders[1]))
+    assert list(evaluated(site).values()) == [curve(site, "runs")]
+    site.call("-m", "wandb", "sync", str(folders[0]))
+    whole, earlier = evaluated(site).values()
+    assert whole == curve(site, "runs")
+    assert earlier
+    assert earlier == whole[: len(earlier)]
+
+
+@pytest.mark.slow
+def test_a_training_never_writes_over_a_run_of_somebody_else(site: Site) -> None:
+    """Both train the same key; one is stopped and goes on."""
+    site.call(*LONG[:-2], "epochs=60", "data_val=2", "--wandb", "online", "--runs", "theirs")
+    (theirs,) = evaluated(site)
+    interrupt(site, *LONG, "--wandb", "online", runs="mine")
+    assert evaluated(site)[theirs] == curve(site, "theirs")
+    site.call(*LONG, "--wandb", "online", "--runs", "mine")
+    found = evaluated(site)
+    assert len(found) == 2
+    mine = next(name for name in found if name != theirs)
+    assert found[theirs] == curve(site, "theirs")
+    assert found[mine] == curve(site, "mine"), "once for each evaluation, those before the stop among them"
+
+
 @pytest.mark.slow
 def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> None:
     """By W&B's hyperband: at its 30th evaluation a trial must be among the best third."""

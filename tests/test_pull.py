@@ -1,0 +1,244 @@
+"""What comes from a server or from a colleague is checked, and changes nothing that is here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import wandb
+from filelock import FileLock
+
+from seminar import catalogue, recipes, schema, sweep
+from seminar.catalogue import Catalogue, Cell
+from seminar.spec import InputError, Stage
+from seminar.store import Store
+from seminar.tracking import pull
+from tests.conftest import ROOT, seminar_here
+from tests.records import finish, line
+
+MakeCell = Callable[..., Cell]
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def sent(folder: Path, stage: Stage, miou: float = 40.0) -> Path:
+    """Write a training as W&B keeps it; returns its folder."""
+    runs = folder / f"offline-run-{len(list(folder.glob('*')))}-x" / "files" / "trainings"
+    finish(stage, miou, runs=runs)
+    return runs / stage.key
+
+
+def change(path: Path, **parts: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **parts}))
+
+
+BAD: dict[str, tuple[Callable[[Path], object], str]] = {
+    "three fields": (
+        lambda folder: (folder / "record.json").write_text(json.dumps({"key": folder.name, "recipe": 6, "stage": {}})),
+        r"record\.json: damaged \(seconds: Field required\)",
+    ),
+    "a record as a list": (lambda folder: (folder / "record.json").write_text("[]"), r"record\.json: damaged"),
+    "deep JSON": (lambda folder: (folder / "record.json").write_text(DEEP), r"record\.json: damaged"),
+    "a deep stage": (lambda folder: (folder / "stage.json").write_text(DEEP), r"stage\.json: missing or damaged"),
+    "a deep line": (lambda folder: (folder / "metrics.jsonl").write_text(DEEP + "\n"), r"cannot be checked against"),
+    "no curve": (lambda folder: (folder / "metrics.jsonl").unlink(), r"metrics\.jsonl is missing"),
+    "no stage": (lambda folder: (folder / "stage.json").unlink(), r"stage\.json: missing"),
+    "an edited score": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 99.0}}}),
+        r"the record says student mIoU 99\.00, and metrics\.jsonl ends with 40\.00",
+    ),
+    "a score beyond 100": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 4000.0}}}),
+        r"record\.json: damaged \(metrics\.student\.crop\.miou: .*100\)",
+    ),
+    "a score as text": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": "40"}}}),
+        r"damaged \(metrics\.student\.crop\.miou: .*number\)",
+    ),
+    "half a curve": (
+        lambda folder: (folder / "metrics.jsonl").write_text(line(1, 40.0)),
+        r"the record is of 2 epochs and metrics\.jsonl ends with epoch 1",
+    ),
+    "a line that is none": (
+        lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": "one"}\n' + line(2, 40.0)),
+        r"metrics\.jsonl: damaged: line 1 is none of a curve",
+    ),
+    "another key": (lambda folder: change(folder / "record.json", key="0" * 16), "is not the record of"),
+    "another stage": (
+        lambda folder: (folder / "stage.json").write_text((folder / "stage.json").read_text().replace("0.05", "0.06")),
+        "does not describe the training",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_record_is_refused_and_the_rest_is_taken(kind: str, tmp_path: Path, cell: MakeCell) -> None:
+    source, store = tmp_path / "wandb", Store(tmp_path / "runs")
+    spoil, message = BAD[kind]
+    spoil(sent(source, cell(losses="pce", lr=0.05).stage))
+    good = cell(losses="pce", seed=1).stage
+    sent(source, good)
+    found = pull(str(source), store)
+    assert found.new == (good.key,)
+    (refused,) = found.refused
+    assert re.search(message, refused), refused
+    assert len(refused) < 400
+    assert store.keys() == [good.key]
+    assert "1 done" in seminar_here("status", "--runs", str(store.root)).stdout
+
+
+UNREAD = {"no stage", "a deep stage", "another stage", "a line that is none"}
+"""What a plan need not read of a finished training; `seminar status` does."""
+
+
+@pytest.mark.parametrize("kind", sorted(BAD.keys() - UNREAD))
+def test_what_is_no_record_is_named_by_every_command(
+    kind: str, tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stage = cell(losses="pce", lr=0.05).stage
+    finish(stage, 40.0)
+    BAD[kind][0](Path("runs") / stage.key)
+    assert "1 damaged" in seminar_here("status").stdout
+    command = ("sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", "losses=pce", "seed=0", "lr=0.05")
+    errors = seminar_here(*command, "--dry-run", code=2).stderr
+    assert re.search(BAD[kind][1], errors), errors
+    assert len(errors.splitlines()) == 1
+    assert "move the folder away" in errors
+
+
+def test_a_training_that_was_started_here_keeps_its_checkpoint(tmp_path: Path, cell: MakeCell) -> None:
+    stage, store = cell(losses="pce").stage, Store(tmp_path / "runs")
+    sent(tmp_path / "wandb", stage)
+    folder = store.folder(stage.key)
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(stage.canonical())
+    (folder / "metrics.jsonl").write_text(line(1, 7.0))
+    (folder / "checkpoint.pt").write_bytes(b"hours of work")
+    found = pull(str(tmp_path / "wandb"), store)
+    assert found.new == ()
+    assert f"{stage.key}: was started here and has a checkpoint, so it stays as it is" in found.refused[0]
+    assert (folder / "checkpoint.pt").read_bytes() == b"hours of work"
+    assert (folder / "metrics.jsonl").read_text() == line(1, 7.0)
+    with FileLock(folder / "lock"):
+        assert "is running here" in pull(str(tmp_path / "wandb"), store).refused[0]
+    (folder / "checkpoint.pt").unlink()
+    assert pull(str(tmp_path / "wandb"), store).new == (stage.key,)
+
+
+class Server:
+    """What of `wandb.Api` a pull asks for."""
+
+    def __init__(self, *runs: Any) -> None:
+        self._runs = runs
+
+    def runs(self, source: str) -> tuple[Any, ...]:
+        return self._runs
+
+
+def run(name: str, folder: Path | None, size: int = 100) -> Any:
+    """A run on a server with the files of the training in `folder`; None: a server that does not answer."""
+
+    def files() -> list[Any]:
+        if folder is None:
+            raise wandb.Error("503")
+        prefix = f"trainings/{folder.name}"
+        names = [f"{prefix}/{path.name}" for path in folder.iterdir()] + [f"{prefix}/../../../x.json", "../x.json"]
+
+        def download(name: str) -> Callable[..., None]:
+            def write(root: str) -> None:
+                path = Path(root) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes((folder / path.name).read_bytes() if (folder / path.name).exists() else b"evil")
+
+            return write
+
+        return [SimpleNamespace(name=name, size=size, download=download(name)) for name in names]
+
+    return SimpleNamespace(id=name, files=files)
+
+
+def test_ids_and_names_from_a_server_lead_nowhere_else(
+    tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [cell(losses="pce", seed=seed).stage for seed in range(4)]
+    folders = [sent(tmp_path / "wandb", stage) for stage in stages]
+    (folders[1] / "metrics.jsonl").unlink()
+    server = Server(
+        run("../../../evil", folders[0]),
+        run("without a curve", folders[1]),
+        run("no answer", None),
+        run("huge", folders[2], size=1 << 40),
+        run("../../../evil", folders[3]),
+    )
+    monkeypatch.setattr(wandb, "Api", lambda: server)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    before = set(tmp_path.rglob("*"))
+    store = Store(tmp_path / "runs")
+    found = pull("entity/project", store)
+    assert set(found.new) == {stages[0].key, stages[3].key}
+    assert any("metrics.jsonl is missing" in reason for reason in found.refused)
+    assert "run no answer: 503" in found.refused
+    assert any("more than the 67,108,864 allowed" in reason for reason in found.refused)
+    outside = {path for path in set(tmp_path.rglob("*")) - before if not path.is_relative_to(store.root)}
+    assert not outside
+
+
+def test_a_plan_of_somebody_else_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    losses = sweep.load(ROOT / "sweeps" / "losses.yaml")
+    (planned,) = recipes.suite([losses], {"profile": ("toy",), "losses": ("pce", "pce+pseudo"), "seed": (0,)})
+    catalogue.write(Path("runs"), [planned])
+    path = Path("runs/plans/losses.json")
+    whole = json.loads(path.read_text())
+    catalogue_here = Catalogue(Store(Path("runs")))
+    assert len(catalogue_here.cells(planned.sweep)) == 2
+    first, second = (entry["key"] for entry in whole["cells"])
+
+    def swapped(content: dict[str, Any]) -> None:
+        for entry in content["cells"]:
+            entry["key"] = second if entry["key"] == first else first
+        content["stages"][first], content["stages"][second] = content["stages"][second], content["stages"][first]
+
+    def circle(content: dict[str, Any]) -> None:
+        content["stages"][second]["ancillary"] = second
+
+    def a_list(content: dict[str, Any]) -> None:
+        content["cells"] = {"a": 1}
+
+    def nowhere(content: dict[str, Any]) -> None:
+        content["cells"][0]["key"] = "0" * 16
+
+    def path_as_key(content: dict[str, Any]) -> None:
+        content["stages"]["../../x"] = content["stages"][first]
+
+    for spoil in (swapped, circle, a_list, nowhere, path_as_key):
+        content = json.loads(json.dumps(whole))
+        spoil(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=r"losses\.json: damaged; delete it"):
+            Catalogue(Store(Path("runs"))).cells(planned.sweep)
+    path.write_text(DEEP)
+    with pytest.raises(InputError, match=r"losses\.json: damaged; delete it"):
+        Catalogue(Store(Path("runs"))).cells(planned.sweep)
+
+
+def test_a_failure_of_somebody_else_is_checked(tmp_path: Path, cell: MakeCell) -> None:
+    stage, store = cell(losses="pce").stage, Store(tmp_path)
+    folder = store.folder(stage.key)
+    folder.mkdir()
+    (folder / "stage.json").write_text(stage.canonical())
+    for text in ("{}", "[]", DEEP, '{"error": 3}'):
+        (folder / "failure.json").write_text(text)
+        assert "1 damaged" in seminar_here("status", "--runs", str(tmp_path)).stdout
+
+
+def test_nested_text_is_an_error_and_no_crash() -> None:
+    for text in (DEEP, '{"a":' * 100_000, "NaN", "1 2"):
+        with pytest.raises(ValueError, match=r"(?i)recursion|expected|trailing|NaN"):
+            schema.parse(text)
