@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seminar import machine, parallel, weights
 from seminar.losses import defaults as loss_defaults
-from seminar.spec import Stage
+from seminar.spec import InputError, Stage
 from seminar.store import Record, read_lines
 
 if TYPE_CHECKING:
@@ -44,8 +44,16 @@ def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
         "best": {role: _best(curve, role) for role in crop},
         "data": {"train_images": len(trainer.train_examples), "val_images": len(trainer.val_examples)},
         "environment": machine.environment(trainer.device),
-        "notes": notes(trainer.stage, trainer.total_steps, curve),
+        "notes": [*notes(trainer.stage, trainer.total_steps, curve), *_changed_data(trainer)],
     }
+
+
+def _changed_data(trainer: Trainer) -> list[str]:
+    try:
+        same = trainer.dataset.fingerprint() == trainer.stage.data_fingerprint
+    except InputError:  # a file is gone
+        same = False
+    return [] if same else [f"the files of data {trainer.stage.data.name!r} have changed since this training started"]
 
 
 def notes(stage: Stage, steps: int, curve: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ from analysis import figures, frame, summary
 from analysis.__main__ import main as analyse
 from seminar import recipes, sweep
 from seminar.__main__ import main
-from seminar.data import Click, Scribble, creatures, example
+from seminar.data import Click, Scribble, creatures, example, files
 from seminar.data.creatures import Creatures, make
 from seminar.data.folder import Folder, simulate
 from seminar.spec import InputError
@@ -454,7 +454,7 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
     assert "a.png: a.jpg has the same name" in message(root)
     (root / "images" / "a.jpg").unlink()
     (root / "images" / "a.png").write_bytes(b"")
-    assert "a.png: unreadable image (no known image format)" in message(root)
+    assert "a.png: unreadable image (no known image format: it is none of JPEG, PNG" in message(root)
     build()
     (root / "masks").mkdir()
     (root / "classes.txt").write_text("background\ncat\ndog\n")
@@ -554,8 +554,8 @@ def test_tables_end_their_lines_in_any_way(build: Build) -> None:
 def test_a_picture_that_would_fill_the_memory(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     root = build()
     lists(root, "a b", "c")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
-    assert "unreadable image (Image size (96 pixels) exceeds limit of 80 pixels" in message(root)
+    monkeypatch.setattr(files, "MOST_PIXELS", 90)
+    assert "unreadable image (12x8 pixels are more than a photo has; the most are 90 pixels" in message(root)
 
 
 def test_a_click_at_the_very_edge_stays_inside(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +12,23 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from tqdm import tqdm
 
 from seminar.data import Example
 from seminar.spec import InputError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""What is tried to read a picture. PIL knows 40 more by their content, and would start Ghostscript for a PostScript
+program in a file photo.jpg."""
+MOST_PIXELS = 150_000_000
+"""Pixels of the largest picture that is read: some twice those of the largest cameras. A file of a few kilobytes can
+claim more than fits into memory."""
+LONGEST_SIDE = 32_767
+LONGEST_SHAPE = 500
+"""How many times as long as the other a side may be: images are scaled by their short side, so a line of pixels would
+become a picture of gigabytes."""
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What PIL raises for a picture that it cannot read; SyntaxError is for a broken PNG chunk."""
 CACHE_BYTES = 10**9
@@ -72,7 +84,7 @@ def fit_into_memory(images: Iterable[Path]) -> bool:
     total = 0
     for path in images:
         try:
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 total += image.width * image.height * 4
         except UNREADABLE as error:
             raise _unreadable(path, error) from None
@@ -143,13 +155,6 @@ def check_name(path: Path) -> Path:
     return path
 
 
-def size_in_bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def read_text(path: Path) -> str:
     """A text in UTF-8, with or without a mark at its beginning."""
     try:
@@ -165,10 +170,29 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def open_picture(path: Path) -> ImageFile:
+    """Open a picture without decoding it; only the formats of `FORMATS` are tried. Raises `ValueError` for one of a
+    size that cannot be meant, and what PIL raises (`UNREADABLE`)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit that is another than ours
+        image = Image.open(path, formats=FORMATS)
+    width, height = image.size
+    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
+        image.close()
+        raise ValueError(
+            f"{width}x{height} pixels are more than a photo has; the most are {MOST_PIXELS:,} pixels and "
+            f"{LONGEST_SIDE:,} a side: scale it down"
+        )
+    if max(width, height) > LONGEST_SHAPE * min(width, height):
+        image.close()
+        raise ValueError(f"{width}x{height} pixels are no photo: one side is more than {LONGEST_SHAPE} times the other")
+    return image
+
+
 def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """(H, W, 3) RGB of any picture that PIL reads, 16 bits and CMYK too; `upright`: turned as its EXIF data say."""
     try:
-        with Image.open(path) as file:
+        with open_picture(path) as file:
             image: Image.Image = file
             if upright:
                 ImageOps.exif_transpose(image, in_place=True)
@@ -185,7 +209,7 @@ def image_size(path: Path, upright: bool = False) -> tuple[int, int]:
     """Width and height by the header of a picture; `upright`: turned as its EXIF data say. Raises `InputError` for one
     that is no image, and one that looks cut off."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             width, height = image.size
             # PIL decodes a whole PNG to look for EXIF data behind the picture.
             known = upright and (image.format != "PNG" or "exif" in image.info)
@@ -216,7 +240,7 @@ def _ends_with(path: Path, mark: bytes) -> bool:
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """(H, W) values of a palette or grey 8-bit picture, as stored."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             if image.mode in ("P", "L"):
                 return np.array(image)
             mode = image.mode
@@ -227,5 +251,9 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     # PIL's message for an unknown format repeats the path
-    reason = "no known image format" if isinstance(error, UnidentifiedImageError) else error
+    reason: object = error
+    if isinstance(error, UnidentifiedImageError):
+        reason = f"no known image format: it is none of {', '.join(FORMATS)}"
+    if isinstance(error, Image.DecompressionBombError):  # PIL's own limit comes first; its message speaks of an attack
+        reason = f"it has more than the {MOST_PIXELS:,} pixels of the largest photo; scale it down"
     return InputError(f"{path}: unreadable image ({reason})")

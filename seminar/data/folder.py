@@ -27,6 +27,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from seminar.data import PADDING, UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data.contents import digests
 from seminar.data.files import (
     IMAGES,
     Examples,
@@ -40,7 +41,6 @@ from seminar.data.files import (
     read_image,
     read_mask,
     read_text,
-    size_in_bytes,
 )
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
@@ -189,13 +189,13 @@ class Folder:
         return self._splits[split]
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over classes, ids, labels, and sizes in bytes of all images and masks."""
+        """Return 16 hexadecimal digits over classes, ids, labels, and the contents of all images and masks."""
         labels = [
             [label.clicks, label.scribbles, label.areas, label.size]
             for label in (self._labels.get(id, Labels()) for id in self._all_ids)
         ]
         files = [path for id in self._all_ids for path in (self._images[id], self._masks.get(id)) if path]
-        data = [self.classes, self._ids, labels, [size_in_bytes(path) for path in files]]
+        data = [self.classes, self._ids, labels, digests(files, self._folder)]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def read(self, id: str) -> Example:

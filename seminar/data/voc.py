@@ -18,6 +18,7 @@ from pydantic import Field
 from scipy import ndimage
 
 from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data.contents import digests
 from seminar.data.files import (
     Examples,
     existing,
@@ -28,7 +29,6 @@ from seminar.data.files import (
     read_image,
     read_mask,
     read_text,
-    size_in_bytes,
 )
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
@@ -130,17 +130,17 @@ class Voc:
         return self._splits[split]
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over ids, clicks of the training images, sizes in bytes of all images and masks and,
-        where a folder of scribbles is named, its files for the training images."""
+        """Return 16 hexadecimal digits over ids, clicks of the training images, the contents of all images and masks
+        and, where a folder of scribbles is named, of its files for the training images."""
         clicks = [
             [(click.x, click.y, click.cls) for clicks in self._clicks.values() for click in clicks.get(id, ())]
             for id in self._ids["train"]
         ]
-        sizes = [[size_in_bytes(path) for path in self._files(id)] for id in self._all_ids]
-        data: list[object] = [self._ids, clicks, sizes]
+        files = [path for id in self._all_ids for path in self._files(id)]
+        data: list[object] = [self._ids, clicks, digests(files, self._images)]
         if self._scribbles is not None:
-            files = [self._scribbles.get(id) for id in self._ids["train"]]
-            data.append([path and hashlib.sha256(read_bytes(path)).hexdigest() for path in files])
+            drawn = {id: self._scribbles[id] for id in self._ids["train"] if id in self._scribbles}
+            data.append(dict(zip(drawn, digests(drawn.values(), self._images.with_name("scribbles")))))
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def unusable(self) -> list[str]:
