@@ -17,7 +17,11 @@ OLD := $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no fals
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
 OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN KEEP RETRAIN
 SETTINGS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
-TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(PRUNER),--pruner $(PRUNER)) $(if $(STORAGE),--storage '$(STORAGE)') $(if $(PLAN_ONLY),--dry-run) $(OLD)
+TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(PRUNER),--pruner $(PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(OLD)
+# In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
+ifdef STORAGE
+export SEMINAR_STORAGE := $(value STORAGE)
+endif
 GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(SETTINGS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
@@ -77,7 +81,7 @@ test-all: test ## Run all tests: the quick ones, then those that start processes
 	@$(BIN)/python -m pytest -n 2 -m slow
 
 drill: $(READY) ## Kill workers, agents and sweeps KILLS times, finish, and compare with an undisturbed run
-	@$(BIN)/python -m tests.drill --kills $(KILLS) $(if $(STORAGE),--storage '$(STORAGE)')
+	@$(BIN)/python -m tests.drill --kills $(KILLS)
 
 bench: $(READY) ## Measure speed and its growth: tables, JSON and a figure in reports/bench-local (DEVICE=cuda on a GPU)
 	@$(BIN)/python -m tests.bench $(if $(DEVICE),--device $(DEVICE))

@@ -15,6 +15,7 @@ from seminar.catalogue import Catalogue
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic, write_json
 from seminar.sweep import parse_settings
+from seminar.text import printable
 
 _EXAMPLES = """\
 examples:
@@ -67,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = [item for item in options.what if "=" not in item]
         lines = _build(names, settings, options.runs, options.out)
     except (InputError, OSError) as error:
-        print(f"analysis: {' '.join(str(error).split())}", file=sys.stderr)
+        print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
     if not options.quiet:
         if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign shows "?" instead of failing
             sys.stdout.reconfigure(errors="replace")
         try:
-            print("\n".join(lines).rstrip(), flush=True)
+            print(printable("\n".join(lines).rstrip()), flush=True)
         except BrokenPipeError:  # the reader went away (`make report | head`); everything is written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from analysis.summary import Estimate
+from seminar.text import printable, spreadsheet
 
 Value = str | int | float | None
 DASH = "\N{EN DASH}"
@@ -76,7 +77,7 @@ def difference(value: Estimate, decimals: int = 1) -> str:
 
 def quoted(text: str) -> str:
     """Return foreign text (an error message) as one line without backticks, which would open code."""
-    return " ".join(text.replace("`", "'").split())
+    return printable(" ".join(text.replace("`", "'").split()))
 
 
 def shown(value: Value, column: Column) -> str:
@@ -90,7 +91,7 @@ def shown(value: Value, column: Column) -> str:
 
 def marked(text: str, plain: Callable[[str], str], code: Callable[[str], str]) -> str:
     """Return the text with `plain` applied outside and `code` inside backticks."""
-    parts = text.split("`")
+    parts = printable(text).split("`")
     if len(parts) % 2 == 0:  # an unpaired backtick opens nothing
         parts[-2:] = ["'".join(parts[-2:])]
     return "".join(code(part) if index % 2 else plain(part) for index, part in enumerate(parts))
@@ -145,17 +146,20 @@ def bullet(text: str, width: int = 118) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Return columns and rows as CSV: numbers with up to 4 decimals and a plain minus, nothing for missing."""
+    """Return columns and rows as CSV: numbers with up to 4 decimals and a plain minus, nothing for missing, text that
+    no spreadsheet takes for a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.name for column in table.columns])
+    writer.writerow([spreadsheet(column.name) for column in table.columns])
     for row in table.rows:
-        writer.writerow([value if c.exact else _plain_number(value) for value, c in zip(row, table.columns)])
+        writer.writerow([_plain(value, column.exact) for value, column in zip(row, table.columns)])
     return text.getvalue()
 
 
-def _plain_number(value: Value) -> Value:
-    if isinstance(value, float):
+def _plain(value: Value, exact: bool) -> Value:
+    if isinstance(value, str):
+        return spreadsheet(value)
+    if isinstance(value, float) and not exact:
         return None if math.isnan(value) else round(value, 4) + 0.0
     return value
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
@@ -22,9 +22,11 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
+from seminar.text import printable
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
-    from seminar.catalogue import Cell
+    from seminar.catalogue import Cell, Planned
+    from seminar.trials import Tuning
     from seminar.watch import Watch
 
 EPILOG = """\
@@ -73,9 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(text: object) -> None:
     rank = _rank()
-    # Names of files and classes may hold what a terminal takes for orders.
-    shown = "".join(sign if sign.isprintable() or sign == "\n" else ascii(sign)[1:-1] for sign in str(text))
-    print(f"seminar{'' if rank == '0' else f' (process {rank})'}: {shown}", file=sys.stderr)
+    _tell(f"seminar{'' if rank == '0' else f' (process {rank})'}: {text}", file=sys.stderr)
+
+
+def _tell(text: object, file: TextIO | None = None) -> None:
+    """Print a text in which names of files, classes and others may stand; `file`: default stdout."""
+    print(printable(text), file=file, flush=True)
 
 
 def _rank() -> str:
@@ -142,7 +147,8 @@ def _parser() -> argparse.ArgumentParser:
         "--storage",
         metavar="URL",
         help="a database for Optuna's study, shared by many machines: postgresql://USER@HOST/DATABASE or mysql://... "
-        "(default: a journal file in the folder of runs)",
+        f"(default: ${pool.STORAGE}, where no other user of the machine sees a password; else a journal file in the "
+        "folder of runs)",
     )
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     for sub in (one, cell, many):
@@ -311,7 +317,7 @@ def _ensure(
         if stopped:
             raise Interrupted
         if stage not in reported:
-            print(f"waiting for another process that trains {stage.key}", file=sys.stderr)
+            _tell(f"waiting for another process that trains {stage.key}", file=sys.stderr)
             reported.append(stage)
 
     together = False  # during a training the other processes wait for no message
@@ -336,7 +342,7 @@ def _ensure(
             if not together:
                 parallel.broadcast(None)
     on_end(record)
-    print(_result(cell.stage, record, store))
+    _tell(_result(cell.stage, record, store))
     return 0
 
 
@@ -354,11 +360,11 @@ def _settle(stages: Iterable[Stage], store: Store, options: argparse.Namespace, 
     if options.retrain:
         for key in found:
             store.put_aside(key)
-        print(f"{what}; put aside in {store.root / REPLACED}, to be trained again", file=sys.stderr)
+        _tell(f"{what}; put aside in {store.root / REPLACED}, to be trained again", file=sys.stderr)
     elif ask and not options.keep:
         raise InputError(f"{what}; --retrain trains them again, --keep takes them as they are")
     else:
-        print(f"{what}; kept as they are", file=sys.stderr)
+        _tell(f"{what}; kept as they are", file=sys.stderr)
 
 
 def _signals() -> list[int]:
@@ -422,8 +428,7 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import catalogue, jobs, parallel, plan, recipes, search
-    from seminar.trials import Tuning
+    from seminar import catalogue, jobs, parallel, plan, recipes
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -431,58 +436,30 @@ def _sweep(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, stop)  # as clusters do before a job's time is up
     if parallel.requested()[1] > 1:
         raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
-
-    files = [item for item in options.settings if item.endswith((".yaml", ".yml"))]
-    if not files:
-        raise InputError(
-            f"{' '.join(options.settings)}: no sweep file among these; name one, for example sweeps/losses.yaml"
-        )
-    settings = sweeps.parse_settings([item for item in options.settings if item not in files], options.seeds)
-    if options.trials is not None and options.trials < 1:
-        raise InputError(f"--trials {options.trials}: at least 1 is needed")
-    storage = None
-    if options.storage:
-        # Records and W&B keep the command line, also that of worker processes.
-        shown = search.without_password(options.storage)
-        sys.argv[1:] = [item.replace(options.storage, shown) for item in sys.argv[1:]]
-        storage = search.storage_url(options.storage)
+    if options.retrain and options.dry_run:
+        raise InputError("--retrain puts trainings aside, --dry-run changes nothing; leave out one of the two")
+    loaded, settings = _requested(options)
+    storage = _storage(options)
     executor = pool.executor(options.executor, options.workers, storage)
-    loaded = [sweeps.load(Path(file)).capped(options.trials) for file in files]
-    choices = {sweep.name: search.chosen(sweep, options.sampler, options.pruner) for sweep in loaded if sweep.is_search}
-    for name in ("sampler", "pruner"):
-        if getattr(options, name) is not None and not choices:
-            raise InputError(f"--{name} {getattr(options, name)}: no file here is a search (method random or bayes)")
+    choices = _searchers(loaded, options)
     parts = recipes.suite(loaded, settings)
     store = Store(options.runs)
     for reason in (reason for part in parts for reason in part.left_out):
-        print(f"left out: {reason}")
+        _tell(f"left out: {reason}")
     grids = [part for part in parts if not part.sweep.is_search and part.cells]
-    tunings = []
-    for part in parts:
-        if part.sweep.is_search and part.cells:
-            try:
-                tunings.append(Tuning.requested(part.sweep, part.cells[0], settings, options.runs, recipes.cells))
-            except sweeps.LeftOut as error:
-                if len(parts) == 1:
-                    raise
-                print(f"left out: {error}")
-    trials = [store.stage(t.key) for tuning in tunings for t in tuning.trials() if store.record(t.key) is not None]
-    reports = [cell.stage for tuning in tunings for cell in tuning.reported()]
-    found = [*(cell.stage for part in grids for cell in part.cells), *trials, *reports]
-    if options.retrain and options.dry_run:
-        raise InputError("--retrain puts trainings aside, --dry-run changes nothing; leave out one of the two")
-    _settle(found, store, options, ask=not options.dry_run)
+    tunings = _tunings(parts, settings, options.runs)
+    _settle(_stages(grids, tunings, store), store, options, ask=not options.dry_run)
     plans = []
     if grids:
         cells = [cell for part in grids for cell in part.cells]
         sweep = sweeps.together([part.sweep for part in grids])
         plans.append(plan.make_plan(sweep, cells, store, executor.workers, executor.elsewhere))
-        print("\n".join(plans[0].lines()), flush=True)
+        _tell("\n".join(plans[0].lines()))
     searches = []
     for tuning in tunings:
         sampler, pruner = choices[tuning.sweep.name]
         searches.append(plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere))
-        print("\n".join(searches[-1].lines()), flush=True)
+        _tell("\n".join(searches[-1].lines()))
     reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
     try:
         catalogue.write(options.runs, [*parts, *reported])
@@ -491,7 +468,7 @@ def _sweep(options: argparse.Namespace) -> int:
             raise
     if options.dry_run:
         return 0
-    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options, storage))
+    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options))
     failed = [line for each in plans for line in jobs.run(each, call)]
     failed += [line for each in searches for line in jobs.run_search(each, call)]
     for line in failed:
@@ -499,25 +476,90 @@ def _sweep(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _worker_command(options: argparse.Namespace, storage: str | None) -> tuple[str, ...]:
-    """The command line that does the work of this call's sweep as one worker."""
+def _requested(options: argparse.Namespace) -> tuple[list[sweeps.Sweep], dict[str, tuple[Scalar, ...]]]:
+    """Return the sweeps and the settings that a command line names."""
+    files = [item for item in options.settings if item.endswith((".yaml", ".yml"))]
+    if not files:
+        raise InputError(
+            f"{' '.join(options.settings)}: no sweep file among these; name one, for example sweeps/losses.yaml"
+        )
+    settings = sweeps.parse_settings([item for item in options.settings if item not in files], options.seeds)
+    if options.trials is not None and options.trials < 1:
+        raise InputError(f"--trials {options.trials}: at least 1 is needed")
+    return [sweeps.load(Path(file)).capped(options.trials) for file in files], settings
+
+
+def _storage(options: argparse.Namespace) -> str | None:
+    """Return the URL of the database, if one is given."""
+    from seminar import search
+
+    given = options.storage or os.environ.get(pool.STORAGE)
+    if options.storage:
+        # Records and W&B keep the command line, also that of worker processes.
+        shown = search.without_password(options.storage)
+        sys.argv[1:] = [item.replace(options.storage, shown) for item in sys.argv[1:]]
+        options.storage = shown
+    return search.storage_url(given) if given else None
+
+
+def _searchers(loaded: Sequence[sweeps.Sweep], options: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Return the sampler and the pruner of each search, by its name."""
+    from seminar import search
+
+    choices = {sweep.name: search.chosen(sweep, options.sampler, options.pruner) for sweep in loaded if sweep.is_search}
+    for name in ("sampler", "pruner"):
+        if getattr(options, name) is not None and not choices:
+            raise InputError(f"--{name} {getattr(options, name)}: no file here is a search (method random or bayes)")
+    return choices
+
+
+def _tunings(parts: Sequence[Planned], settings: Mapping[str, tuple[Scalar, ...]], runs: Path) -> list[Tuning]:
+    """Return the tuning jobs of the searches among `parts`; of several parts, those that cannot be searched are left
+    out with the reason."""
+    from seminar import recipes
+    from seminar.trials import Tuning
+
+    found = []
+    for part in parts:
+        if part.sweep.is_search and part.cells:
+            try:
+                found.append(Tuning.requested(part.sweep, part.cells[0], settings, runs, recipes.cells))
+            except sweeps.LeftOut as error:
+                if len(parts) == 1:
+                    raise
+                _tell(f"left out: {error}")
+    return found
+
+
+def _stages(grids: Sequence[Planned], tunings: Sequence[Tuning], store: Store) -> list[Stage]:
+    """Return the stages of all cells, of finished trials, and of what searches report."""
+    trials = [trial.key for tuning in tunings for trial in tuning.trials() if store.record(trial.key) is not None]
+    cells = [cell for part in grids for cell in part.cells]
+    cells += [cell for tuning in tunings for cell in tuning.reported()]
+    return [*(cell.stage for cell in cells), *map(store.stage, trials)]
+
+
+def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
+    """The command line that does the work of this call's sweep as one worker, but for the database: its URL is in the
+    environment."""
     given = {name: getattr(options, name) for name in ("seeds", "trials", "sampler", "pruner", "wandb")}
-    given |= {"runs": options.runs.resolve(), "storage": storage, "workers": 0}
+    given |= {"runs": options.runs.resolve(), "workers": 0}
     rest = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return (sys.executable, "-m", "seminar", "sweep", *options.settings, *rest)
+    # Whether old trainings are kept was settled by the call that plans.
+    return (sys.executable, "-m", "seminar", "sweep", *options.settings, *rest, "--keep")
 
 
 def _pull(options: argparse.Namespace) -> int:
     from seminar.tracking import pull
 
     found = pull(options.source, Store(options.runs))
-    print(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")
+    _tell(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")
     if found.unfinished:
-        print(f"{found.unfinished} runs have no finished training and were left out")
+        _tell(f"{found.unfinished} runs have no finished training and were left out")
     for reason in found.refused:
-        print(f"left out: {reason}")
+        _tell(f"left out: {reason}")
     for key in sorted(set(found.differs)):
-        print(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
+        _tell(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
     return 0
 
 
@@ -555,19 +597,20 @@ def _look(settings: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -
     if found.wrong:
         return 2
     lines = [*found.lines(), *(f"note: {note}" for note in (*notes, *found.doubts()))]
-    print("\n".join(lines))
+    _tell("\n".join(lines))
     picture = inspection.contact_sheet(found)
     given = " ".join(f"{name}={value}" for name, value in settings.items())
-    write_atomic(text, lambda file: file.write("\n".join([f"{LOOKED} {given}", "", *lines, ""]).encode()))
+    whole = printable("\n".join([f"{LOOKED} {given}", "", *lines, ""]))
+    write_atomic(text, lambda file: file.write(whole.encode()))
     write_atomic(sheet, lambda file: picture.save(file, "PNG"))
-    print(f"wrote {sheet} and {text}")
+    _tell(f"wrote {sheet} and {text}")
     return 0
 
 
 def _example(options: argparse.Namespace) -> int:
     from seminar.data.example import write
 
-    print(write(options.folder))
+    _tell(write(options.folder))
     return 0
 
 
@@ -585,7 +628,7 @@ def _voc(options: argparse.Namespace) -> int:
             f"make ablation-scribbles PROFILE=voc data_root={merged.root} data_scribbles={merged.scribbles}"
         )
     if status == 0:
-        print("\n".join(["ready:", *commands]))
+        _tell("\n".join(["ready:", *commands]))
     return status
 
 
@@ -601,7 +644,7 @@ def _predict(options: argparse.Namespace) -> int:
     failed = list(predict.label(net, images, options.out))
     for line in failed:
         _say(line)
-    print(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
+    _tell(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
     return 1 if failed else 0
 
 
@@ -610,7 +653,7 @@ def _export(options: argparse.Namespace) -> int:
 
     store = Store(options.runs)
     key = _named(options.training, store)
-    print("\n".join(export(store, key, options.out, options.onnx, options.teacher)))
+    _tell("\n".join(export(store, key, options.out, options.onnx, options.teacher)))
     return 0
 
 
@@ -659,7 +702,7 @@ def _status(options: argparse.Namespace) -> int:
     store = Store(options.runs)
     keys = store.keys()
     if not keys:
-        print(f"no training was started in {options.runs}")
+        _tell(f"no training was started in {options.runs}")
         return 0
     counts: Counter[str] = Counter()
     stages: dict[str, Stage] = {}
@@ -670,17 +713,17 @@ def _status(options: argparse.Namespace) -> int:
         except InputError as error:
             damaged[key] = error
     differences = _differences(stages)
-    print(f"{'key':<16}  {'status':<8} {'epochs':>9}  {'mIoU %':>6}  {'time':>7}  what")
+    _tell(f"{'key':<16}  {'status':<8} {'epochs':>9}  {'mIoU %':>6}  {'time':>7}  what")
     for key in keys:
         if key in stages:
             try:
-                print(_status_line(store, key, stages[key], counts) + differences[key])
+                _tell(_status_line(store, key, stages[key], counts) + differences[key])
             except InputError as error:
                 damaged[key] = error
         if key in damaged:
             counts["damaged"] += 1
-            print(f"{key:<16}  damaged  {damaged[key]}")
-    print(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+            _tell(f"{key:<16}  damaged  {damaged[key]}")
+    _tell(", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return 0
 
 
@@ -709,7 +752,7 @@ def _status_line(store: Store, key: str, stage: Stage, counts: Counter[str]) -> 
     seconds = f"{curve[-1]['seconds']:.0f} s" if curve else "-"
     what = stage.title
     if failure is not None:
-        what += f": {failure['error']}"
+        what += f": {' '.join(failure['error'].split())}"
     return f"{key:<16}  {status:<8} {len(curve):>4}/{stage.epochs:<4}  {shown:>6}  {seconds:>7}  {what}"
 
 

@@ -9,10 +9,8 @@ plan holds is compared with the settings of the trainings themselves.
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from seminar import presets, schema
 from seminar.spec import RECIPE, InputError, Scalar, Stage, key_of
 from seminar.store import Store, now, write_json
 from seminar.sweep import DEFAULT, Point, Sweep, parse_settings
+from seminar.text import file_name
 
 
 class Host(BaseModel):
@@ -85,7 +84,7 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
     folder = runs / "plans"
     for sweep, cells, left_out in planned:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{_file_name(sweep.name)}.json"
+        path = folder / f"{file_name(sweep.name)}.json"
         with _locked(path):
             content = _read(path)
             entries = {_identity(entry["point"]): entry for entry in content["cells"]}
@@ -115,12 +114,6 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
 
 def _profiles(sweep: Sweep) -> str:
     return ",".join(map(str, sweep.parameters.get("profile", (presets.PROFILE,))))
-
-
-def _file_name(name: str) -> str:
-    """Return the name of a sweep as a file name; with other signs than letters, digits, `-` and `_` it gets a hash."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
-    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 @contextmanager
@@ -273,7 +266,7 @@ class Catalogue:
                                 raise ValueError(key)
                             stages[key] = Stage.model_validate(value).known_as(key)
                         except ValueError:
-                            path = self.store.root / "plans" / f"{_file_name(name)}.json"
+                            path = self.store.root / "plans" / f"{file_name(name)}.json"
                             raise InputError(f"{path}: {_DAMAGED}") from None
                 host = {name: point[name] for name in entry["host"]}
                 known.append(_Known(stages[entry["key"]], entry["planned"], point, entry["own"], host))

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seminar.text import printable
+
 
 class Display:
     """Progress for people. `seconds`: what each training is estimated to take, by key (`each`: one that is not among
@@ -33,7 +35,8 @@ class Display:
 
     def show(self, event: tuple[Any, ...]) -> None:
         """Take in `(kind, worker number, key, title, fact ...)`, see `jobs.Reporter`."""
-        kind, number, key, name, *rest = event
+        shown: list[Any] = [printable(part) if isinstance(part, str) else part for part in event]
+        kind, number, key, name, *rest = shown
         title = f"{number + 1}: {name}"
         row = self._rows[number]
         if kind == "begin":

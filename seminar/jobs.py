@@ -32,6 +32,7 @@ from seminar.pool import Executor
 from seminar.recipes import pick_device
 from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason, score
+from seminar.text import printable
 from seminar.tracking import Mode, WandbWatch
 from seminar.trials import State, Trial, Tuning
 from seminar.views import mix
@@ -49,7 +50,7 @@ class Call:
     store: Store
     executor: Executor
     tracking: Mode
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)
     command: tuple[str, ...] = ()
 
 
@@ -112,7 +113,7 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
     final = make_plan(tuning.sweep, distinct, store, reporting.workers, call.executor.elsewhere)
     if best is not None:
         point = ", ".join(f"{name}={_short(best.point[name])}" for name in tuning.space)
-        print(f"best of {len(tuning.trials())} trials: {point}", flush=True)
+        print(printable(f"best of {len(tuning.trials())} trials: {point}"), flush=True)
     return run(final, call)
 
 

@@ -128,6 +128,10 @@ class Local:
         return [f"{len(crashed)} worker(s) died (exit codes {crashed}); call again to go on"] if crashed else []
 
 
+STORAGE = "SEMINAR_STORAGE"
+"""The environment variable that holds the URL of a database where --storage is not given."""
+
+
 @executors.register("slurm")
 class Slurm:
     """Tasks of an array job on a Slurm cluster; each calls the same sweep as its one worker."""
@@ -144,11 +148,14 @@ class Slurm:
         if not SLURM_SCRIPT.is_file():
             raise InputError(f"--executor slurm: no file {SLURM_SCRIPT} here; call this in the project's folder")
         self.workers: int | None = workers
+        self._environment = {**os.environ, STORAGE: storage}  # which Slurm hands on; its queue shows every command line
 
     def run(self, job: Job, count: int, display: Display) -> list[str]:
         submit = ["sbatch", "--wait", f"--array=0-{count - 1}", str(SLURM_SCRIPT), *job.command]
         try:
-            code = subprocess.run(submit, check=False).returncode  # of the array: the highest of its tasks
+            code = subprocess.run(
+                submit, check=False, env=self._environment
+            ).returncode  # of the array: the highest of its tasks
         except KeyboardInterrupt:
             display.note("the tasks go on without this call; `scancel --name=seminar` stops them")
             raise

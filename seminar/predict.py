@@ -26,6 +26,7 @@ from seminar.data.pictures import colour
 from seminar.recipes import pick_device
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic
+from seminar.text import spreadsheet
 from seminar.views import normalise
 from seminar.weights import finished_network
 
@@ -169,5 +170,6 @@ def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[st
         counts = np.bincount(labels.ravel(), minlength=len(predict.classes))
         for cls, count in enumerate(counts.tolist()):
             if count:
-                areas.writerow([name, predict.classes[cls], count, f"{100 * count / labels.size:.3f}"])
+                texts = (spreadsheet(name), spreadsheet(predict.classes[cls]))
+                areas.writerow([*texts, count, f"{100 * count / labels.size:.3f}"])
     write_atomic(out / AREAS, lambda file: file.write(table.getvalue().encode()))

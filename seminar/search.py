@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -38,6 +38,7 @@ from seminar.parts import Registry
 from seminar.spec import InputError, Scalar
 from seminar.store import Interrupted, Store, score, write_atomic
 from seminar.sweep import Halving, Range, Sweep
+from seminar.text import file_name
 from seminar.trials import Trial, Tuning
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql", "mariadb": "pymysql"}
@@ -120,6 +121,8 @@ def storage_url(text: str) -> str:
     url, shown = _parsed(text), without_password(text)
     if url is None:
         raise InputError("--storage: that is no URL; write postgresql://USER@HOST/DATABASE or mysql://...")
+    if _misread(url):
+        raise InputError("--storage: the password holds @ or /; write %40 for @ and %2F for / in it")
     kind = url.get_backend_name()
     if kind == "sqlite":
         raise InputError(
@@ -136,9 +139,14 @@ def storage_url(text: str) -> str:
 def without_password(text: str) -> str:
     """Return a URL that may be shown and recorded: also without its options, which may hold passwords."""
     url = _parsed(text)
-    if url is None or "@" in (url.host or ""):  # the password may be in the wrong place
+    if url is None or _misread(url):  # parts of the password may be in the wrong place
         return "***"
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+def _misread(url: sqlalchemy.engine.URL) -> bool:
+    """Return whether a password with `@` or `/` in it was taken for the host or the database."""
+    return any("@" in (part or "") for part in (url.username, url.host, url.database))
 
 
 def _parsed(text: str) -> sqlalchemy.engine.URL | None:
@@ -227,7 +235,7 @@ class Queue:
 
     name: str
     folder: Path
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)
 
     @property
     def journal(self) -> Path:
@@ -491,7 +499,7 @@ def prepare_grid(
     choices = spaces(cells)
     by_key = {cell.stage.key: cell for cell in cells}
     identity = json.dumps([sorted(by_key), choices], sort_keys=True)
-    name = f"{sweep}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    name = f"{file_name(sweep)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     queue = Queue(name, store.root / "studies", storage)
     with queue.prepared() as opened:
         taken: dict[str, TrialState] = {}

@@ -22,6 +22,8 @@ from pydantic import (
     model_validator,
 )
 
+from seminar.text import brief
+
 RECIPE = 6
 """Raised whenever the training code changes what an unchanged `Stage` yields: old records then stop matching."""
 
@@ -47,9 +49,9 @@ class InputError(ValueError):
 def unknown(thing: str, value: object, choices: Iterable[str]) -> InputError:
     """The error for a name that is none of `choices`, with the nearest choice as a guess."""
     names = sorted(choices)
-    near = difflib.get_close_matches(str(value), names, n=1)
+    near = difflib.get_close_matches(str(value)[:100], names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"{thing}={value!r}: {guess}choose from {', '.join(names)}")
+    return InputError(f"{thing}={brief(value)}: {guess}choose from {', '.join(names)}")
 
 
 class _Value(BaseModel):
@@ -281,5 +283,5 @@ def one_line(error: ValidationError) -> str:
     first: dict[str, Any] = dict(error.errors(include_url=False)[0])
     name = ".".join(str(part) for part in first["loc"]) or "stage"
     reason = str(first["msg"]).removeprefix("Value error, ")
-    shown = "" if isinstance(first["input"], dict) else f"{name}={first['input']!r}: "
+    shown = "" if isinstance(first["input"], dict) else f"{name}={brief(first['input'])}: "
     return f"{shown}{reason}"

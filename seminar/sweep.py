@@ -12,17 +12,20 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import yaml
 
 from seminar.spec import InputError, Scalar, unknown
+from seminar.text import brief
 
 _KEYS = {"name", "description", "program", "method", "metric", "parameters", "command", "project", "entity"}
 _SEARCH_KEYS = {"run_cap", "early_terminate"}
 Point = dict[str, Scalar]
 Method = Literal["grid", "random", "bayes"]
 
+LARGEST = 10**6
+"""Signs of the longest sweep file that is read."""
 DEFAULT = "default"
 """As the value of a setting: as if it was not given, so the profile or the paper decides."""
 PAIRED = "seed"
@@ -147,12 +150,17 @@ def together(parts: Sequence[Sweep]) -> Sweep:
 def load(path: Path) -> Sweep:
     """Read a sweep file. Raises `InputError` with the file's name and the reason where it cannot be used."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if len(text) > LARGEST:
+            raise InputError(f"sweep file {path}: {len(text):,} signs, more than the {LARGEST:,} of any sweep file")
+        raw = _yaml(text)
     except FileNotFoundError:
         raise InputError(f"sweep file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sweep file {path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"sweep file {path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
         raise InputError(f"sweep file {path}: expected a mapping with 'method' and 'parameters'")
@@ -170,7 +178,10 @@ def load(path: Path) -> Sweep:
         raise InputError(f"sweep file {path}: 'parameters' must map each setting to 'value' or 'values'")
     metric = raw.get("metric") or {"name": "student_miou"}
     if not isinstance(metric, dict) or metric.get("name") != "student_miou" or metric.get("goal") == "minimize":
-        raise InputError(f"sweep file {path}: metric={metric!r}: choose {{name: student_miou, goal: maximize}}")
+        raise InputError(f"sweep file {path}: metric={brief(metric)}: choose {{name: student_miou, goal: maximize}}")
+    for key in ("name", "description"):
+        if not isinstance(raw.get(key), str | int | float | None):
+            raise InputError(f"sweep file {path}: {key}={brief(raw[key])}: write a text")
     read: dict[str, tuple[Scalar, ...] | Range] = {}
     for name, spec in parameters.items():
         try:
@@ -193,6 +204,18 @@ def load(path: Path) -> Sweep:
     return found
 
 
+def _yaml(text: str) -> object:
+    """Return the value of a YAML text. Raises `yaml.YAMLError` or `ValueError`, also for aliases (a few lines of them
+    make gigabytes) and for a text that is nested too deep."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"it has the alias *{event.anchor}; write the value out")
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 _DISTRIBUTIONS = ("uniform", "int_uniform", "log_uniform_values")
 
 
@@ -202,13 +225,13 @@ def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
         return _range(spec)
     if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in ("value", "values"):
         ranges = ", or 'min' and 'max'" if search else ""
-        raise InputError(f"must hold either 'value' or 'values'{ranges}, got {spec!r}")
+        raise InputError(f"must hold either 'value' or 'values'{ranges}, got {brief(spec)}")
     values = spec["values"] if "values" in spec else [spec["value"]]
     if not isinstance(values, list) or not values:
         raise InputError("has no 'values': a list with at least one entry")
     for value in values:
         if not isinstance(value, bool | int | float | str):
-            raise InputError(f"has the value {value!r}: no number, text or truth value")
+            raise InputError(f"has the value {brief(value)}: no number, text or truth value")
     return tuple(values)
 
 
@@ -225,7 +248,7 @@ def _range(spec: Mapping[str, object]) -> Range:
         raise InputError(f"has the bounds {low!r} and {high!r}: min must be below max")
     kind = spec.get("distribution", "int_uniform" if isinstance(low, int) else "uniform")
     if spec.keys() - {"min", "max", "distribution"} or kind not in _DISTRIBUTIONS:
-        raise InputError(f"is {dict(spec)!r}: choose min, max and distribution from {', '.join(_DISTRIBUTIONS)}")
+        raise InputError(f"is {brief(spec)}: choose min, max and distribution from {', '.join(_DISTRIBUTIONS)}")
     if kind == "log_uniform_values" and low <= 0:
         raise InputError(f"has min={low!r}: a logarithm needs a number above 0")
     if kind == "int_uniform" and not isinstance(low, int):
@@ -236,14 +259,14 @@ def _range(spec: Mapping[str, object]) -> Range:
 def _halving(path: Path, spec: object) -> Halving:
     """W&B's `early_terminate`, in either of its forms."""
     if not isinstance(spec, dict) or spec.get("type") != "hyperband":
-        raise InputError(f"sweep file {path}: early_terminate={spec!r}: choose type: hyperband")
+        raise InputError(f"sweep file {path}: early_terminate={brief(spec)}: choose type: hyperband")
     eta = _whole(path, "early_terminate.eta", spec.get("eta", 3), 2)
     if spec.keys() == {"type", "max_iter", "s"} | (spec.keys() & {"eta"}):
         most = _whole(path, "early_terminate.max_iter", spec["max_iter"], 2)
         return Halving(max(1, most // eta ** _whole(path, "early_terminate.s", spec["s"], 1)), eta)
     if spec.keys() == {"type", "min_iter"} | (spec.keys() & {"eta"}):
         return Halving(_whole(path, "early_terminate.min_iter", spec["min_iter"], 1), eta)
-    raise InputError(f"sweep file {path}: early_terminate={spec!r}: choose min_iter, or max_iter and s, and eta")
+    raise InputError(f"sweep file {path}: early_terminate={brief(spec)}: choose min_iter, or max_iter and s, and eta")
 
 
 def _whole(path: Path, name: str, value: object, least: int) -> int:
@@ -266,11 +289,11 @@ def parse_settings(arguments: list[str], seeds: int | None = None) -> dict[str, 
         if name in settings:
             raise InputError(f"{argument!r}: {name!r} is given twice")
         try:
-            values = tuple(yaml.safe_load(item) for item in text.split(","))
-        except yaml.YAMLError:
-            raise InputError(f"{argument!r}: the value is not a plain number, text or truth value") from None
+            values: tuple[Any, ...] = tuple(map(_yaml, text.split(",")))
+        except (yaml.YAMLError, ValueError):
+            raise InputError(f"{brief(argument)}: the value is not a plain number, text or truth value") from None
         if not all(isinstance(value, bool | int | float | str) for value in values):
-            raise InputError(f"{argument!r}: the value is not a plain number, text or truth value")
+            raise InputError(f"{brief(argument)}: the value is not a plain number, text or truth value")
         if len(set(map(repr, values))) < len(values):
             raise InputError(f"{argument!r}: a value is given twice")
         settings[name] = values

@@ -28,6 +28,7 @@ from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Record, Store, read_lines, write_atomic
+from seminar.text import printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 PROJECT = "seminar-learning"
@@ -125,7 +126,7 @@ class _Mirror:
         try:
             yield
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
             warnings.warn(f"W&B: {reason}; the training goes on without it", RuntimeWarning, stacklevel=4)
             self._run, self.mode = None, "disabled"
 

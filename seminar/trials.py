@@ -22,6 +22,7 @@ from seminar.catalogue import Cell
 from seminar.spec import InputError, Scalar
 from seminar.store import score, write_json
 from seminar.sweep import DEFAULT, PAIRED, LeftOut, Point, Sweep
+from seminar.text import file_name
 
 SEEDS = (0, 1, 2, 3)
 """Seeds of the reported trainings where neither the command line nor the sweep file gives several."""
@@ -101,7 +102,7 @@ class Tuning:
         """The sweep's name and 8 digits for what is trained and searched. The number of trials has no part in it, nor
         has the sampler: all samplers of a search add to the same trials."""
         identity = repr((self.own.stage.key, self.sweep.method, self.sweep.halving, self.sweep.space))
-        return f"{self.sweep.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        return f"{file_name(self.sweep.name)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
     @property
     def folder(self) -> Path:

@@ -253,7 +253,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=150, help="of each of the 8 trainings")
     parser.add_argument("--seed", type=int, default=0, help="of who is killed when")
-    parser.add_argument("--storage", metavar="URL", help="a database for Optuna's study (default: the journal file)")
+    parser.add_argument(
+        "--storage",
+        metavar="URL",
+        default=os.environ.get("SEMINAR_STORAGE"),
+        help="a database for Optuna's study (default: the journal file)",
+    )
     options = parser.parse_args()
     folder = Path(mkdtemp(prefix="drill"))
     numbers = run(options.kills, options.epochs, options.seed, options.storage, folder)

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
-    {"provenance", "spec"},
+    {"provenance", "text"},
+    {"spec"},
     {"colours", "display", "parts", "schema", "sweep"},
     {"store"},
     {"data", "pool", "presets"},

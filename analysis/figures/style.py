@@ -8,6 +8,8 @@ import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
+from seminar.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,6 +29,7 @@ MARKERS = "osD^vP"
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same bytes on every machine
     "font.size": 9,
+    "text.parse_math": False,  # a name with one `$` is no formula
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -75,7 +78,7 @@ def _save(figure: Figure) -> Files:
 def set_up(figure: Figure, width: float, height: float, title: str) -> None:
     """Set the size in inches, and the title in as many lines as the width needs."""
     figure.set_size_inches(width, height)
-    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, int(10.5 * width))]
+    lines = [part for line in printable(title).split("\n") for part in textwrap.wrap(line, int(10.5 * width))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
 
 

@@ -1,0 +1,41 @@
+"""Text that others wrote, on its way to a terminal, a file name, a spreadsheet or a message."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+
+JOINERS = "\u200c\u200d"
+"""Invisible, but part of words in Persian and of some pictograms."""
+LONGEST_NAME = 80
+
+
+def printable(text: object) -> str:
+    """Return the text with everything that is no visible sign written out (`\\x1b`), but for line breaks: names of
+    files and classes, errors and records of others may hold what a terminal takes for orders, or turn the order of
+    signs round."""
+    signs = str(text)
+    if signs.isprintable():
+        return signs
+    return "".join(s if s.isprintable() or s == "\n" or s in JOINERS else ascii(s)[1:-1] for s in signs)
+
+
+def spreadsheet(text: str) -> str:
+    """Return the text for a cell of a CSV file: one that begins as a formula does gets a `'` before it, by which
+    spreadsheets take it for text."""
+    shown = printable(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+
+
+def file_name(name: str) -> str:
+    """Return a name as the name of a file or folder, a different one for every name. Names of up to 80 letters (a to
+    z), digits, `-` and `_` stay as they are; others are cut and changed, and end in 8 digits of their SHA-256."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", unicodedata.normalize("NFKD", name))[:LONGEST_NAME]
+    return plain if plain == name and name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def brief(value: object, longest: int = 200) -> str:
+    """Return a value of others as Python writes it, cut to `longest` signs."""
+    shown = repr(value)
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."
