@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from analysis.figures.style import COLOURS, MARKERS, colour, legend, nothing, saved, set_up
 from analysis.summary import Estimate, Row
+from seminar.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,9 @@ def points(
             scores = [score for score in by_seed.values() if score == score]
             axes.scatter([x] * len(scores), scores, s=9, color=colour(number), alpha=0.45, linewidths=0, zorder=2)
     mine = {places[row.label][1] for row in rows if row.label in own}
-    axes.set_xticks(range(len(ticks)), [f"{tick}\n(profile)" if tick in mine else tick for tick in ticks])
+    axes.set_xticks(
+        range(len(ticks)), [f"{tick}\n(profile)" if tick in mine else tick for tick in map(printable, ticks)]
+    )
     axes.set_xlabel(axis)
     axes.set_ylabel("mIoU (%)")
     axes.grid(axis="y", color="0.9", lw=0.7)
@@ -176,7 +179,7 @@ def draw_scores(axes: Axes, rows: Sequence[Row], names: Mapping[str, str], paper
                 zorder=4,
                 label="paper (one run)",
             )
-    axes.set_yticks(range(len(rows)), [names.get(row.label, row.label) for row in rows])
+    axes.set_yticks(range(len(rows)), [printable(names.get(row.label, row.label)) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.9", lw=0.7)

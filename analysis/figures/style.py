@@ -56,10 +56,14 @@ def saved(draw: Callable[Concatenate[Figure, Parameters], None]) -> Callable[Par
     def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Files:
         from matplotlib import style
         from matplotlib.figure import Figure
+        from matplotlib.text import Text
 
         with style.context(["default", STYLE]):  # "default" first: a user's matplotlibrc must not change a report
             figure = Figure(layout="constrained")
             draw(figure, *args, **kwargs)
+            for text in figure.findobj(Text):
+                if isinstance(text, Text):
+                    text.set_text(printable(text.get_text()))
             return _save(figure)
 
     return drawn
@@ -78,7 +82,7 @@ def _save(figure: Figure) -> Files:
 def set_up(figure: Figure, width: float, height: float, title: str) -> None:
     """Set the size in inches, and the title in as many lines as the width needs."""
     figure.set_size_inches(width, height)
-    lines = [part for line in printable(title).split("\n") for part in textwrap.wrap(line, int(10.5 * width))]
+    lines = [part for line in title.split("\n") for part in textwrap.wrap(line, int(10.5 * width))]
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10, fontweight="bold")
 
 
