@@ -12,17 +12,15 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 
 from seminar import presets, schema
 from seminar.spec import RECIPE, InputError, Scalar, Stage, key_of
-from seminar.store import Store, now, write_json
+from seminar.store import Store, locked, now, write_json
 from seminar.sweep import DEFAULT, Point, Sweep, parse_settings
 from seminar.text import file_name
 
@@ -85,7 +83,7 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
     for sweep, cells, left_out in planned:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{file_name(sweep.name)}.json"
-        with _locked(path):
+        with locked(folder / "lock"):
             content = _read(path)
             entries = {_identity(entry["point"]): entry for entry in content["cells"]}
             stages = content["stages"]
@@ -114,20 +112,6 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
 
 def _profiles(sweep: Sweep) -> str:
     return ",".join(map(str, sweep.parameters.get("profile", (presets.PROFILE,))))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from writing plans. On a full disk the lock itself fails, and its error names no file."""
-    lock = FileLock(path.parent / "lock")
-    try:
-        lock.acquire()
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def flat(stage: Stage) -> dict[str, Any]:

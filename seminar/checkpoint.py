@@ -11,7 +11,7 @@ import torch
 
 from seminar import parallel
 from seminar.spec import InputError
-from seminar.store import append_line, read_lines, write_atomic
+from seminar.store import append_line, write_atomic
 
 if TYPE_CHECKING:
     from seminar.train import Trainer
@@ -22,10 +22,12 @@ def save(trainer: Trainer, folder: Path, line: Mapping[str, Any]) -> None:
     if not parallel.leads():
         return
     append_line(folder / "metrics.jsonl", line)
+    trainer.curve.append(dict(line))
     state = {
         "key": trainer.stage.key,
         "epochs_done": trainer.epochs_done,
         "starts": trainer.starts,
+        "curve": trainer.curve,
         "seconds": trainer.seconds,
         "student": trainer.student.state_dict(),
         "optimizer": trainer.optimizer.state_dict(),
@@ -36,12 +38,11 @@ def save(trainer: Trainer, folder: Path, line: Mapping[str, Any]) -> None:
 
 
 def resume(trainer: Trainer, folder: Path) -> None:
-    """Go on from `checkpoint.pt`, if there is one; lines of epochs that it does not hold are dropped.
+    """Go on from `checkpoint.pt`, if there is one, and write the curve anew as the checkpoint holds it.
 
     Raises `InputError` for a checkpoint that cannot be read, or that is of another training.
     """
     path = folder / "checkpoint.pt"
-    lines = []
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")  # no second copy on a GPU
@@ -57,7 +58,7 @@ def resume(trainer: Trainer, folder: Path) -> None:
             trainer.teacher.t = state["teacher_t"]
         trainer.epochs_done, trainer.seconds = state["epochs_done"], state["seconds"]
         trainer.starts = [*state["starts"], {**trainer.starts[-1], "epoch": trainer.epochs_done}]
-        lines = [line for line in read_lines(folder / "metrics.jsonl") if line["epoch"] <= trainer.epochs_done]
+        trainer.curve = state["curve"]
     if parallel.leads():
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in trainer.curve)
         write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))

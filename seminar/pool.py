@@ -114,13 +114,22 @@ class Local:
                     except (EOFError, OSError):
                         readers.remove(ready)
         except KeyboardInterrupt:
-            display.note("stopping: each worker finishes its step; the next call goes on from the last epoch")
+            display.note(
+                "stopping: each worker finishes its step, or its evaluation to save the epoch, and the next call goes "
+                "on from there; once more ends it at once"
+            )
             for process in processes:
                 process.terminate()
+            try:
+                for process in processes:
+                    process.join()
+            except KeyboardInterrupt:
+                for process in processes:
+                    process.kill()
             raise
         finally:
             for process in processes:
-                process.join(timeout=60)
+                process.join(timeout=PATIENCE)
                 if process.is_alive():
                     process.kill()
                     process.join()
@@ -128,6 +137,8 @@ class Local:
         return [f"{len(crashed)} worker(s) died (exit codes {crashed}); call again to go on"] if crashed else []
 
 
+PATIENCE = 60
+"""Seconds for a worker to end after it has closed its pipe."""
 STORAGE = "SEMINAR_STORAGE"
 """The environment variable that holds the URL of a database where --storage is not given."""
 

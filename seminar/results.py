@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from seminar import machine, parallel, weights
 from seminar.losses import defaults as loss_defaults
 from seminar.spec import InputError, Stage
-from seminar.store import Record, read_lines
+from seminar.store import Record
 
 if TYPE_CHECKING:
     from seminar.train import Trainer
@@ -22,7 +22,7 @@ def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
         trainer.val_examples[i].image.shape[-2:] == (trainer.stage.crop,) * 2 for i in range(len(trainer.val_examples))
     )
     full = crop if same else trainer.evaluate("full")
-    curve = read_lines(folder / "metrics.jsonl")
+    curve = trainer.curve
     saved: dict[str, str] = {}
     if parallel.leads():
         saved = {role: weights.write(net, folder, role) for role, net in trainer.nets.items()}

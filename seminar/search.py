@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import socket
 import threading
@@ -23,7 +24,6 @@ from uuid import uuid4
 
 import optuna
 import sqlalchemy
-from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -36,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState
 from seminar.catalogue import Cell
 from seminar.parts import Registry
 from seminar.spec import InputError, Scalar
-from seminar.store import Interrupted, Store, score, write_atomic
+from seminar.store import Interrupted, Store, locked, score, write_atomic
 from seminar.sweep import Halving, Range, Sweep
 from seminar.text import file_name
 from seminar.trials import Trial, Tuning
@@ -226,6 +226,20 @@ class Opened:
             _repeat(self.study, found)
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal file. Its errors name the file, for example when the disk is full."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        try:
+            super().append_logs(logs)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
+
+
 @dataclass(frozen=True)
 class Queue:
     """A study by name, and where it is kept: `storage` is the URL of a database; None: a journal file in `folder`.
@@ -255,7 +269,7 @@ class Queue:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         database = None if self.storage is None else _database(self.storage)
         study = optuna.create_study(
-            storage=database or JournalStorage(JournalFileBackend(str(self.journal))),
+            storage=database or JournalStorage(_Journal(str(self.journal))),
             study_name=self.study_name,
             direction="maximize",
             load_if_exists=True,
@@ -269,7 +283,7 @@ class Queue:
         """Open the study while nobody else prepares it; trials that died elsewhere are handed out again before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # One lock for all studies: two that make the tables of a new database at once would be in each other's way.
-        with FileLock(self.folder / "lock"):
+        with locked(self.folder / "lock"):
             self._set_damaged_journal_aside()
             if self.storage is not None and not self._id.exists():
                 write_atomic(self._id, lambda file: file.write(uuid4().hex[:8].encode()))
@@ -297,7 +311,9 @@ class Queue:
             except ValueError:
                 whole = False
             if not whole:
-                aside = self.journal.with_suffix(".damaged")
+                taken = {path.name for path in self.folder.iterdir()}
+                names = (f"{self.name}.damaged{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+                aside = self.journal.with_name(next(name for name in names if name not in taken))
                 self.journal.replace(aside)
                 warnings.warn(
                     f"{self.journal}: damaged, now {aside.name}; no result is lost", RuntimeWarning, stacklevel=2

@@ -13,9 +13,11 @@ runs/<key>/stage.json       the canonical stage, written first
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
+import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -128,13 +130,14 @@ class Store:
             return "done"
         if not (folder / "stage.json").exists():
             return "missing"
-        # Where nothing may be written nothing can be locked either: then nobody trains here.
-        with suppress(PermissionError):
-            try:
-                with FileLock(folder / "lock", timeout=0):
-                    pass
-            except Timeout:
-                return "running"
+        # Where nothing can be written nothing can be locked either (a read-only file system, say): nobody trains here.
+        try:
+            with FileLock(folder / "lock", timeout=0, fallback_to_soft=False):
+                pass
+        except Timeout:
+            return "running"
+        except OSError:
+            pass
         return "failed" if (folder / "failure.json").exists() else "stopped"
 
     def ensure(
@@ -171,15 +174,16 @@ class Store:
                 raise
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
-        with self._lock(folder, lambda: on_wait(stage)):
+        with locked(folder / "lock", lambda: on_wait(stage)):
             record = self.record(stage.key)
             if record is not None:
                 return record
             failure = self.failure(stage.key)
             if failure is not None and call is not None and failure.get("call") == call:
                 raise StageFailed(f"{stage.key} failed: {failure['error']}")
-            for part in folder.glob(".*"):  # what a killed process was writing
-                part.unlink()
+            for part in folder.iterdir():
+                if _PART.fullmatch(part.name) and part.is_file():  # what a killed process was writing
+                    part.unlink()
             self._write_stage(stage)
             started = now()
             try:
@@ -199,7 +203,7 @@ class Store:
     def put_aside(self, key: str) -> Path:
         """Move the folder of a training to `replaced/`, so that it will be trained again; returns where it lies now."""
         folder = self.folder(key)
-        with self._lock(folder, lambda: None):
+        with locked(folder / "lock"):
             (self.root / REPLACED).mkdir(exist_ok=True)
             taken = {path.name for path in (self.root / REPLACED).iterdir()}
             number = next(n for n in itertools.count(1) if f"{key}-{n}" not in taken)
@@ -223,7 +227,7 @@ class Store:
         def refuse() -> None:
             raise InputError(f"{stage.key}: is running here, and stays as it is")
 
-        with self._lock(folder, refuse):
+        with locked(folder / "lock", refuse):
             if self.record(stage.key) is not None:
                 return False
             if (folder / "checkpoint.pt").exists():
@@ -236,19 +240,6 @@ class Store:
             write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))
             write_json(folder / "record.json", record)
         return True
-
-    @contextmanager
-    def _lock(self, folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-        lock = FileLock(folder / "lock")
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=0.5)
-            except Timeout:
-                on_wait()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _keep_failure(self, folder: Path, why: str, call: str | None) -> None:
         failure = {"error": why, "time": now(), "call": call, "traceback": traceback.format_exc()}
@@ -269,6 +260,38 @@ class Store:
         elif path.read_text(encoding="utf-8") != stage.canonical():
             raise InputError(f"{path}: does not describe the training {stage.key}; move the folder away to train it")
         (self.folder(stage.key) / "failure.json").unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep every other process out that locks the file `path`; `on_wait` is called twice a second while one has it.
+
+    The system ends a lock with its process, on every host that shares the file system. Raises `InputError` for a file
+    system that cannot do this: a file that only stands for a lock would stay behind a process that was killed, for
+    ever. Raises `OSError` with the name of the file, for example when the disk is full.
+    """
+    lock = FileLock(path, fallback_to_soft=False)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=0.5)
+        except Timeout:
+            on_wait()
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise InputError(
+                    f"{path}: its file system has no file locks ({error.strerror}), by which processes keep out of "
+                    "each other's way; name a folder on another one with --runs, or have it mounted with locks (flock)"
+                ) from None
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+_PART = re.compile(r"\..+\.\d+\.\d+")
+"""Names of files that `write_atomic` has begun."""
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:

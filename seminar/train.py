@@ -83,6 +83,8 @@ class Trainer:
             )
         self.total_steps = self.steps_per_epoch * stage.epochs
         self.epochs_done, self.seconds = 0, 0.0
+        self.curve: list[dict[str, Any]] = []
+        """The lines of metrics.jsonl."""
         self.starts = [self._start()]
         """When, where and by which code this training was started, and every time that it went on."""
         self.crop_scores: dict[str, Scores] | None = None
