@@ -99,6 +99,7 @@ class RecordFile(TypedDict):
     steps: Positive
     metrics: Networks
     environment: Environment
+    classes: list[str]
     settings: NotRequired[dict[str, Scalar]]
     cell: NotRequired[CellFacts | None]
     started: NotRequired[str]
@@ -106,7 +107,6 @@ class RecordFile(TypedDict):
     peak_memory_mb: NotRequired[int | None]
     sessions: NotRequired[Positive]
     starts: NotRequired[list[Start]]
-    classes: NotRequired[list[str]]
     best: NotRequired[dict[str, Best | None]]
     data: NotRequired[dict[str, int]]
     notes: NotRequired[list[str]]

@@ -13,6 +13,7 @@ from seminar import catalogue, recipes, sweep
 from seminar.catalogue import Cell
 from seminar.spec import Scalar, Stage
 
+CLASSES = ["background", "cat"]
 ERROR = "FloatingPointError: loss_pce is nan in epoch 3 | `x`"
 
 
@@ -49,7 +50,8 @@ def no_training(stage: Stage, folder: Path, ancillary: Path | None = None, **par
     (folder / "metrics.jsonl").write_text(line(stage.epochs, 50.0))
     environment = {"commit": "abc", "torch": "2.11.0", "device": "cpu", "cpu": "chip"}
     metrics = {"student": {"crop": {"miou": 50.0}}}
-    return {"seconds": 1.0, "steps": 4, "metrics": metrics, "environment": environment, **parts}
+    body = {"seconds": 1.0, "steps": 4, "classes": CLASSES, "metrics": metrics, "environment": environment}
+    return body | parts
 
 
 def finish(stage: Stage, miou: float | None, commit: str = "abc", runs: Path = Path("runs")) -> None:
@@ -76,6 +78,7 @@ def finish(stage: Stage, miou: float | None, commit: str = "abc", runs: Path = P
         **json.loads(stage.canonical()),
         "seconds": 30.0,
         "steps": 4,
+        "classes": CLASSES,
         "metrics": metrics,
         "best": {"student": {"epoch": 2, "miou": miou}},
         "environment": {"commit": commit, "torch": "2.11.0", "device": "cpu", "cpu": "chip"},
