@@ -22,7 +22,7 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
-from seminar.text import printable
+from seminar.text import brief, printable
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
@@ -386,13 +386,13 @@ def _signals() -> list[int]:
 def _json_settings(text: str) -> dict[str, Scalar]:
     try:
         settings = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{text!r}: not JSON ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{brief(text)}: not JSON ({error})") from None
     if not isinstance(settings, dict):
-        raise InputError(f'{text!r}: write an object, for example {{"losses": "pce", "seed": 0}}')
+        raise InputError(f'{brief(text)}: write an object, for example {{"losses": "pce", "seed": 0}}')
     for name, value in settings.items():
         if not isinstance(value, bool | int | float | str):
-            raise InputError(f"{name}={value!r}: one number, text or truth value")
+            raise InputError(f"{name}={brief(value)}: one number, text or truth value")
     return settings
 
 

@@ -6,11 +6,11 @@ runs/checked/<16 digits>.json    one data set as it was planned with: `{"error":
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from seminar import schema
 from seminar.catalogue import Host
 from seminar.recipes import open_data
 from seminar.spec import InputError, Stage
@@ -61,7 +61,7 @@ def _file(stage: Stage, store: Store) -> Path:
 def _error(path: Path) -> tuple[bool, str | None, str | None]:
     """Whether a data set was looked at, the problem that a training met in it, and in which call."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = schema.parse(path.read_bytes())
         return True, content["error"], content["call"]
     except (OSError, ValueError, KeyError, TypeError):  # at worst it is looked at once more
         return False, None, None

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seminar import schema
 from seminar.predict import Predictor, predictor
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic
@@ -73,7 +74,7 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
 def _exported(sidecar: Path) -> bool:
     """Whether a file is what `export` writes beside a network."""
     try:
-        about = json.loads(sidecar.read_text(encoding="utf-8"))
+        about = schema.parse(sidecar.read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(about, dict) and {"key", "network", "classes", "output"} <= about.keys()

@@ -267,6 +267,7 @@ ROWS: list[tuple[str, Callable[[], object], str, str]] = [
     ("a report of nothing", nothing, "analysis table3", "nothing of it is planned or trained"),
     ("a pull from nowhere", nothing, "seminar pull nowhere", "neither a folder nor a W&B project"),
     ("JSON that is none", nothing, "seminar cell '{losses'", "not JSON"),
+    ("JSON that is nested too deep", nothing, f"seminar cell '{'[' * 100_000}'", "not JSON"),
     ("a list as a cell", nothing, "seminar cell '[1]'", "write an object"),
     (
         "a sheet among the pictures",
