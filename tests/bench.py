@@ -141,21 +141,21 @@ class Bench:
                 "batch_size": 4,
             },
         }
-        for words in found.values():
-            words.pop("loader_workers", None)
+        for settings in found.values():
+            settings.pop("loader_workers", None)
         return found
 
 
-def trainer(words: Mapping[str, Scalar]) -> Trainer:
-    owner = build(words)
+def trainer(settings: Mapping[str, Scalar]) -> Trainer:
+    owner = build(settings)
     for split in (owner.train_examples, owner.val_examples):
         deque(split, maxlen=0)  # whatever is drawn or read once is not part of a step
     return owner
 
 
-def build(words: Mapping[str, Scalar]) -> Trainer:
+def build(settings: Mapping[str, Scalar]) -> Trainer:
     """Build a trainer whose data have not been read yet."""
-    cell = recipes.one({"loader_workers": 0, "seed": 0, **words})
+    cell = recipes.one({"loader_workers": 0, "seed": 0, **settings})
     return cost.untrained(cell.stage, cell.host)
 
 
@@ -225,8 +225,8 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
     )
     parts = Table("Where the milliseconds of a step go", ("setting", "losses", "parts"))
     data: dict[str, Any] = {}
-    for group, words in bench.groups().items():
-        owners = {names: trainer({**words, "losses": names}) for names in LOSSES}
+    for group, settings in bench.groups().items():
+        owners = {names: trainer({**settings, "losses": names}) for names in LOSSES}
         views = {names: endless(owner) for names, owner in owners.items()}
         whole: dict[str, list[float]] = defaultdict(list)
         split: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -261,7 +261,7 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
         for names in LOSSES:
             middle = statistics.median(whole[names])
             middles = {name: statistics.median(values) for name, values in split[names].items()}
-            memory = peak_memory(bench, {**words, "losses": names})
+            memory = peak_memory(bench, {**settings, "losses": names})
             # Round by round, so that a machine that is slower for a while is so for both.
             ratio = statistics.median(one / alone for one, alone in zip(whole[names], whole["pce"]))
             rate = f"{batch_size / middle:,.1f}"
@@ -273,7 +273,7 @@ def step(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
     return [table, parts], data
 
 
-def peak_memory(bench: Bench, words: Words) -> int | None:
+def peak_memory(bench: Bench, settings: Words) -> int | None:
     """MB of 2^20 bytes at three steps, of tensors on a GPU, of the whole process on a CPU; in a process of its own."""
     code = (
         "import json, sys; from tests import bench; from seminar import machine\n"
@@ -281,7 +281,7 @@ def peak_memory(bench: Bench, words: Words) -> int | None:
         "for number in range(3): owner.step(next(views), owner.stage.epochs - 1, number)\n"
         "print(machine.peak_memory_mb(owner.device))"
     )
-    command = [sys.executable, "-c", code, json.dumps(words)]
+    command = [sys.executable, "-c", code, json.dumps(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     last = done.stdout.split()[-1]
     return None if last == "None" else int(last)
@@ -302,9 +302,9 @@ def timed(action: Callable[[], Any], repeats: int = 3) -> list[float]:
 def evaluation(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
     table = Table("Evaluation", ("setting", "networks", "images/s (quartiles)"))
     data: dict[str, Any] = {}
-    for group, words in bench.groups().items():
+    for group, settings in bench.groups().items():
         for names, networks in (("pce", "student"), ("pce+pcons", "student and teacher")):
-            owner = trainer({**words, "losses": names})
+            owner = trainer({**settings, "losses": names})
             owner.evaluate("crop")
             rates = [len(owner.val_examples) / seconds for seconds in timed(lambda owner=owner: owner.evaluate("crop"))]
             table.rows.append((group, networks, spread(rates, digits=1)))
@@ -318,9 +318,9 @@ def loading(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
         ("setting", "images of an epoch", "loader workers", "images/s (quartiles)"),
     )
     data: dict[str, Any] = {}
-    for group, words in bench.groups().items():
+    for group, settings in bench.groups().items():
         for workers in (0, 1, 2):
-            owner = trainer({**words, "losses": "pce+crf+pcons", "loader_workers": workers})
+            owner = trainer({**settings, "losses": "pce+crf+pcons", "loader_workers": workers})
             rates = []
             for epoch in range(4):
                 started = time.perf_counter()
@@ -337,8 +337,8 @@ def size(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
     data: dict[str, Any] = {}
     cases = [(crop, 21) for crop in (129, 257, 385)] + [(129, classes) for classes in (7, 60)]
     for crop, classes in cases:
-        words = {**bench.photo_words(classes), "profile": "voc", "pretrained": "none", "backbone": "mobilenet_v2"}
-        owner = trainer({**words, "crop": crop, "batch_size": 4, "losses": "pce+crf+pcons"})
+        settings = {**bench.photo_words(classes), "profile": "voc", "pretrained": "none", "backbone": "mobilenet_v2"}
+        owner = trainer({**settings, "crop": crop, "batch_size": 4, "losses": "pce+crf+pcons"})
         views, clock = endless(owner), Clock(bench.device)
         owner.student.train()
         seconds = []

@@ -151,8 +151,8 @@ def accuracy(options: argparse.Namespace) -> None:
     kappas = sorted(e.kappa for e in first)
     side = round(options.crop * options.scale)
     print(f"{len(first)} images, crop {options.crop}, map {side} x {side}, reference: exact, {dtype}")
-    told = ", ".join(f"{name} {kappas[int(q * (len(kappas) - 1))]:.0f}" for name, q in QUANTILES.items())
-    print(f"kappa: mean {statistics.mean(kappas):.0f}, {told}")
+    printed = ", ".join(f"{name} {kappas[int(q * (len(kappas) - 1))]:.0f}" for name, q in QUANTILES.items())
+    print(f"kappa: mean {statistics.mean(kappas):.0f}, {printed}")
     print("| M / kappa | stage | M mean | L2 of W p, mean / worst | 1 - cos, softmax | 1 - cos, logits | loss off |")
     print("|---|---|---|---|---|---|---|")
     for (quality, stage), items in found.items():

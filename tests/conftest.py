@@ -35,8 +35,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def cell() -> Callable[..., Cell]:
     """`cell(losses="pce", seed=1)`: the one cell of these words on the toy profile."""
 
-    def make(**words: Scalar) -> Cell:
-        return recipes.one({"profile": "toy", **words})
+    def make(**settings: Scalar) -> Cell:
+        return recipes.one({"profile": "toy", **settings})
 
     return make
 

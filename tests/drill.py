@@ -63,7 +63,7 @@ class Drill:
         return self.folder / "epochs.log"
 
     @property
-    def words(self) -> list[str]:
+    def settings(self) -> list[str]:
         return [*(f"{word}={values}" for word, values in WORDS.items()), f"epochs={self.epochs}"]
 
     def environment(self) -> dict[str, str]:
@@ -94,7 +94,7 @@ class Drill:
     def sweep(self) -> subprocess.Popen[bytes]:
         storage = [] if self.storage is None else ["--storage", self.storage]
         rest = ["--runs", "runs", "--workers", "2", "--wandb", "disabled", *storage]
-        return self.start("-m", "seminar", "sweep", str(ROOT / "sweeps" / "losses.yaml"), *self.words, *rest)
+        return self.start("-m", "seminar", "sweep", str(ROOT / "sweeps" / "losses.yaml"), *self.settings, *rest)
 
     def processes(self) -> dict[int, str]:
         """The processes of this drill that can be killed, with their kinds."""
@@ -181,7 +181,16 @@ class Drill:
         calls = 1
         while self.wait(self.sweep(), 900) and calls < 3:
             calls += 1
-        tables = ["-m", "analysis", str(ROOT / "sweeps" / "losses.yaml"), *self.words, "--runs", "runs", "--out", "out"]
+        tables = [
+            "-m",
+            "analysis",
+            str(ROOT / "sweeps" / "losses.yaml"),
+            *self.settings,
+            "--runs",
+            "runs",
+            "--out",
+            "out",
+        ]
         assert self.wait(self.start(*tables), 300) == 0
         return calls
 

@@ -112,11 +112,11 @@ class Run:
             photos(root, 16 if self.small else 32, 64 if self.small else 128, 21, shape)
         return {"data": "folder", "data_root": str(root), "device": str(self.device), "pretrained": "none"}
 
-    def paper(self, backbone: str, precision: str, **words: Scalar) -> Words:
+    def paper(self, backbone: str, precision: str, **given: Scalar) -> Words:
         """The paper's setting (513 px, batch 12); where sizes are small, a small network at 48 px and batch 4."""
         small: Words = {"crop": 48, "batch_size": 4, "output_stride": 8} if self.small else {}
         backbone = "small_resnet" if self.small else backbone
-        return {**self.photo_words(), "profile": "voc", "backbone": backbone, "precision": precision, **small, **words}
+        return {**self.photo_words(), "profile": "voc", "backbone": backbone, "precision": precision, **small, **given}
 
     def batch(self, owner: Trainer) -> dict[str, Tensor]:
         """One full batch of training views, in pinned memory for a GPU; drawn once for each size."""
@@ -310,11 +310,11 @@ def loss_terms(run: Run) -> Outcome:
                 with tensor_float_32(tf32):
                     here, gradient_here = value_and_gradient(losses[name], inputs, settings, run.device)
                 off, gradient_off = relative(here, value), far(gradient_here, gradient)
-                told = " ".join([name, *(f"{word}={choice}" for word, choice in settings.items())])
+                printed = " ".join([name, *(f"{word}={choice}" for word, choice in settings.items())])
                 numbers = f"{off:.1e}", "0.0001", f"{gradient_off:.1e}", f"{gradient_limit:g}"
-                table.rows.append((told, kind, *numbers))
-                data.append({"loss": told, "arithmetic": kind, "value": off, "gradient": gradient_off})
-                shares[f"{told}, {kind}"] = largest(off / 1e-4, gradient_off / gradient_limit)
+                table.rows.append((printed, kind, *numbers))
+                data.append({"loss": printed, "arithmetic": kind, "value": off, "gradient": gradient_off})
+                shares[f"{printed}, {kind}"] = largest(off / 1e-4, gradient_off / gradient_limit)
     worst = max(shares, key=lambda case: shares[case])
     what = f"{len(shares)} cases, error as a share of its limit at worst ({worst})"
     return within(shares[worst], 1.0, what, tables=[table], data=data)
@@ -382,8 +382,8 @@ def curves(run: Run) -> Outcome:
     )
     data: dict[str, Any] = {}
     worst = 0.0
-    for name, words in settings.items():
-        owner = build({**words, "device": "cpu"})
+    for name, given in settings.items():
+        owner = build({**given, "device": "cpu"})
         views = endless(owner)
         batches = [next(views) for _ in range(steps)]
         with threads(1 if name == "toy" else 8):  # on small networks several threads only wait for each other
@@ -393,7 +393,7 @@ def curves(run: Run) -> Outcome:
         for precision in ("fp32", "tf32", "bf16"):
             if not run.cuda and precision != "fp32":
                 continue
-            here: Words = {**words, "device": str(run.device), "precision": precision}
+            here: Words = {**given, "device": str(run.device), "precision": precision}
             found = with_trainer(here, functools.partial(curve, batches=batches))
             off = [relative(one, other) for one, other in zip(found, truth)]
             beginning = largest(*off[:first])
@@ -405,10 +405,10 @@ def curves(run: Run) -> Outcome:
     return within(worst, 1e-3, f"fp32, largest of the first {first} steps:", tables=[table], data=data)
 
 
-def with_trainer(words: Words, action: Callable[[Trainer], Any]) -> Any:
+def with_trainer(given: Words, action: Callable[[Trainer], Any]) -> Any:
     """Return what `action` makes of a new trainer, and free that trainer."""
     try:
-        return action(build(words))
+        return action(build(given))
     finally:
         free()
 
@@ -516,12 +516,12 @@ def layout(run: Run) -> Outcome:
     data: dict[str, Any] = {}
     bad, outputs = 0, 0
     for backbone in ("resnet101",) if run.small else ("resnet101", "mobilenet_v2"):
-        words = run.paper(backbone, "bf16", losses=WHOLE)
-        total, wrong, kinds = with_trainer(words, look)
+        given = run.paper(backbone, "bf16", losses=WHOLE)
+        total, wrong, kinds = with_trainer(given, look)
         narrow = [name for name, kind in kinds.items() if kind != "float32"]
-        told = "float32" if not narrow else ", ".join(f"{name} {kinds[name]}" for name in narrow)
-        table.rows.append((str(words["backbone"]), str(total), ", ".join(wrong) or "0", told))
-        data[str(words["backbone"])] = {"outputs": total, "not channels-last": wrong, "logits": kinds}
+        printed = "float32" if not narrow else ", ".join(f"{name} {kinds[name]}" for name in narrow)
+        table.rows.append((str(given["backbone"]), str(total), ", ".join(wrong) or "0", printed))
+        data[str(given["backbone"])] = {"outputs": total, "not channels-last": wrong, "logits": kinds}
         bad, outputs = bad + len(wrong) + len(narrow), outputs + total
     state: State = "ok" if bad == 0 and outputs else "FAILED"
     return Outcome(state, f"{bad} of {outputs} outputs wrong", "0", [table], data)
@@ -543,8 +543,8 @@ def repeat(run: Run) -> Outcome:
         return [float(value) for value in found]
 
     for precision in ("fp32", "bf16") if run.cuda else ("fp32",):
-        words = run.paper("mobilenet_v2", precision, losses=WHOLE, **size)
-        one, other = (with_trainer(words, three) for _ in range(2))
+        given = run.paper("mobilenet_v2", precision, losses=WHOLE, **size)
+        one, other = (with_trainer(given, three) for _ in range(2))
         off = [relative(mine, yours) for mine, yours in zip(one, other)]
         table.rows.append((precision, "yes" if one == other else "no", " ".join(f"{x:.1e}" for x in off)))
         data[precision] = [one, other]
@@ -568,15 +568,15 @@ def surroundings() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def call(run: Run, words: Sequence[str]) -> None:
+def call(run: Run, given: Sequence[str]) -> None:
     """Run a program to its end. Raises `RuntimeError` with the end of what it printed where it fails."""
     limit = max(60.0, run.left())
     try:
         done = subprocess.run(
-            words, cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False, timeout=limit
+            given, cwd=ROOT, env=surroundings(), capture_output=True, text=True, check=False, timeout=limit
         )
     except subprocess.TimeoutExpired:
-        raise RuntimeError(f"did not end in {limit:.0f} s: {' '.join(words[1:])}") from None
+        raise RuntimeError(f"did not end in {limit:.0f} s: {' '.join(given[1:])}") from None
     if done.returncode:
         raise RuntimeError(f"exit code {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
 
@@ -591,8 +591,8 @@ def whole_sweep(run: Run) -> Outcome:
     rest = ["--workers", "2", "--wandb", "disabled", "--runs", str(runs)]
     free()
     call(run, command(run, "sweep", str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", "seed=0", *rest))
-    words: dict[str, tuple[Scalar, ...]] = {"profile": ("toy",), "seed": (0,), "device": ("cpu",)}
-    wanted = stages_of(recipes.cells(sweep.load(ROOT / "sweeps" / "losses.yaml"), words))
+    given: dict[str, tuple[Scalar, ...]] = {"profile": ("toy",), "seed": (0,), "device": ("cpu",)}
+    wanted = stages_of(recipes.cells(sweep.load(ROOT / "sweeps" / "losses.yaml"), given))
     store = Store(runs)
     records = {key: store.record(key) for key in wanted}
     card = torch.cuda.get_device_name(run.device) if run.cuda else "cpu"
@@ -633,10 +633,10 @@ def apart(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) 
 def kill(run: Run) -> Outcome:
     """A training that is killed and started again, against one that is not."""
     epochs = 20 if run.small else 40
-    words = ["profile=toy", f"losses={THREE}", "lr=0.001", f"epochs={epochs}", f"eval_every={epochs}"]
+    given = ["profile=toy", f"losses={THREE}", "lr=0.001", f"epochs={epochs}", f"eval_every={epochs}"]
 
     def training(runs: Path) -> list[str]:
-        return command(run, "train", *words, "--runs", str(runs), "--wandb", "disabled")
+        return command(run, "train", *given, "--runs", str(runs), "--wandb", "disabled")
 
     whole, broken = run.folder / "unkilled", run.folder / "killed"
     limit = time.monotonic() + max(60.0, run.left())
@@ -687,13 +687,13 @@ def memory(run: Run) -> Outcome:
     try:
         cost.survey_here(run.device, {cost.shape(cell.stage): (cell.stage, cell.host)}, {})
     except InputError as error:
-        told = str(error)
+        printed = str(error)
     else:
         return Outcome("FAILED", f"the training was planned with {gigabytes:g} GB")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, here)
-    right = "does not fit" in told and "these would: " in told
-    return Outcome("ok" if right else "FAILED", f"with {gigabytes:g} GB: {told}", "a line with settings that fit")
+    right = "does not fit" in printed and "these would: " in printed
+    return Outcome("ok" if right else "FAILED", f"with {gigabytes:g} GB: {printed}", "a line with settings that fit")
 
 
 @check("torchrun")
@@ -702,11 +702,11 @@ def torchrun(run: Run) -> Outcome:
     cards = torch.cuda.device_count() if run.cuda else 0
     if cards < 2:
         raise Skipped("one card" if cards else "no card")
-    words = ["profile=toy", f"losses={THREE}", "lr=0.001", "epochs=3", "eval_every=3", "--wandb", "disabled"]
+    given = ["profile=toy", f"losses={THREE}", "lr=0.001", "epochs=3", "eval_every=3", "--wandb", "disabled"]
     found = []
     for processes in (1, 2):
         runs = run.folder / f"processes-{processes}"
-        call(run, command(run, "train", *words, "--runs", str(runs), processes=processes))
+        call(run, command(run, "train", *given, "--runs", str(runs), processes=processes))
         found.append(curve_of(runs))
     return within(apart(*found), 1e-2, "2 processes; losses differ by", data=found)
 
@@ -800,7 +800,7 @@ def step_row(names: str, found: Mapping[str, Any], alone: float | None, images: 
 
 
 def paper_steps(
-    run: Run, backbone: str, precision: str, combinations: Sequence[str] = LOSSES, **words: Scalar
+    run: Run, backbone: str, precision: str, combinations: Sequence[str] = LOSSES, **given: Scalar
 ) -> Outcome:
     """Time and memory of the paper's step, by losses."""
     if precision == "tf32" and not run.cuda:
@@ -808,19 +808,19 @@ def paper_steps(
     data: dict[str, Any] = {}
     table = Table("", STEP_COLUMNS)
     for names in combinations:
-        told: str | None = None
-        setting = run.paper(backbone, precision, losses=names, **words)
+        printed: str | None = None
+        setting = run.paper(backbone, precision, losses=names, **given)
         if run.left() < 0:
             table.rows.append((names, "not run: time is up", *[""] * 4))
             continue
         try:
             data[names] = with_trainer(setting, lambda owner: measured(run, owner))
         except torch.OutOfMemoryError:
-            told = "out of memory"
+            printed = "out of memory"
         free()  # after the error, whose traceback holds the networks
         alone = statistics.median(data["pce"]["step"]) if "pce" in data else None
         images = recipes.one(setting).stage.batch_size
-        table.rows.append((names, told, *[""] * 4) if told else step_row(names, data[names], alone, images))
+        table.rows.append((names, printed, *[""] * 4) if printed else step_row(names, data[names], alone, images))
     stage = recipes.one(setting).stage
     compiled = ", compiled" if stage.compile else ""
     table.title = f"Step: {stage.backbone}, {stage.crop} px, batch {stage.batch_size}, {precision}{compiled}"
@@ -842,8 +842,8 @@ def step_words(run: Run, data: Mapping[str, Any], table: Table) -> tuple[str, st
     title = table.title
     goal = ""
     if not run.small and "resnet101" in title and "bf16" in title:
-        told = [f"{what} <= {limit:g} {'met' if value <= limit else 'missed'}" for value, limit, what in goals]
-        goal = f"goals on an H100: {', '.join(told)}"
+        printed = [f"{what} <= {limit:g} {'met' if value <= limit else 'missed'}" for value, limit, what in goals]
+        goal = f"goals on an H100: {', '.join(printed)}"
     return ", ".join(parts), goal
 
 
@@ -951,14 +951,14 @@ def paper_plan(run: Run) -> dict[str, dict[str, Stage]]:
     """The trainings of the paper with one seed, by key, in groups that each hold the ones before."""
     sweeps = [sweep.load(path) for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
     grids = [each for each in sweeps if not each.is_search]
-    words = {name: (value,) for name, value in run.paper("resnet101", "fp32").items()}
+    given = {name: (value,) for name, value in run.paper("resnet101", "fp32").items()}
     if run.small:
-        words |= {"backbone": ("resnet101",)}
-    words |= {"seed": (0,), "device": ("cpu",)}
-    words.pop("precision")
-    both = {**words, "backbone": ("resnet101", "mobilenet_v2")}
+        given |= {"backbone": ("resnet101",)}
+    given |= {"seed": (0,), "device": ("cpu",)}
+    given.pop("precision")
+    both = {**given, "backbone": ("resnet101", "mobilenet_v2")}
     (table3,) = recipes.suite([each for each in grids if each.name == "losses"], both)
-    planned = recipes.suite(grids, words)
+    planned = recipes.suite(grids, given)
     figures = [each for each in planned if re.match(r"Fig\.", each.sweep.description)]
     groups = {
         "Table 3, both backbones": [table3],
@@ -994,10 +994,10 @@ def plan(run: Run) -> Outcome:
     count = f"{wanted['trainings']} trainings (Table 3 with both backbones, Figs. 4 and 5)"
     if not precisions:
         return Outcome("measured", f"{count}; no step is measured for both backbones", tables=[table], data=data)
-    told = ", ".join(f"{precision} {hours:.1f} h" for precision, hours in wanted["hours"].items())
+    printed = ", ".join(f"{precision} {hours:.1f} h" for precision, hours in wanted["hours"].items())
     verdicts = [f"{name} {'met' if hours <= GOAL_HOURS else 'missed'}" for name, hours in wanted["hours"].items()]
     goal = "" if run.small else f"goal on an H100: <= {GOAL_HOURS:g} h, {', '.join(verdicts)}"
-    return Outcome("measured", f"{count}: {told}", goal, [table], data)
+    return Outcome("measured", f"{count}: {printed}", goal, [table], data)
 
 
 @check("compiled", least=60)
@@ -1084,8 +1084,8 @@ def perform(chosen: Check, run: Run) -> Outcome:
     except Skipped as reason:
         outcome = Outcome("skipped", str(reason))
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        outcome = Outcome("FAILED", told if len(told) <= 300 else f"{told[:150]} ... {told[-145:]}")
+        printed = " ".join(f"{type(error).__name__}: {error}".split())
+        outcome = Outcome("FAILED", printed if len(printed) <= 300 else f"{printed[:150]} ... {printed[-145:]}")
         outcome.traceback = traceback.format_exc().replace(str(ROOT), "")
     free()
     outcome.seconds = time.monotonic() - started

@@ -17,8 +17,8 @@ CLASSES = ["background", "cat"]
 ERROR = "FloatingPointError: loss_pce is nan in epoch 3 | `x`"
 
 
-def write_sweep(name: str, **words: Sequence[Scalar]) -> Path:
-    parameters = {word: {"values": list(values)} for word, values in words.items()}
+def write_sweep(name: str, **given: Sequence[Scalar]) -> Path:
+    parameters = {word: {"values": list(values)} for word, values in given.items()}
     content = {"name": name, "description": f"about {name}", "method": "grid", "parameters": parameters}
     path = Path("sweeps") / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content))

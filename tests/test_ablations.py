@@ -96,23 +96,23 @@ def test_self_generation_is_compared_with_the_ancillary_that_all_share(place: Pa
 
 
 def test_with_two_modules_there_is_no_ancillary_that_all_share(place: Path) -> None:
-    words = {"profile": ("toy",), "seed": SEEDS, "modules": (2,)}
-    for cell in planned("self-generation", **words):
+    given = {"profile": ("toy",), "seed": SEEDS, "modules": (2,)}
+    for cell in planned("self-generation", **given):
         for stage in cell.stage.chain:
             finish(stage, 40.0 + stage.replicate + 2 * stage.modules + (stage.self_generation == "reset"))
     (entry,) = exhibits.find(["fig4"])
-    report = exhibits.build(entry, words, Path("runs"))
+    report = exhibits.build(entry, given, Path("runs"))
     assert [row[1] for row in claims(report).rows] == ["−1.00 [−1.00, −1.00]", "–", "–"]
     assert verdicts(report) == ["reversed", "inconclusive", "inconclusive"]
 
 
 def test_a_word_that_a_label_does_not_show_makes_groups(place: Path) -> None:
-    words = {"profile": ("toy",), "seed": SEEDS, "annotation": ("clicks", "scribbles")}
-    for cell in planned("scribbles", **words):
+    given = {"profile": ("toy",), "seed": SEEDS, "annotation": ("clicks", "scribbles")}
+    for cell in planned("scribbles", **given):
         for stage in cell.stage.chain:
             finish(stage, 40.0 + (stage.annotation == "scribbles"))
     (entry,) = exhibits.find(["supp_table1"])
-    report = exhibits.build(entry, words, Path("runs"))
+    report = exhibits.build(entry, given, Path("runs"))
     assert [table.rows[0][1] for table in report.main] == ["40.0 ± 0.0 (3)", "41.0 ± 0.0 (3)"]
 
 
@@ -138,13 +138,13 @@ def test_a_row_without_what_is_varied(place: Path, name: str, more: dict[str, tu
         ("supp_table2", {"losses": "pce", "click_size": 5}),
     ],
 )
-def test_the_papers_own_setting_is_comparable(cell: Callable[..., Cell], name: str, words: dict[str, Scalar]) -> None:
+def test_the_papers_own_setting_is_comparable(cell: Callable[..., Cell], name: str, given: dict[str, Scalar]) -> None:
     printed = paper.table(name)
     stage = cell().stage.model_copy(update={"backbone": "resnet101"})
     (study,) = (entry for entry in STUDIES if entry.name == name)
 
     def reason(**more: Scalar) -> str | None:
-        point = {"profile": "voc", "seed": 0, **words, **more}
+        point = {"profile": "voc", "seed": 0, **given, **more}
         return blocks.not_comparable([Cell(point, stage, Host())], printed, study.settings)
 
     assert reason() is None

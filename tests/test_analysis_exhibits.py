@@ -45,9 +45,9 @@ def table(path):
     return list(csv.DictReader(Path(path).read_text().splitlines()))
 
 
-def build(name="table3", **words):
+def build(name="table3", **settings):
     (entry,) = exhibits.find([name])
-    return exhibits.build(entry, words, Path("runs"))
+    return exhibits.build(entry, settings, Path("runs"))
 
 
 def test_a_frame_has_a_row_per_cell_and_nan_for_what_is_missing(place):

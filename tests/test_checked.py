@@ -75,14 +75,14 @@ def damage(root: Path, number: int) -> Path:
     return path
 
 
-def words(root: Path) -> list[str]:
+def settings(root: Path) -> list[str]:
     return ["profile=toy", "data=folder", f"data_root={root}", "seed=0"]
 
 
 def sweep(root: Path, code: int = 0, losses: str = "pce,pce+pcons,pce+crf") -> Said:
     runs = ["--runs", str(root.parent / "runs"), "--wandb", "disabled", "--workers", "0"]
     return seminar_here(
-        "sweep", str(ROOT / "sweeps" / "losses.yaml"), *words(root), f"losses={losses}", *runs, code=code
+        "sweep", str(ROOT / "sweeps" / "losses.yaml"), *settings(root), f"losses={losses}", *runs, code=code
     )
 
 
@@ -104,7 +104,7 @@ def test_a_damaged_image_ends_the_plan(photos: Path, monkeypatch: pytest.MonkeyP
     assert said.stderr.startswith(f"seminar: {path}: unreadable image (")
     assert said.stderr.count("\n") == 1
     assert not list((photos.parent / "runs").glob("*/stage.json"))
-    train = ["train", *words(photos), "losses=pce", "--runs", str(photos.parent / "runs"), "--wandb", "disabled"]
+    train = ["train", *settings(photos), "losses=pce", "--runs", str(photos.parent / "runs"), "--wandb", "disabled"]
     assert seminar_here(*train, code=2).stderr == said.stderr
 
 

@@ -15,13 +15,13 @@ LOSSES = str(ROOT / "sweeps" / "losses.yaml")
 
 
 def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["profile=toy", "losses=pce+pcons", "seed=3", "--runs", str(tmp_path), "--wandb", "disabled"]
-    assert main(["train", *words]) == 0
+    settings = ["profile=toy", "losses=pce+pcons", "seed=3", "--runs", str(tmp_path), "--wandb", "disabled"]
+    assert main(["train", *settings]) == 0
     first = capsys.readouterr()
     assert "pce+pcons seed 3" in first.out
     assert "teacher  crop  mIoU" in first.out
     assert first.err == "", "quiet when not on a terminal"
-    assert main(["train", *words]) == 0
+    assert main(["train", *settings]) == 0
     assert capsys.readouterr().out == first.out
     assert main(["status", "--runs", str(tmp_path)]) == 0
     status = capsys.readouterr().out
@@ -122,8 +122,8 @@ def test_words_and_options_in_any_order(capsys: pytest.CaptureFixture[str], tmp_
 
 def test_status_tells_like_trainings_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for alpha in ("0.5", "0.75"):
-        words = ["profile=toy", "losses=pce+pcons", f"alpha={alpha}", "epochs=1"]
-        assert main(["train", *words, "--runs", str(tmp_path), "--wandb", "disabled"]) == 0
+        settings = ["profile=toy", "losses=pce+pcons", f"alpha={alpha}", "epochs=1"]
+        assert main(["train", *settings, "--runs", str(tmp_path), "--wandb", "disabled"]) == 0
     capsys.readouterr()
     assert main(["status", "--runs", str(tmp_path)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "pce+pcons" in line]

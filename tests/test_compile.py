@@ -35,8 +35,8 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeCell]:
 
     monkeypatch.setitem(networks.BACKBONES, "tiny", networks.Backbone(tiny))
 
-    def make(**words: Any) -> Cell:
-        return recipes.one({"profile": "toy", "backbone": "tiny", **words})
+    def make(**settings: Any) -> Cell:
+        return recipes.one({"profile": "toy", "backbone": "tiny", **settings})
 
     yield make
     torch.compiler.reset()
@@ -52,8 +52,8 @@ def curve(cell: Cell, epochs: int) -> list[dict[str, Any]]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_the_compiled_step_differs_by_rounding(cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # no matter what was compiled here before
-    words = {**WHOLE, "losses": "pce"}  # one network; which ones are compiled is the next test
-    plain, compiled = (curve(cell(**words, **more), 2) for more in ({}, {"compile": True}))
+    settings = {**WHOLE, "losses": "pce"}  # one network; which ones are compiled is the next test
+    plain, compiled = (curve(cell(**settings, **more), 2) for more in ({}, {"compile": True}))
     assert list(tmp_path.rglob("*.cpp")), "compiled in earnest"
     for one, other in zip(plain, compiled):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
@@ -128,18 +128,18 @@ def test_where_torch_cannot_compile_it_says_so(
     monkeypatch.chdir(tmp_path)
     counted(monkeypatch, backend)
     assert command.main(["train", "profile=toy", "losses=pce", "compile=true", "--wandb", "disabled"]) == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "compile=true: torch.compile does not work here (" in told
-    assert "no compiler found" in told
-    assert told.endswith("); leave it out")
+    printed = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "compile=true: torch.compile does not work here (" in printed
+    assert "no compiler found" in printed
+    assert printed.endswith("); leave it out")
 
 
 def test_several_processes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(parallel, "requested", lambda: (0, 2, 0))
-    words = ["train", "profile=toy", "losses=pce", "compile=true", "--wandb", "disabled"]
-    assert command.main([*words, "--runs", str(tmp_path / "runs")]) == 2
+    settings = ["train", "profile=toy", "losses=pce", "compile=true", "--wandb", "disabled"]
+    assert command.main([*settings, "--runs", str(tmp_path / "runs")]) == 2
     assert capsys.readouterr().err == "seminar: compile=true: one process only; leave it out with torchrun\n"
     assert not (tmp_path / "runs").exists()
 
@@ -163,7 +163,13 @@ def test_a_plan_tells_of_compiling_and_does_not_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = counted(monkeypatch)
-    words = [str(ROOT / "sweeps" / "losses.yaml"), "profile=toy", "losses=pce,pce+crf", "compile=false,true", "seed=0"]
-    assert command.main(["sweep", *words, "--dry-run", "--runs", str(tmp_path)]) == 0
+    settings = [
+        str(ROOT / "sweeps" / "losses.yaml"),
+        "profile=toy",
+        "losses=pce,pce+crf",
+        "compile=false,true",
+        "seed=0",
+    ]
+    assert command.main(["sweep", *settings, "--dry-run", "--runs", str(tmp_path)]) == 0
     assert "and torch.compile, a minute or more at every start of 2 of the trainings" in capsys.readouterr().out
     assert not found

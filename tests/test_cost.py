@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from seminar.catalogue import Cell, Host
 from seminar.cost import Card, Cost, Survey, shape
 from seminar.spec import InputError, Stage
 from seminar.store import Store
+from tests.records import no_training
 from tests.test_tuning import tuning, write
 
 MakeCell = Callable[..., Cell]
@@ -121,11 +123,14 @@ def test_what_several_processes_trained_says_nothing_of_one(
     tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "measure_epoch", lambda *_: Cost(1.0))
-    known, asked = cell(losses="pce", seed=1), cell(losses="pce", seed=2)
-    here = {"device": "cpu", "cpu": machine.name(torch.device("cpu")), "processes": 2}
-    store = Store(tmp_path)
-    store.ensure(known.stage, lambda *_: {"seconds": 50.0, "environment": here})
-    assert planning._costs([asked.stage], {asked.stage.key: asked.host}, store).of(asked.stage) == Cost(1.0)
+    known, requested = cell(losses="pce", seed=1), cell(losses="pce", seed=2)
+    here = {"torch": "2.11.0", "device": "cpu", "cpu": machine.name(torch.device("cpu"))}
+    for processes, expected in ((2, Cost(1.0)), (1, Cost(50.0 / known.stage.epochs))):
+        store = Store(tmp_path / str(processes))
+        environment = {**here, "processes": processes}
+        store.ensure(known.stage, functools.partial(no_training, seconds=50.0, environment=environment))
+        found = planning._costs([requested.stage], {requested.stage.key: requested.host}, store)
+        assert found.of(requested.stage) == expected
 
 
 @pytest.mark.parametrize(("workers", "cards", "fits"), [(2, 1, True), (3, 1, False), (4, 2, True), (5, 2, False)])
@@ -183,13 +188,13 @@ def test_a_plan_refuses_workers_that_do_not_fit(card: None, tmp_path: Path, loss
 
 
 def test_the_plan_of_a_search_knows_memory(card: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = tuning(write(tmp_path), tmp_path)
-    plan = planning.plan_search(asked, "tpe", "none", Store(tmp_path), 2)
+    requested = tuning(write(tmp_path), tmp_path)
+    plan = planning.plan_search(requested, "tpe", "none", Store(tmp_path), 2)
     assert "  about 10.4 GB of GPU memory a process; a card has 24.0 GB" in plan.lines()
     report = dataclasses.replace(plan.reporting, workers=3)
     monkeypatch.setattr(planning, "make_plan", lambda *_: report)
     with pytest.raises(InputError, match=r"^--workers 3: "):
-        planning.plan_search(asked, "tpe", "none", Store(tmp_path), 3)
+        planning.plan_search(requested, "tpe", "none", Store(tmp_path), 3)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +202,7 @@ def test_the_plan_of_a_search_knows_memory(card: None, tmp_path: Path, monkeypat
     [(InputError("too: large"), "^too: large$"), (SystemExit(3), "^device=cuda: .* ended with exit code 3 ")],
 )
 def test_why_measuring_failed_is_told_in_a_line(
-    cell: MakeCell, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: str
+    cell: MakeCell, monkeypatch: pytest.MonkeyPatch, error: BaseException, printed: str
 ) -> None:
     def fail(*_: object) -> Survey:
         raise error
@@ -206,7 +211,7 @@ def test_why_measuring_failed_is_told_in_a_line(
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
     monkeypatch.setattr(cost, "pick_device", torch.device)
     monkeypatch.setattr(cost, "survey_here", fail)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=printed):
         cost.survey([(cell(losses="pce").stage, Host(device="cuda"))], {})
 
 

@@ -34,8 +34,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(runs: Path) -> Path:
     (key,) = Store(runs).keys()
     path = runs / "net.onnx"
-    told = export.export(Store(runs), key, path, onnx=True)
-    assert told[0].startswith("checked with onnxruntime") and told[1] == f"wrote {path} and {path.with_suffix('.json')}"
+    printed = export.export(Store(runs), key, path, onnx=True)
+    assert (
+        printed[0].startswith("checked with onnxruntime")
+        and printed[1] == f"wrote {path} and {path.with_suffix('.json')}"
+    )
     return path
 
 
@@ -119,9 +122,10 @@ def test_refused(
     for name in ("clicks.json", "net.pt"):
         Path(name).write_text('{"a": []}')
         assert main(["export", key, "--out", str(Path(name).with_suffix(".pt")), "--runs", str(runs)]) == 2
-        told = capsys.readouterr().err
+        printed = capsys.readouterr().err
         assert (
-            told == f"seminar: {name}: exists already, and is not of `seminar export`; name another file with --out\n"
+            printed
+            == f"seminar: {name}: exists already, and is not of `seminar export`; name another file with --out\n"
         )
         assert Path(name).read_text() == '{"a": []}'
         Path(name).unlink()

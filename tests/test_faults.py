@@ -62,11 +62,11 @@ def mounted(folder: Path, *commands: str) -> list[str]:
     return [text.partition("\n")[2] for text in f"\n{done.stdout}".split("\n$ ")[1:]]
 
 
-def trained(asked: Cell, runs: Path) -> Record:
+def trained(requested: Cell, runs: Path) -> Record:
     def make(stage: Stage, folder: Path, ancillary: Path | None) -> Record:
-        return train.train(stage, asked.host, folder, ancillary)
+        return train.train(stage, requested.host, folder, ancillary)
 
-    return Store(runs).ensure(asked.stage, make)
+    return Store(runs).ensure(requested.stage, make)
 
 
 @pytest.mark.slow
@@ -82,9 +82,9 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell
         "find disk -name '.*'",
         "cp -r disk/runs kept",
     )
-    told = [line for line in first.splitlines() if line.startswith("seminar: ")]
-    assert len(told) == 2
-    for line in told:
+    printed = [line for line in first.splitlines() if line.startswith("seminar: ")]
+    assert len(printed) == 2
+    for line in printed:
         assert "failed: OSError: [Errno 28] No space left on device: 'disk/runs/" in line
         assert line.endswith(f"/{file}'")
     assert first.endswith("exit 1")
@@ -92,12 +92,12 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell
     assert second.endswith("exit 0")
     assert hidden == "", "nothing half-written is left"
     for losses in ("pce", "pce+pcons"):
-        asked = cell(losses=losses)
-        record = Store(tmp_path / "kept").record(asked.stage.key)
-        undisturbed = trained(asked, tmp_path / "undisturbed")
+        requested = cell(losses=losses)
+        record = Store(tmp_path / "kept").record(requested.stage.key)
+        undisturbed = trained(requested, tmp_path / "undisturbed")
         assert record is not None
         assert record["metrics"] == undisturbed["metrics"], "as on a good disk"
-        assert len(Store(tmp_path / "kept").curve(asked.stage.key)) == asked.stage.epochs
+        assert len(Store(tmp_path / "kept").curve(requested.stage.key)) == requested.stage.epochs
 
 
 @pytest.mark.slow
@@ -112,9 +112,9 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path, cell: Ma
     }
     mounts = ("mount --bind disk disk", "mount -o remount,ro,bind disk")
     said = mounted(tmp_path, *mounts, *commands)[len(mounts) :]
-    for (command, code), told in zip(commands.items(), said, strict=True):
-        assert told.rstrip("\n").endswith(f"exit {code}"), (command, told)
-        assert ("seminar: [Errno 30] Read-only file system: 'disk/runs/" in told) == (code == 2)
+    for (command, code), printed in zip(commands.items(), said, strict=True):
+        assert printed.rstrip("\n").endswith(f"exit {code}"), (command, printed)
+        assert ("seminar: [Errno 30] Read-only file system: 'disk/runs/" in printed) == (code == 2)
 
 
 def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:
@@ -137,40 +137,40 @@ def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:
 
 def test_a_stage_that_is_not_what_its_key_says_is_never_reused(tmp_path: Path, cell: MakeCell) -> None:
     """Neither an edited file nor another stage that came to lie under the key."""
-    asked, other = cell(losses="pce"), cell(losses="pce", seed=1)
-    folder = tmp_path / asked.stage.key
-    for found in (asked.stage.canonical().replace('"epochs": 2', '"epochs": 1'), other.stage.canonical()):
-        assert found != asked.stage.canonical()
+    requested, other = cell(losses="pce"), cell(losses="pce", seed=1)
+    folder = tmp_path / requested.stage.key
+    for found in (requested.stage.canonical().replace('"epochs": 2', '"epochs": 1'), other.stage.canonical()):
+        assert found != requested.stage.canonical()
         folder.mkdir()
         (folder / "stage.json").write_text(found)
         (folder / "checkpoint.pt").write_text("of that one")
         with pytest.raises(InputError, match=r"stage\.json: does not describe the training"):
-            trained(asked, tmp_path)
+            trained(requested, tmp_path)
         assert (folder / "stage.json").read_text() == found
         assert (folder / "checkpoint.pt").read_text() == "of that one"
         shutil.rmtree(folder)
-    trained(asked, tmp_path)
+    trained(requested, tmp_path)
     store = Store(tmp_path)
     (folder / "stage.json").write_text(other.stage.canonical())
     with pytest.raises(InputError, match=r"stage\.json: does not describe the training"):
-        store.stage(asked.stage.key)
+        store.stage(requested.stage.key)
     record = json.loads((folder / "record.json").read_text())
     for change in ({"key": other.stage.key}, {"stage": json.loads(other.stage.canonical())["stage"]}, {"recipe": 0}):
         (folder / "record.json").write_text(json.dumps({**record, **change}))
         with pytest.raises(InputError, match=r"record\.json: is not the record of"):
-            trained(asked, tmp_path)
+            trained(requested, tmp_path)
 
 
 def test_a_clock_that_was_set_back_changes_nothing(tmp_path: Path, cell: MakeCell) -> None:
-    asked, store = cell(losses="pce"), Store(tmp_path)
+    requested, store = cell(losses="pce"), Store(tmp_path)
 
     def fail(*_: object) -> Record:
         raise RuntimeError("out of luck")
 
     with pytest.raises(RuntimeError):
-        store.ensure(asked.stage, fail, call="one")
-    path = store.folder(asked.stage.key) / "failure.json"
+        store.ensure(requested.stage, fail, call="one")
+    path = store.folder(requested.stage.key) / "failure.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "time": "2999-01-01T00:00:00+00:00"}))
     with pytest.raises(StageFailed):
-        store.ensure(asked.stage, fail, call="one")
-    assert store.ensure(asked.stage, lambda *_: {"metrics": {}}, call="two")["metrics"] == {}
+        store.ensure(requested.stage, fail, call="one")
+    assert store.ensure(requested.stage, lambda *_: {"metrics": {}}, call="two")["metrics"] == {}

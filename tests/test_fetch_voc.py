@@ -193,20 +193,20 @@ def test_what_a_stopped_download_left_is_not_taken(web: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["voc_whats_the_point", "voc_whats_the_point_bg_from_scribbles"])
 def test_clicks_that_arrive_otherwise_are_not_used(web: Path, tmp_path: Path, name: str) -> None:
     (web / f"{name}.json").write_bytes(clicks(lambda k: 2))
-    told = refused(tmp_path / "data")
+    printed = refused(tmp_path / "data")
     path = tmp_path / "data" / "VOCdevkit" / "VOC2012" / f"{name}.json"
-    assert told.startswith(f"{path}.part: what {Quiet.address}{name}.json gave is damaged or incomplete (SHA-256 ")
+    assert printed.startswith(f"{path}.part: what {Quiet.address}{name}.json gave is damaged or incomplete (SHA-256 ")
     assert not path.exists()
-    told = refused(tmp_path / "data", download=False)
-    assert told.startswith(f"{path}: not found; its source is {Quiet.address}{name}.json")
+    printed = refused(tmp_path / "data", download=False)
+    assert printed.startswith(f"{path}: not found; its source is {Quiet.address}{name}.json")
     other = "voc_whats_the_point_bg_from_scribbles.json"
-    assert told.endswith(f"; not here either: {other} ({Quiet.address}{other})") == (name != other[:-5])
+    assert printed.endswith(f"; not here either: {other} ({Quiet.address}{other})") == (name != other[:-5])
 
 
 def test_without_downloads_all_that_is_missing_is_named(web: Path, tmp_path: Path) -> None:
-    told = refused(tmp_path / "data", download=False)
+    printed = refused(tmp_path / "data", download=False)
     for name in ("VOCtrainval_11-May-2012.tar", "benchmark.tgz", *(names[1] for names in CLICK_FILES)):
-        assert told.count(f"{Quiet.address}{name}") == 1, name
+        assert printed.count(f"{Quiet.address}{name}") == 1, name
     assert "benchmark.tgz" not in refused(tmp_path / "data", download=False, clicks=web).partition("either")[0]
     assert "voc_whats" not in refused(tmp_path / "data", download=False, clicks=web)
 
@@ -258,8 +258,8 @@ def test_labels_that_are_at_hand(web: Path, tmp_path: Path) -> None:
     assert refused(tmp_path / "data", clicks=tmp_path).endswith("clicks_fg.json)")
     assert fetch(tmp_path / "data", clicks=own, scribbles=own) == merged
     (own / "clicks_fg.json").write_bytes(clicks(lambda k: 4))
-    told = refused(tmp_path / "data", clicks=own)
-    assert told.startswith(f"{merged.root}/clicks_fg.json: is there already, and is not {own}/clicks_fg.json;")
+    printed = refused(tmp_path / "data", clicks=own)
+    assert printed.startswith(f"{merged.root}/clicks_fg.json: is there already, and is not {own}/clicks_fg.json;")
     assert (merged.root / "clicks_fg.json").read_bytes() == clicks(lambda k: 3), "somebody's work"
     assert refused(tmp_path / "data", scribbles=tmp_path / "no.zip") == (
         f"--scribbles {tmp_path}/no.zip: no such file or folder"
@@ -304,17 +304,19 @@ def test_archives_that_cannot_be_used(web: Path, tmp_path: Path, archive: str, s
     if state == "offline":
         (root / archive).write_bytes(whole[:-50])
         (web / archive).unlink()
-        told = refused(root)
-        assert told.startswith(f"{root / archive}: is damaged or incomplete; {Quiet.address}{archive} cannot be downl")
+        printed = refused(root)
+        assert printed.startswith(
+            f"{root / archive}: is damaged or incomplete; {Quiet.address}{archive} cannot be downl"
+        )
         other = "VOCtrainval_11-May-2012.tar"
         shutil.copy(web / other, root) if archive != other else None
         assert "MD5" in refused(root, download=False) and archive in refused(root, download=False)
         return
     (web / archive).write_bytes(whole[:-50]) if state == "cut" else (web / archive).unlink()
-    told = refused(root)
-    assert told.startswith(f"{root / archive}")
-    assert ("gave is damaged or incomplete" if state == "cut" else "cannot be downloaded") in told
-    assert "put the file there by hand" in told or state == "cut"
+    printed = refused(root)
+    assert printed.startswith(f"{root / archive}")
+    assert ("gave is damaged or incomplete" if state == "cut" else "cannot be downloaded") in printed
+    assert "put the file there by hand" in printed or state == "cut"
 
 
 def test_folders_that_are_not_complete(web: Path, tmp_path: Path) -> None:
@@ -322,8 +324,8 @@ def test_folders_that_are_not_complete(web: Path, tmp_path: Path) -> None:
     voc = tmp_path / "data" / "VOCdevkit" / "VOC2012"
     for id in VOC_VAL:
         (voc / "JPEGImages" / f"{id}.jpg").unlink()
-    told = refused(voc)
-    assert told == f"{voc}/JPEGImages/2007_000033.jpg: not found, and 1 more files; {voc} is no complete VOC 2012"
+    printed = refused(voc)
+    assert printed == f"{voc}/JPEGImages/2007_000033.jpg: not found, and 1 more files; {voc} is no complete VOC 2012"
 
 
 def test_an_image_of_sbd_that_voc_does_not_have(web: Path, tmp_path: Path) -> None:
@@ -368,14 +370,14 @@ def test_scribbles_that_are_no_zip_file(web: Path, tmp_path: Path, content: byte
     ]
     assert fetch(tmp_path / "data", scribbles=path) == merged, "the same ones once more"
     (merged.root / "scribbles" / "2008_000008.xml").write_text("somebody's own")
-    told = refused(tmp_path / "data", scribbles=path)
-    assert told.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000008.xml or none")
+    printed = refused(tmp_path / "data", scribbles=path)
+    assert printed.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000008.xml or none")
     assert (merged.root / "scribbles" / "2008_000008.xml").read_text() == "somebody's own"
     (merged.root / "scribbles" / "2008_000008.xml").write_text("<annotation/>")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("2008_000015.png", b"")
-    told = refused(tmp_path / "data", scribbles=path)
-    assert told.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000015.png or none")
+    printed = refused(tmp_path / "data", scribbles=path)
+    assert printed.startswith(f"{merged.root}/scribbles: is there already, with another 2008_000015.png or none")
 
 
 def test_scribbles_behind_a_password(web: Path, tmp_path: Path) -> None:
@@ -404,16 +406,16 @@ def test_what_is_no_text(web: Path, tmp_path: Path) -> None:
 def test_the_command(web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "data"
     assert main(["data", "voc", "--root", str(root)]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     voc = root / "VOCdevkit" / "VOC2012"
-    assert "4 images to train on, 4 of them with a mask\n2 images to validate on" in told
-    assert "note: train_aug.txt lists 4 images; as published there are 10582\n" in told
-    assert told.endswith(
+    assert "4 images to train on, 4 of them with a mask\n2 images to validate on" in printed
+    assert "note: train_aug.txt lists 4 images; as published there are 10582\n" in printed
+    assert printed.endswith(
         f"ready:\nmake ablation-losses PROFILE=voc data_root={voc}\n"
         f"make ablation-scribbles PROFILE=voc data_root={voc} data_scribbles={voc}/scribbles\n"
     )
     assert (voc / "contact-sheet-scribbles.png").exists()
-    assert (voc / "contact-sheet.png").exists() and told.startswith(
+    assert (voc / "contact-sheet.png").exists() and printed.startswith(
         (voc / "contact-sheet.txt").read_text().partition("\n\n")[2]
     )
     (voc / "JPEGImages" / "2008_000015.jpg").write_bytes(b"\xff\xd8cut")

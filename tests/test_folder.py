@@ -53,10 +53,10 @@ def lists(root: Path, train: str, val: str) -> None:
 
 
 def message(root: Path, **settings: object) -> str:
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as printed:
         list(Folder(root=root, **settings).split("train"))  # type: ignore[arg-type]
-    assert "\n" not in str(told.value)
-    return str(told.value)
+    assert "\n" not in str(printed.value)
+    return str(printed.value)
 
 
 def test_clicks_of_a_table(build: Build) -> None:
@@ -588,15 +588,15 @@ def test_nothing_clicked_is_nothing_to_train_on(build: Build) -> None:
 def test_full_supervision_without_masks_to_train_on_is_left_out(tmp_path: Path) -> None:
     """It would learn from nothing, and be reported."""
     example.write(tmp_path / "photos")
-    words: dict[str, tuple[Any, ...]] = {"profile": ("toy",), "data": ("folder",)}
-    words["data_root"] = (str(tmp_path / "photos"),)
+    given: dict[str, tuple[Any, ...]] = {"profile": ("toy",), "data": ("folder",)}
+    given["data_root"] = (str(tmp_path / "photos"),)
     both = Sweep("both", "", {"losses": ("pce", "ce"), "seed": (0,)})
-    (planned,) = recipes.suite([both], words)
+    (planned,) = recipes.suite([both], given)
     assert [cell.point["losses"] for cell in planned.cells] == ["pce"]
     reason = "losses=ce learns from masks, and no image to train on has one"
     assert planned.left_out == (f"both: {reason}",)
     with pytest.raises(InputError, match=f"^{reason}$"):
-        recipes.one({"losses": "ce", **{word: values[0] for word, values in words.items()}})
+        recipes.one({"losses": "ce", **{word: values[0] for word, values in given.items()}})
     assert Folder(root=tmp_path / "photos", simulated=1).dense
 
 
@@ -605,9 +605,9 @@ def test_the_example_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     root = tmp_path / "photos"
     assert main(["data", "example", str(root)]) == 0
     assert main(["data", "check", str(root), "--sheet", str(tmp_path / "sheet.png")]) == 0
-    told = capsys.readouterr().out
-    assert "100 images to train on, 0 of them with a mask\n20 images to validate on, 20 of them with a mask" in told
-    assert "note: " not in told
+    printed = capsys.readouterr().out
+    assert "100 images to train on, 0 of them with a mask\n20 images to validate on, 20 of them with a mask" in printed
+    assert "note: " not in printed
     data = Folder(root=root)
     assert data.classes == Creatures.classes
     drawn = [make(1, number, example.SIZE) for number in range(120)]
@@ -622,13 +622,13 @@ def test_a_report_without_masks(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """No score is there, none is asked for, and how far teacher and student agree is drawn in its place."""
     example.write(tmp_path / "photos")
     shutil.rmtree(tmp_path / "photos" / "masks")
-    words = ["profile=toy", "data=folder", f"data_root={tmp_path / 'photos'}", "losses=pce+pcons", "seed=0"]
+    given = ["profile=toy", "data=folder", f"data_root={tmp_path / 'photos'}", "losses=pce+pcons", "seed=0"]
     runs = ["--runs", str(tmp_path / "runs")]
-    assert main(["train", *words, *runs, "--wandb", "disabled"]) == 0
-    assert analyse(["sweeps/losses.yaml", *words, *runs, "--out", str(tmp_path / "report")]) == 0
-    told = capsys.readouterr().out
-    assert "no validation image has a mask" in told and "Fill with" not in told
-    cells = recipes.cells(Sweep("one", "", sweep.parse_settings(words)))
+    assert main(["train", *given, *runs, "--wandb", "disabled"]) == 0
+    assert analyse(["sweeps/losses.yaml", *given, *runs, "--out", str(tmp_path / "report")]) == 0
+    printed = capsys.readouterr().out
+    assert "no validation image has a mask" in printed and "Fill with" not in printed
+    cells = recipes.cells(Sweep("one", "", sweep.parse_settings(given)))
     store = Store(tmp_path / "runs")
     rows, curves = summary.rows(frame.frame(store, cells)), frame.curves(store, cells)
     assert curves["student_miou"].isna().all() and curves["agreement"].between(0, 100).all()
@@ -644,9 +644,9 @@ NOT_UTF8 = os.fsdecode(b"\xff")
 def test_a_name_that_is_no_text_is_told_at_once(build: Build) -> None:
     root = build()
     os.rename(root / "images" / "c.png", root / "images" / f"{NOT_UTF8}.png")
-    told = message(root)
-    assert told == f"{root}/images/{NOT_UTF8}.png: the name is not in UTF-8 (of an old archive?); rename it"
-    assert Folder.problems(root=root) == [told]
+    printed = message(root)
+    assert printed == f"{root}/images/{NOT_UTF8}.png: the name is not in UTF-8 (of an old archive?); rename it"
+    assert Folder.problems(root=root) == [printed]
 
 
 def test_names_are_the_same_however_their_accents_are_written(build: Build) -> None:
@@ -688,22 +688,22 @@ def test_why_nothing_is_left_to_train_on(build: Build, names: str, settings: dic
 
 def test_what_only_follows_from_something_wrong_is_not_told(build: Build) -> None:
     root = build("picture,x,y,class\na,1,2,cat\n")
-    (told,) = Folder.problems(root=root)
-    assert "no column 'image'" in told
+    (printed,) = Folder.problems(root=root)
+    assert "no column 'image'" in printed
     (root / "clicks.csv").unlink()
     (root / "clicks.csv").symlink_to("clicks.csv")
-    (told,) = Folder.problems(root=root)
-    assert told.startswith(f"{root}/clicks.csv: cannot be read (")
+    (printed,) = Folder.problems(root=root)
+    assert printed.startswith(f"{root}/clicks.csv: cannot be read (")
 
 
 def test_links_that_lead_nowhere_and_a_file_of_masks_are_told(build: Build) -> None:
     root = build("image,x,y,class\na,1,2,cat\nb,3,4,cat\nc,3,4,cat\n")
     (root / "images" / "d.png").symlink_to("gone.png")
     (root / "masks").write_text("")
-    told = Folder.problems(root=root)
-    assert len(told) == 2
-    assert told[0] == f"{root}/masks: is no folder of masks"
-    assert told[1].startswith(f"{root}/images/d.png: unreadable image (")
+    printed = Folder.problems(root=root)
+    assert len(printed) == 2
+    assert printed[0] == f"{root}/masks: is no folder of masks"
+    assert printed[1].startswith(f"{root}/images/d.png: unreadable image (")
     (root / "masks").unlink()
     lists(root, "a b", "d")
     with pytest.raises(InputError, match=r"d\.png: cannot be read"):

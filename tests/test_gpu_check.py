@@ -216,11 +216,11 @@ def test_waits_fail_and_so_does_a_counter_that_counts_nothing(
     ],
 )
 def test_memory_wants_a_refusal_with_settings_that_fit(
-    card: Run, monkeypatch: pytest.MonkeyPatch, told: str | None, state: str
+    card: Run, monkeypatch: pytest.MonkeyPatch, reported: str | None, state: str
 ) -> None:
     def survey(*_: object) -> None:
-        if told is not None:
-            raise InputError(told)
+        if reported is not None:
+            raise InputError(reported)
 
     monkeypatch.setattr(cost, "survey_here", survey)
     assert gpu_check.memory(card).state == state

@@ -180,8 +180,8 @@ def test_train(cuda: Cuda, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["auto", "cuda:1"])
 def test_cell(cuda: Cuda, tmp_path: Path, name: str) -> None:
-    words = json.dumps({"profile": "toy", "losses": "pce+pcons", "epochs": 1, "device": name})
-    assert main(["cell", words, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
+    settings = json.dumps({"profile": "toy", "losses": "pce+pcons", "epochs": 1, "device": name})
+    assert main(["cell", settings, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
     assert len(records(tmp_path / "runs")) == 1
     (entries,) = events(tmp_path).values()
     assert used(entries) == [1 if name == "cuda:1" else 0]
@@ -190,8 +190,8 @@ def test_cell(cuda: Cuda, tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 def test_a_chain_uses_one_card(cuda: Cuda, tmp_path: Path) -> None:
     """Two trainings in one process: the second loads the weights of the first."""
-    words = ["profile=toy", "losses=pce+pseudo", "epochs=1", "self_generation=reset", "device=cuda:1"]
-    assert main(["train", *words, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
+    settings = ["profile=toy", "losses=pce+pseudo", "epochs=1", "self_generation=reset", "device=cuda:1"]
+    assert main(["train", *settings, "--runs", str(tmp_path / "runs"), *SMALL]) == 0
     assert len(records(tmp_path / "runs")) == 2
     (entries,) = events(tmp_path).values()
     assert used(entries) == [1]
@@ -199,12 +199,12 @@ def test_a_chain_uses_one_card(cuda: Cuda, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_with_one_card(cuda: Cuda, tmp_path: Path, cell: Callable[..., Cell]) -> None:
-    asked, steps = cell(losses="pce+pcons", epochs=2, device="cuda:1"), iter(range(100))
+    requested, steps = cell(losses="pce+pcons", epochs=2, device="cuda:1"), iter(range(100))
     stop = watch.StopWhen(lambda: next(steps) == 2)  # in the second of two epochs of two steps
     store = Store(tmp_path / "runs")
     for watches in ([stop], []):
         with suppress(Interrupted):
-            store.ensure(asked.stage, lambda s, f, a, w=watches: train.train(s, asked.host, f, a, w))  # type: ignore[misc]
+            store.ensure(requested.stage, lambda s, f, a, w=watches: train.train(s, requested.host, f, a, w))  # type: ignore[misc]
     (record,) = records(tmp_path / "runs")
     assert record["sessions"] == 2
     (entries,) = events(tmp_path).values()
@@ -237,8 +237,8 @@ def test_sweep(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torchrun(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = ["profile=toy", "losses=pce+pcons", "epochs=1"]
-    call([*command, "-m", "seminar", "train", *words, "--runs", str(tmp_path / "runs"), *SMALL], tmp_path)
+    settings = ["profile=toy", "losses=pce+pcons", "epochs=1"]
+    call([*command, "-m", "seminar", "train", *settings, "--runs", str(tmp_path / "runs"), *SMALL], tmp_path)
     (record,) = records(tmp_path / "runs")
     assert record["environment"]["processes"] == 2
     found = events(tmp_path)

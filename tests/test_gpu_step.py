@@ -115,9 +115,9 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def trainer_of(device: str, **words: Scalar) -> tuple[Trainer, Mapping[str, Tensor]]:
+def trainer_of(device: str, **settings: Scalar) -> tuple[Trainer, Mapping[str, Tensor]]:
     """A trainer of profile voc on generated images, with all losses and an untrained ancillary, and a batch for it."""
-    small: dict[str, Scalar] = {"crop": 97, "batch_size": 3, **words}
+    small: dict[str, Scalar] = {"crop": 97, "batch_size": 3, **settings}
     data = {"data": "creatures", "data_size": 64, "data_train": small["batch_size"], "data_val": 2}
     # ImageNet's weights are a download. Loader processes take longer to start than they save here.
     host: dict[str, Scalar] = {"pretrained": "none", "loader_workers": 0, "device": device}

@@ -39,8 +39,8 @@ def test_table_3_is_six_trainings_per_seed(losses_sweep: sweep.Sweep) -> None:
 
 
 def test_settings_without_effect_are_neutral(losses_sweep: sweep.Sweep) -> None:
-    words = {"profile": ("toy",), "seed": (0,), "alpha": (0.5, 0.9), "crf_sigma_rgb": (15, 20)}
-    cells = recipes.cells(losses_sweep, words)
+    settings = {"profile": ("toy",), "seed": (0,), "alpha": (0.5, 0.9), "crf_sigma_rgb": (15, 20)}
+    cells = recipes.cells(losses_sweep, settings)
     keys: dict[str, set[str]] = {}
     for cell in cells:
         keys.setdefault(str(cell.point["losses"]), set()).add(cell.stage.key)
@@ -205,9 +205,9 @@ def test_stage_survives_its_file(cell: MakeCell) -> None:
         ({"weights": "some.pth"}, "weights=some.pth: has no effect"),
     ],
 )
-def test_bad_words_are_one_clear_line(cell: MakeCell, words: dict[str, object], message: str) -> None:
+def test_bad_words_are_one_clear_line(cell: MakeCell, settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        cell(**words)
+        cell(**settings)
     assert "\n" not in str(caught.value)
 
 
@@ -223,10 +223,10 @@ def test_profiles_without_data_resolve(losses_sweep: sweep.Sweep, profile: str) 
 def test_profiles_set_known_words_only() -> None:
     for name in presets.profiles():
         text = (Path(recipes.__file__).parent / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
-        words = yaml.safe_load(text)
-        words.pop("like", None)
-        assert words.pop("tuning", {}).keys() <= recipes.known_settings(), name
-        assert set(words) <= recipes.known_settings(), name
+        settings = yaml.safe_load(text)
+        settings.pop("like", None)
+        assert settings.pop("tuning", {}).keys() <= recipes.known_settings(), name
+        assert set(settings) <= recipes.known_settings(), name
 
 
 def test_missing_data_is_named(losses_sweep: sweep.Sweep) -> None:
@@ -319,8 +319,8 @@ def test_other_weights_are_another_training(tmp_path: Path, cell: MakeCell) -> N
     keys = set()
     for name in "ab":
         (tmp_path / name).write_bytes(name.encode())
-        words = {"backbone": "mobilenet_v2", "pretrained": "imagenet", "weights": str(tmp_path / name)}
-        keys.add(cell(losses="pce", **words).stage.key)
+        settings = {"backbone": "mobilenet_v2", "pretrained": "imagenet", "weights": str(tmp_path / name)}
+        keys.add(cell(losses="pce", **settings).stage.key)
     assert len(keys) == 2
 
 

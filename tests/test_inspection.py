@@ -96,8 +96,8 @@ def test_void_is_no_class(photos: Path) -> None:
 
 
 def test_padding_is_no_label(photos: Path) -> None:
-    words = {"profile": "toy", "data": "folder", "data_root": str(photos), "scale_min": 0.5, "scale_max": 0.5}
-    found = inspection.contents({**words, "click_size": 1})
+    settings = {"profile": "toy", "data": "folder", "data_root": str(photos), "scale_min": 0.5, "scale_max": 0.5}
+    found = inspection.contents({**settings, "click_size": 1})
     assert len(found.drawn) == 5
     assert max(found.drawn) <= 3, "one for each click, in views of which most is padding"
 
@@ -131,14 +131,23 @@ def test_what_is_doubted() -> None:
 
 def test_a_good_folder_gets_a_sheet(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = photos / "sheet.png"
-    words = ["data", "check", str(photos), "profile=toy", "data=folder", f"data_root={photos}", "--sheet", str(sheet)]
-    assert main(words) == 0
-    told = capsys.readouterr()
-    assert "note: class 'lid' has no label" in told.out
-    assert told.out.endswith(f"wrote {sheet} and {sheet.with_suffix('.txt')}\n")
+    settings = [
+        "data",
+        "check",
+        str(photos),
+        "profile=toy",
+        "data=folder",
+        f"data_root={photos}",
+        "--sheet",
+        str(sheet),
+    ]
+    assert main(settings) == 0
+    printed = capsys.readouterr()
+    assert "note: class 'lid' has no label" in printed.out
+    assert printed.out.endswith(f"wrote {sheet} and {sheet.with_suffix('.txt')}\n")
     head, _, text = sheet.with_suffix(".txt").read_text().partition("\n\n")
     assert head == f"seminar data check profile=toy data_root={photos} data=folder"
-    assert told.out.startswith(text)
+    assert printed.out.startswith(text)
     with Image.open(sheet) as picture:
         assert picture.width > 300
     assert main(["data", "check", str(photos), "--sheet", str(sheet)]) == 0, "the profile `folder` is meant"
@@ -152,9 +161,9 @@ def test_all_that_is_wrong_is_told_at_once(photos: Path, capsys: pytest.CaptureF
     (photos / "images" / "5.jpg").write_bytes(b"\xff\xd8broken")
     Image.fromarray(np.zeros((30, 41), np.uint8)).save(photos / "masks" / "4.png")
     assert main(["data", "check", str(photos), "--sheet", str(photos / "sheet.png")]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    lines = told.err.splitlines()
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
     assert len(lines) == 6
     assert all(line.startswith("seminar: ") for line in lines)
     for part in (
@@ -280,15 +289,15 @@ def test_the_sheet_is_read_line_by_line_above_the_colours_of_the_classes() -> No
         (["nowhere", "data_sizee=3"], "nowhere"),
     ],
 )
-def test_bad_words(capsys: pytest.CaptureFixture[str], words: list[str], why: str) -> None:
-    assert main(["data", "check", *words]) == 2
+def test_bad_words(capsys: pytest.CaptureFixture[str], settings: list[str], why: str) -> None:
+    assert main(["data", "check", *settings]) == 2
     assert why in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not (TEST_DATA / "voc145").is_dir(), reason="needs ../shared/data/voc145")
 def test_real_photos() -> None:
-    words = {"profile": "voc-mini", "data_root": str(TEST_DATA / "voc145"), "pretrained": "none", "freeze": "none"}
-    found = inspection.contents(words)
+    settings = {"profile": "voc-mini", "data_root": str(TEST_DATA / "voc145"), "pretrained": "none", "freeze": "none"}
+    found = inspection.contents(settings)
     assert found.images == {"train": 75, "val": 70}
     assert found.clicks.total() - found.clicks[0] == 201
     assert found.clicks[0] == 204

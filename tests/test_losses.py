@@ -141,6 +141,6 @@ def test_a_crf_that_lacked_landmarks_is_noted() -> None:
     note = losses.defaults["crf"].note
     assert note is not None
     assert note([{"crf_short": 0.0}, {"epoch": 2}]) is None
-    told = note([{"crf_short": 0.0}, {"crf_short": 0.05}])
-    assert told is not None
-    assert told.startswith("crf: 2.50% of the images needed more landmarks than they got")
+    printed = note([{"crf_short": 0.0}, {"crf_short": 0.05}])
+    assert printed is not None
+    assert printed.startswith("crf: 2.50% of the images needed more landmarks than they got")

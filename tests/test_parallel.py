@@ -26,17 +26,17 @@ WORDS = ["losses=pce+crf+pcons+pseudo", "data_train=15", "epochs=3", "eval_every
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-def command(processes: int, *words: str, runs: Path) -> list[str]:
+def command(processes: int, *settings: str, runs: Path) -> list[str]:
     before = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]
-    return [*before, "-m", "seminar", "train", "profile=toy", *words, "--runs", str(runs), "--wandb", "disabled"]
+    return [*before, "-m", "seminar", "train", "profile=toy", *settings, "--runs", str(runs), "--wandb", "disabled"]
 
 
-def call(processes: int, *words: str, runs: Path, code: int = 0) -> str:
+def call(processes: int, *settings: str, runs: Path, code: int = 0) -> str:
     if processes == 1:
-        said = seminar_here(*command(1, *words, runs=runs)[3:], code=code)
+        said = seminar_here(*command(1, *settings, runs=runs)[3:], code=code)
         return said.stdout + said.stderr
     done = subprocess.run(
-        command(processes, *words, runs=runs), cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
+        command(processes, *settings, runs=runs), cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == code, done.stderr
     return done.stdout + done.stderr
@@ -104,9 +104,9 @@ def test_a_training_that_nobody_listens_to_is_stopped_all_the_same(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_stopped_pair_is_continued_by_one(tmp_path: Path) -> None:
-    words = ["losses=pce+pcons", "epochs=60", "data_val=2"]
+    settings = ["losses=pce+pcons", "epochs=60", "data_val=2"]
     process = subprocess.Popen(
-        command(2, *words, runs=tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(2, *settings, runs=tmp_path), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     until_checkpoint(process, tmp_path)
     process.send_signal(signal.SIGTERM)
@@ -117,7 +117,7 @@ def test_a_stopped_pair_is_continued_by_one(tmp_path: Path) -> None:
     assert Store(tmp_path).status(key) == "stopped"
     begun = len(Store(tmp_path).curve(key))
     assert 0 < begun < 60
-    call(1, *words, runs=tmp_path)
+    call(1, *settings, runs=tmp_path)
     record = Store(tmp_path).record(key)
     assert record is not None
     assert record["sessions"] == 2
@@ -144,11 +144,11 @@ def test_bad_input_is_told_by_each(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_more_processes_than_images_in_a_batch_are_refused(monkeypatch: pytest.MonkeyPatch, cell: MakeCell) -> None:
-    asked = cell(losses="pce", data_train=10)  # batches of 8 and 2
+    requested = cell(losses="pce", data_train=10)  # batches of 8 and 2
     monkeypatch.setattr(parallel._team, "size", 3)
     monkeypatch.setattr(parallel, "replicated", lambda net, _: net)  # the others are not there
     with pytest.raises(InputError, match=r"^3 processes: a batch of an epoch has 2 images"):
-        Trainer(asked.stage, asked.host, None)
+        Trainer(requested.stage, requested.host, None)
 
 
 @pytest.mark.slow
@@ -212,8 +212,8 @@ def test_alone_the_shared_layers_are_those_of_torch() -> None:
 
 
 def test_shares_cover_every_batch_once(monkeypatch: pytest.MonkeyPatch, cell: MakeCell) -> None:
-    asked = cell(losses="pce", data_train=15)
-    trainer = Trainer(asked.stage, asked.host, None)
+    requested = cell(losses="pce", data_train=15)
+    trainer = Trainer(requested.stage, requested.host, None)
     whole = [views["image"] for views in trainer.loader(0)]
     monkeypatch.setattr(parallel._team, "size", 3)
     parts = []

@@ -112,8 +112,8 @@ def test_slurm_needs_its_script(cluster: Path) -> None:
 def test_the_script_becomes_the_worker() -> None:
     program = [sys.executable, "-c", "import os, sys; print(os.getpid(), *sys.argv)", "a b", "c;d"]
     task = subprocess.Popen(["bash", str(ROOT / "sweeps" / "slurm.sh"), *program], stdout=subprocess.PIPE, text=True)
-    told = task.communicate()[0]
-    assert told == f"{task.pid} -c a b c;d\n", "the signal before the end of the time goes to the worker itself"
+    printed = task.communicate()[0]
+    assert printed == f"{task.pid} -c a b c;d\n", "the signal before the end of the time goes to the worker itself"
 
 
 def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,9 @@ def test_a_folder_is_labelled(runs: Path, photos: Path, tmp_path: Path, capsys: 
     (photos / "broken.jpg").write_bytes(b"")
     out = tmp_path / "out"
     assert main(["predict", key[:5], str(photos), "--runs", str(runs), "--out", str(out)]) == 1
-    told = capsys.readouterr()
-    assert "broken.jpg: unreadable image" in told.err
-    assert told.out == f"3 pictures labelled by {key} (pce+pcons creatures small_resnet seed 2) in {out}\n"
+    printed = capsys.readouterr()
+    assert "broken.jpg: unreadable image" in printed.err
+    assert printed.out == f"3 pictures labelled by {key} (pce+pcons creatures small_resnet seed 2) in {out}\n"
     rows = list(csv.DictReader((out / "areas.csv").read_text(encoding="utf-8").splitlines()))
     for name, path in (("a", "a.jpg"), ("deep/ö", "deep/ö.png"), ("c", "c.png")):
         with Image.open(photos / path) as photo, Image.open(out / f"{name}.png") as mask:
@@ -95,8 +95,8 @@ def test_what_is_asked_for_is_used(
     used: list[Predictor] = []
     monkeypatch.setattr(predict, "label", lambda net, images, out: used.append(net) or [])
     assert main(["predict", key, str(photos), "--runs", str(runs), "--out", str(photos / "out"), *more]) == 0
-    ((net, asked),) = ((one.net, (one.short, one.window)) for one in used)
-    assert asked == (short, window)
+    ((net, requested),) = ((one.net, (one.short, one.window)) for one in used)
+    assert requested == (short, window)
     saved = torch.load(Store(runs).folder(key) / weights, weights_only=True)
     assert all(torch.equal(value, saved[name]) for name, value in net.state_dict().items())
 
@@ -104,11 +104,11 @@ def test_what_is_asked_for_is_used(
 def test_without_a_teacher_there_is_none_to_take(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "profile=toy losses=pce data_train=8 epochs=1"
+    settings = "profile=toy losses=pce data_train=8 epochs=1"
     runs, out = ["--runs", str(tmp_path / "runs")], tmp_path / "net"
-    assert main(["train", *words.split(), *runs, "--wandb", "disabled"]) == 0
+    assert main(["train", *settings.split(), *runs, "--wandb", "disabled"]) == 0
     capsys.readouterr()
-    for command in (["predict", words, str(photos), "--out", str(out)], ["export", words, "--out", f"{out}.pt"]):
+    for command in (["predict", settings, str(photos), "--out", str(out)], ["export", settings, "--out", f"{out}.pt"]):
         assert main([*command, "--teacher", *runs]) == 2
         assert capsys.readouterr().err.endswith(": was trained without a teacher\n")
     assert not [*tmp_path.glob("net*")]
@@ -141,10 +141,10 @@ def test_bad_input_is_one_line(
     name, *places = arguments
     given = [item if item.startswith("-") or item.isdigit() else str(photos.parent / item) for item in places]
     assert main(["predict", name, *given, "--runs", str(runs), "--out", str(photos.parent / "out")]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("seminar: ")
-    assert told.count("\n") == 1
-    assert why in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("seminar: ")
+    assert printed.count("\n") == 1
+    assert why in printed
     assert not (photos.parent / "out").exists()
 
 
@@ -154,21 +154,21 @@ def test_more_than_memory_holds(
     monkeypatch.setattr(predict.tvf, "resize", lambda *_, **__: torch.empty(2**55))
     given = [str(photos / "a.jpg"), "--runs", str(runs), "--out", str(tmp_path / "out"), "--short", "9999"]
     assert main(["predict", " ".join(WORDS), *given]) == 1
-    told = f"{photos}/a.jpg: at a short side of 9999 pixels memory does not suffice; see --short"
-    assert capsys.readouterr().err == f"seminar: {told}\n"
+    printed = f"{photos}/a.jpg: at a short side of 9999 pixels memory does not suffice; see --short"
+    assert capsys.readouterr().err == f"seminar: {printed}\n"
 
 
 def test_the_best_of_which_sweep(
     runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    words, out = "profile=toy losses=pce,pce+pcons seed=1,2", ["--runs", str(runs), "--out"]
+    settings, out = "profile=toy losses=pce,pce+pcons seed=1,2", ["--runs", str(runs), "--out"]
     shutil.copytree(ROOT / "sweeps", tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path)
-    assert main(["predict", f"best of losses {words}", str(photos / "a.jpg"), *out, "o"]) == 2
+    assert main(["predict", f"best of losses {settings}", str(photos / "a.jpg"), *out, "o"]) == 2
     assert "no folder sweeps here; go where it is, or write 'best of FILE.yaml'" in capsys.readouterr().err
-    assert main(["predict", f"best of elsewhere/losses.yaml {words}", str(photos / "a.jpg"), *out, "o"]) == 0
+    assert main(["predict", f"best of elsewhere/losses.yaml {settings}", str(photos / "a.jpg"), *out, "o"]) == 0
     (tmp_path / "elsewhere").rename("sweeps")
-    assert main(["predict", f"best of losses.yaml {words}", str(photos / "a.jpg"), *out, "o"]) == 0
+    assert main(["predict", f"best of losses.yaml {settings}", str(photos / "a.jpg"), *out, "o"]) == 0
 
 
 def test_where_no_folder_can_be_made(

@@ -78,9 +78,9 @@ def test_two_workers_train_table_3_once(tmp_path: Path) -> None:
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     study = optuna.load_study(study_name=None, storage=storage)
     # Of two workers that look at an empty queue at once one may get a trial that nobody asked for.
-    asked = [trial for trial in study.trials if "key" in trial.user_attrs]
-    values = {trial.user_attrs["key"]: trial.value for trial in asked}
-    assert len(asked) == len(values) == 6
+    requested = [trial for trial in study.trials if "key" in trial.user_attrs]
+    values = {trial.user_attrs["key"]: trial.value for trial in requested}
+    assert len(requested) == len(values) == 6
     store = Store(tmp_path)
     for key, value in values.items():
         record = store.record(key)
@@ -144,8 +144,8 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on_every_time(tmp_path: Path) -
 
 
 def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:
-    words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "seed=0", "lambda_pcons=1e30", "data_val=2"]
-    result = here(*TOY, *words, "--workers", "0", runs=tmp_path, code=1)
+    settings = ["losses=pce,pce+pcons,pce+pcons+pseudo", "seed=0", "lambda_pcons=1e30", "data_val=2"]
+    result = here(*TOY, *settings, "--workers", "0", runs=tmp_path, code=1)
     assert len(trained(tmp_path)) == 1
     assert "pce+pcons creatures small_resnet seed 0" in result.stderr
     assert "FloatingPointError: loss" in result.stderr
@@ -241,8 +241,8 @@ def test_plan_counts_what_is_left(
 
 
 @pytest.mark.parametrize("words", [{"freeze": "bn"}, {"crop": 48}, {"batch_size": 4}, {"modules": 0}])
-def test_speed_is_only_taken_from_equal_shapes(cell: MakeCell, words: dict[str, Any]) -> None:
-    assert cost.shape(cell().stage) != cost.shape(cell(**words).stage)
+def test_speed_is_only_taken_from_equal_shapes(cell: MakeCell, settings: dict[str, Any]) -> None:
+    assert cost.shape(cell().stage) != cost.shape(cell(**settings).stage)
     assert cost.shape(cell(seed=5, lr=0.2).stage) == cost.shape(cell().stage)
 
 
@@ -278,13 +278,13 @@ def test_the_speed_of_another_machine_says_nothing(
 
 
 def test_records_are_the_truth_not_the_journal(tmp_path: Path) -> None:
-    words = ["losses=pce", "seed=0,1"]
-    here(*TOY, *words, "--workers", "0", runs=tmp_path)
+    settings = ["losses=pce", "seed=0,1"]
+    here(*TOY, *settings, "--workers", "0", runs=tmp_path)
     key = next(iter(trained(tmp_path)))
     record = tmp_path / key / "record.json"
     value = json.loads(record.read_text())["metrics"]
     record.unlink()
-    here(*TOY, *words, "--workers", "0", runs=tmp_path)
+    here(*TOY, *settings, "--workers", "0", runs=tmp_path)
     assert json.loads(record.read_text())["metrics"] == value
 
 

@@ -91,19 +91,19 @@ def database(server: Database) -> Database:
     return server
 
 
-def arguments(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> list[str]:
+def arguments(*settings: str, runs: Path, storage: str, file: Path = LOSSES) -> list[str]:
     rest = ["--runs", str(runs), "--storage", storage, "--wandb", "disabled"]
-    return ["sweep", str(file), "profile=toy", *words, *rest]
+    return ["sweep", str(file), "profile=toy", *settings, *rest]
 
 
-def here(*words: str, runs: Path, storage: str, file: Path = LOSSES, code: int = 0) -> Said:
+def here(*settings: str, runs: Path, storage: str, file: Path = LOSSES, code: int = 0) -> Said:
     """A sweep that trains in this process."""
-    return seminar_here(*arguments(*words, "--workers", "0", runs=runs, storage=storage, file=file), code=code)
+    return seminar_here(*arguments(*settings, "--workers", "0", runs=runs, storage=storage, file=file), code=code)
 
 
-def start(*words: str, runs: Path, storage: str, file: Path = LOSSES) -> subprocess.Popen[str]:
+def start(*settings: str, runs: Path, storage: str, file: Path = LOSSES) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "seminar", *arguments(*words, runs=runs, storage=storage, file=file)],
+        [sys.executable, "-m", "seminar", *arguments(*settings, runs=runs, storage=storage, file=file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -126,9 +126,9 @@ def test_urls() -> None:
         "postgresql://me:secret@host:port/db": "that is no URL",
         "oracle://me:secret@host/db": "'oracle' is none of postgresql, mysql, mariadb",
     }.items():
-        with pytest.raises(InputError, match=why) as told:
+        with pytest.raises(InputError, match=why) as printed:
             search.storage_url(text)
-        assert "secret" not in str(told.value)
+        assert "secret" not in str(printed.value)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2", "--workers", "1"]
-    calls = [start(*words, runs=tmp_path, storage=database.url) for _ in range(2)]
+    settings = ["losses=pce,pce+pcons,pce+pcons+pseudo", "--seeds", "2", "--workers", "1"]
+    calls = [start(*settings, runs=tmp_path, storage=database.url) for _ in range(2)]
     for call in calls:
         _, errors = call.communicate(timeout=240)
         # Whoever finds the queue empty ends; what runs elsewhere is named.
@@ -180,15 +180,15 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
 
 @pytest.mark.slow
 def test_killed_workers_leave_nothing_to_clean_up(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0", "epochs=40", "data_val=2"]
-    process = start(*words, "--workers", "1", runs=tmp_path, storage=database.url)
+    settings = ["losses=pce", "seed=0", "epochs=40", "data_val=2"]
+    process = start(*settings, "--workers", "1", runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     children = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout
     for pid in children.split():
         os.kill(int(pid), signal.SIGKILL)
     process.communicate()
-    here(*words, runs=tmp_path, storage=database.url)
+    here(*settings, runs=tmp_path, storage=database.url)
     (key,) = Store(tmp_path).keys()
     record = Store(tmp_path).record(key)
     assert record is not None
@@ -204,8 +204,8 @@ def until(done: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 def test_training_goes_on_while_the_database_is_away(tmp_path: Path, database: Database) -> None:
-    words = ["losses=pce", "seed=0,1", "epochs=40", "data_val=2", "--workers", "1"]
-    process = start(*words, runs=tmp_path, storage=database.url)
+    settings = ["losses=pce", "seed=0,1", "epochs=40", "data_val=2", "--workers", "1"]
+    process = start(*settings, runs=tmp_path, storage=database.url)
     until_checkpoint(process, tmp_path)
     database.stop()
     try:
@@ -250,8 +250,8 @@ def test_a_searched_training_goes_on_without_its_study(
 ) -> None:
     """While the database is away, and where its trial was taken for that of a dead worker."""
     runs = tmp_path / "runs"
-    words = ["epochs=60", "--workers", "0", "--seeds", "1", "--trials", "1"]
-    process = start(*words, runs=runs, storage=database.url, file=search_file)
+    settings = ["epochs=60", "--workers", "0", "--seeds", "1", "--trials", "1"]
+    process = start(*settings, runs=runs, storage=database.url, file=search_file)
     until_checkpoint(process, runs)
     if away:
         database.stop()

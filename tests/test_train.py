@@ -130,23 +130,23 @@ def test_the_record_tells_what_a_reader_needs(tmp_path: Path, cell: MakeCell) ->
 
 @pytest.mark.slow
 def test_predictions_are_kept_early_and_at_the_end(tmp_path: Path, cell: MakeCell) -> None:
-    asked = cell(losses="pce+pcons+pseudo", epochs=6)
-    assert samples.early_epoch(asked.stage) == 1
-    run(asked, tmp_path)
-    folder = tmp_path / asked.stage.key / "samples"
+    requested = cell(losses="pce+pcons+pseudo", epochs=6)
+    assert samples.early_epoch(requested.stage) == 1
+    run(requested, tmp_path)
+    folder = tmp_path / requested.stage.key / "samples"
     with np.load(folder / "final.npz") as final, np.load(folder / "early.npz") as early:
         names = {name.split("_")[1] for name in final}
         assert names == {"image", "truth", "clicks", "student", "teacher", "ancillary"}
         assert set(early) == set(final)
         assert np.array_equal(final["3_ancillary"], early["3_ancillary"])
         assert any(not np.array_equal(final[f"{n}_student"], early[f"{n}_student"]) for n in range(8))
-        example = recipes.open_data(asked.stage, asked.host).split("val")[3]
+        example = recipes.open_data(requested.stage, requested.host).split("val")[3]
         assert np.array_equal(final["3_image"], example.image.permute(1, 2, 0).numpy())
         assert np.array_equal(final["3_truth"], example.mask.numpy())
         clicks = [(click.x, click.y, click.cls) for click in example.clicks]
         assert np.array_equal(final["3_clicks"], np.array(clicks, np.float32))
-        student = networks.build(asked.stage.backbone, 7, asked.stage.output_stride).eval()
-        student.load_state_dict(weights(tmp_path / asked.stage.key, "student.pt"))
+        student = networks.build(requested.stage.backbone, 7, requested.stage.output_stride).eval()
+        student.load_state_dict(weights(tmp_path / requested.stage.key, "student.pt"))
         with torch.inference_mode():
             labels = student(normalise(example.image[None].float())).argmax(1)[0]
         assert np.array_equal(final["3_student"], labels.numpy())
@@ -155,13 +155,13 @@ def test_predictions_are_kept_early_and_at_the_end(tmp_path: Path, cell: MakeCel
 @pytest.mark.parametrize("losses", ["pce+pcons+pseudo", "pce+pseudo"])
 @pytest.mark.parametrize("kind", ["reset", "unchange"])
 def test_self_generation_goes_on_with_the_same_student(tmp_path: Path, cell: MakeCell, kind: str, losses: str) -> None:
-    asked = cell(losses=losses, epochs=2, self_generation=kind)
-    stage = asked.stage
+    requested = cell(losses=losses, epochs=2, self_generation=kind)
+    stage = requested.stage
     assert stage.ancillary is not None
     assert stage.ancillary.key == cell(losses=losses, epochs=2).stage.ancillary.key, "the ancillary is shared"
-    run(dataclasses.replace(asked, stage=stage.ancillary), tmp_path)
+    run(dataclasses.replace(requested, stage=stage.ancillary), tmp_path)
     folder = tmp_path / stage.ancillary.key
-    trainer = Trainer(stage, asked.host, folder)
+    trainer = Trainer(stage, requested.host, folder)
     assert_equal_states(weights(folder, "student.pt"), trainer.student.state_dict())
     assert trainer.ancillary is not None
     assert_equal_states(weights(folder, "student.pt"), trainer.ancillary.state_dict())
@@ -173,7 +173,7 @@ def test_self_generation_goes_on_with_the_same_student(tmp_path: Path, cell: Mak
     falling = [lr_factor("poly", step, 4, poly_power=stage.poly_power) for step in range(4)]
     expected = [last] * 4 if kind == "unchange" else falling
     assert [trainer.lr_factor(step) for step in range(4)] == expected
-    assert run(asked, tmp_path)["steps"] == 4
+    assert run(requested, tmp_path)["steps"] == 4
 
 
 def test_unchange_goes_on_in_a_schedule_that_was_planned_longer(cell: MakeCell) -> None:
@@ -230,11 +230,11 @@ def test_memory_that_runs_out_is_told_in_a_line(
     here = cell(losses="pce")
     with pytest.raises(InputError) as caught:
         run(here, tmp_path)
-    told = str(caught.value)
-    assert told.startswith("cpu ran out of memory at a step that needs another 2.00 GiB: batch_size=8 crop=32 ")
-    assert told.endswith("take a smaller batch_size or crop, or fewer --workers on one device")
-    assert "\n" not in told
-    assert Store(tmp_path).failure(here.stage.key)["error"] == told  # type: ignore[index]
+    printed = str(caught.value)
+    assert printed.startswith("cpu ran out of memory at a step that needs another 2.00 GiB: batch_size=8 crop=32 ")
+    assert printed.endswith("take a smaller batch_size or crop, or fewer --workers on one device")
+    assert "\n" not in printed
+    assert Store(tmp_path).failure(here.stage.key)["error"] == printed  # type: ignore[index]
 
 
 def test_a_row_without_consistency_has_no_teacher(tmp_path: Path, cell: MakeCell) -> None:
@@ -247,9 +247,9 @@ def test_a_row_without_consistency_has_no_teacher(tmp_path: Path, cell: MakeCell
 
 
 def test_facts_of_a_loss_are_logged_beside_it(tmp_path: Path, cell: MakeCell) -> None:
-    asked = cell(losses="pce+crf", epochs=1, crf_operator=2.0)
-    run(asked, tmp_path)
-    (line,) = Store(tmp_path).curve(asked.stage.key)
+    requested = cell(losses="pce+crf", epochs=1, crf_operator=2.0)
+    run(requested, tmp_path)
+    (line,) = Store(tmp_path).curve(requested.stage.key)
     assert 0 < line["crf_energy"] < 1
     assert line["crf_kappa"] > 1
     assert line["crf_landmarks"] >= 2.0 * crf.KAPPA_MIN
@@ -419,8 +419,8 @@ def test_evaluation_scores_each_net_in_eval_mode_and_changes_none(trainer: Train
 
 
 def test_the_optimiser_is_set_as_the_stage_says(cell: MakeCell) -> None:
-    words = {"lr": 0.1, "poly_power": 0.5, "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.01}
-    plain = cell(losses="pce", **words)
+    given = {"lr": 0.1, "poly_power": 0.5, "warmup_steps": 3, "momentum": 0.5, "weight_decay": 0.01}
+    plain = cell(losses="pce", **given)
     trainer = Trainer(plain.stage, plain.host, None)
     assert trainer.total_steps == 4
     trainer.step(next(trainer.loader(0)), 0, 1)
@@ -473,8 +473,8 @@ def test_only_full_supervision_sees_masks(cell: MakeCell) -> None:
 def test_scribbles_reach_the_loop(cell: MakeCell) -> None:
     counts = []
     for annotation in ("clicks", "scribbles"):
-        asked = cell(losses="pce", annotation=annotation)
-        views = next(Trainer(asked.stage, asked.host, None).loader(0))
+        requested = cell(losses="pce", annotation=annotation)
+        views = next(Trainer(requested.stage, requested.host, None).loader(0))
         counts.append(int((views["labels"] < PADDING).sum()))
     assert counts[1] > 2 * counts[0] > 0
 
@@ -529,9 +529,9 @@ def test_peak_memory_is_that_of_this_training(tmp_path: Path, cell: Callable[...
     before = torch.ones(100 * 2**20)  # 400 MB, of somebody else
     peak = machine.peak_memory_mb(cpu)
     del before
-    told = train.train(cell(losses="pce").stage, Host(), tmp_path, None)["peak_memory_mb"]
+    printed = train.train(cell(losses="pce").stage, Host(), tmp_path, None)["peak_memory_mb"]
     assert peak is not None
-    assert 50 < told < peak - 200
+    assert 50 < printed < peak - 200
 
 
 def test_teacher_and_student_never_draw_from_one_seed(cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:

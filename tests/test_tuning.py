@@ -59,9 +59,9 @@ def call(path: Path, runs: Path, *arguments: str, code: int = 0) -> Said:
     return seminar_here(*command(path, runs, "--workers", "0", *arguments)[3:], code=code)
 
 
-def tuning(path: Path, runs: Path, **words: tuple[Scalar, ...]) -> Tuning:
-    (planned,) = recipes.suite([sweep.load(path)], words)
-    found = Tuning.requested(planned.sweep, planned.cells[0], words, runs, recipes.cells)
+def tuning(path: Path, runs: Path, **settings: tuple[Scalar, ...]) -> Tuning:
+    (planned,) = recipes.suite([sweep.load(path)], settings)
+    found = Tuning.requested(planned.sweep, planned.cells[0], settings, runs, recipes.cells)
     catalogue.write(runs, [planned, catalogue.Planned(planned.sweep, found.reported())])
     return found
 
@@ -120,10 +120,10 @@ def test_a_search_file_is_read(tmp_path: Path) -> None:
 def test_a_bad_search_file_is_named(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(yaml.safe_dump({"method": "bayes", "run_cap": 3, "parameters": SPACE, **keys}))
-    with pytest.raises(InputError, match=re.escape(message)) as told:
+    with pytest.raises(InputError, match=re.escape(message)) as printed:
         sweep.load(path)
-    assert str(path) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(path) in str(printed.value)
+    assert "\n" not in str(printed.value)
 
 
 @pytest.mark.parametrize(
@@ -240,14 +240,14 @@ def test_bad_trials_are_ended_early_and_good_ones_are_not(tmp_path: Path) -> Non
 
 class FakeTrial:
     def __init__(self, prune_at: int) -> None:
-        self.told: list[tuple[float, int]] = []
+        self.printed: list[tuple[float, int]] = []
         self.prune_at = prune_at
 
     def report(self, value: float, step: int) -> None:
-        self.told.append((value, step))
+        self.printed.append((value, step))
 
     def should_prune(self) -> bool:
-        return len(self.told) >= self.prune_at
+        return len(self.printed) >= self.prune_at
 
 
 def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path, cell: Any) -> None:
@@ -258,10 +258,10 @@ def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path
     halt.begin(primary, tmp_path, 2)
     halt.epoch(primary.chain[0], {"epoch": 2, "student_miou": 99.0})
     halt.epoch(primary, {"epoch": 3})
-    assert fake.told == [(20.0, 1)]
+    assert fake.printed == [(20.0, 1)]
     with pytest.raises(Interrupted):
         halt.epoch(primary, {"epoch": 4, "student_miou": 21.0})
-    assert fake.told[-1] == (21.0, 2)
+    assert fake.printed[-1] == (21.0, 2)
     halt.epoch(primary, {"epoch": 6, "student_miou": 3.0})  # it is over: nothing to end early
 
 
@@ -388,8 +388,8 @@ def test_nothing_is_reported_while_another_call_is_at_it(tmp_path: Path) -> None
     found = tuning(path, runs, seed=(0,))
     queue, _ = search.prepare_search(found, Store(runs), None)
     queue.open().study.ask()
-    told = call(path, runs, "--seeds", "1", code=1)
-    assert "1 trials are not done yet" in told.stderr
+    printed = call(path, runs, "--seeds", "1", code=1)
+    assert "1 trials are not done yet" in printed.stderr
     assert finished(runs) == {}
 
 

@@ -347,8 +347,8 @@ def test_scribbles_enter_the_fingerprint(root: Path, scribbles: Path) -> None:
 
 
 def test_files_of_labels_that_nothing_reads_change_no_training(root: Path, scribbles: Path) -> None:
-    words = {"profile": ("toy",), "data": ("voc",), "data_root": (str(root),), "annotation": ("clicks", "scribbles")}
-    request = sweep.Sweep("test", "", {**words, "losses": ("pce", "ce")})
+    settings = {"profile": ("toy",), "data": ("voc",), "data_root": (str(root),), "annotation": ("clicks", "scribbles")}
+    request = sweep.Sweep("test", "", {**settings, "losses": ("pce", "ce")})
 
     def keys(**more: tuple[str, ...]) -> dict[tuple[object, object], str]:
         found = recipes.cells(request, {"data_scribbles": (str(scribbles),), **more})
@@ -381,11 +381,11 @@ def test_scribbles_drawn_on_a_mask_are_drawn_alike_again(root: Path, tmp_path: P
     assert (drawn == 8).sum() == 18
     mask[4, 4] = 21
     save_mask(folder / "a.png", mask)
-    told = error(lambda: Voc(root=root, scribbles=folder).split("train")[0])
-    assert told == f"{folder}/a.png: value 21 is neither a class 0..20 nor 255 (no line)"
+    printed = error(lambda: Voc(root=root, scribbles=folder).split("train")[0])
+    assert printed == f"{folder}/a.png: value 21 is neither a class 0..20 nor 255 (no line)"
     save_mask(folder / "a.png", mask[:5])
-    told = error(lambda: Voc(root=root, scribbles=folder).split("train")[0])
-    assert told == f"{folder}/a.png: has 8x5 pixels, its image 8x6"
+    printed = error(lambda: Voc(root=root, scribbles=folder).split("train")[0])
+    assert printed == f"{folder}/a.png: has 8x5 pixels, its image 8x6"
 
 
 def test_error_no_scribbles(root: Path, scribbles: Path) -> None:
@@ -504,26 +504,26 @@ def test_error_an_image_in_both_lists(root: Path) -> None:
 
 
 def test_error_scribbles_asked_for_and_no_folder_named(root: Path, scribbles: Path) -> None:
-    words: dict[str, tuple[Any, ...]] = {
+    settings: dict[str, tuple[Any, ...]] = {
         "profile": ("voc-mini",), "data_root": (str(root),), "pretrained": ("none",), "freeze": ("none",),
         "losses": ("pce",), "annotation": ("scribbles",), "seed": (0,),
     }  # fmt: skip
     with pytest.raises(InputError, match=r"^data_scribbles is missing: annotation=scribbles needs it"):
-        recipes.cells(sweep.Sweep("test", "", {}), words)
-    (cell,) = recipes.cells(sweep.Sweep("test", "", {}), {**words, "data_scribbles": (str(scribbles),)})
+        recipes.cells(sweep.Sweep("test", "", {}), settings)
+    (cell,) = recipes.cells(sweep.Sweep("test", "", {}), {**settings, "data_scribbles": (str(scribbles),)})
     assert cell.stage.annotation == "scribbles"
 
 
 def test_what_has_no_labels_is_left_out_of_several_sweeps(root: Path) -> None:
-    words: dict[str, tuple[Any, ...]] = {"profile": ("voc-mini",), "data_root": (str(root),), "seed": (0,)}
-    words |= {"backbone": ("mobilenet_v2",), "pretrained": ("none",), "freeze": ("none",)}
+    settings: dict[str, tuple[Any, ...]] = {"profile": ("voc-mini",), "data_root": (str(root),), "seed": (0,)}
+    settings |= {"backbone": ("mobilenet_v2",), "pretrained": ("none",), "freeze": ("none",)}
     variants = ("default", "annotation=scribbles")
     both = sweep.Sweep("both", "", {"losses": ("pce+pcons",), "variant": variants, "alpha": (0.5,)})
     drawn = sweep.Sweep("drawn", "", {"losses": ("pce+pcons",), "annotation": ("scribbles",)})
-    some, none = recipes.suite([both, drawn], words)
+    some, none = recipes.suite([both, drawn], settings)
     assert [cell.stage.annotation for cell in some.cells] == ["clicks"]
     assert some.left_out == ("both: variant='annotation=scribbles': " + none.left_out[0].removeprefix("drawn: "),)
     assert none.cells == []
     assert none.left_out[0].startswith("drawn: data_scribbles is missing")
     with pytest.raises(InputError, match=r"^data_scribbles is missing"):
-        recipes.suite([drawn], words)
+        recipes.suite([drawn], settings)

@@ -66,10 +66,10 @@ class Site:
         assert process.returncode == code, out
         return out
 
-    def sweep(self, name: str, words: dict[str, list[Any]], **keys: Any) -> str:
+    def sweep(self, name: str, settings: dict[str, list[Any]], **keys: Any) -> str:
         """Register a sweep file of the repository with other words, as `wandb sweep` does; returns its id."""
         content = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text(encoding="utf-8"))
-        content["parameters"] |= {word: {"values": values} for word, values in words.items()}
+        content["parameters"] |= {word: {"values": values} for word, values in settings.items()}
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump({**content, **keys}))
         self.call("-m", "wandb", "sweep", "sweep.yaml", "--project", "paper")
         return str(list(self.state.sweeps)[-1])
@@ -94,12 +94,12 @@ def history(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> None:
-    words: dict[str, list[Any]] = {
+    settings: dict[str, list[Any]] = {
         "profile": ["toy"],
         "losses": ["pce", "pce+pcons", "pce+pcons+pseudo"],
         "seed": [0],
     }
-    sweep_id = site.sweep("losses", words)
+    sweep_id = site.sweep("losses", settings)
     agents = [site.agent(sweep_id), site.agent(sweep_id)]
     for agent in agents:
         out, _ = agent.communicate(timeout=240)
@@ -120,8 +120,8 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
         assert run["config"]["stage"]["value"] == cell.stage.model_dump(mode="json"), "what the words became here"
         assert {word: run["config"][word]["value"] for word in cell.point} == cell.point
         assert run["summary"]["student_miou"] == record["metrics"]["student"]["crop"]["miou"]
-        told = [row["student_miou"] for row in history(run) if "student_miou" in row]
-        assert told == [line["student_miou"] for line in store.curve(cell.stage.key)], "once for each evaluation"
+        printed = [row["student_miou"] for row in history(run) if "student_miou" in row]
+        assert printed == [line["student_miou"] for line in store.curve(cell.stage.key)], "once for each evaluation"
         for place, stage in enumerate(cell.stage.chain, 1):
             name = f"student{place}/student_miou"
             assert [row[name] for row in history(run) if name in row] == [
@@ -149,8 +149,8 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])  # the agent's, and what the server leads to
 def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number: signal.Signals) -> None:
-    words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 60, "seed": 0})
-    process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper")
+    settings = json.dumps({"profile": "toy", "losses": "pce", "epochs": 60, "seed": 0})
+    process = site.start("-m", "seminar", "cell", settings, WANDB_PROJECT="paper")
     until_checkpoint(process, site.folder / "runs")
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
@@ -161,7 +161,7 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     assert len(history(run)) >= 1
     (key,) = Store(site.folder / "runs").keys()
     assert Store(site.folder / "runs").status(key) == "stopped"
-    seminar_here("cell", words, "--runs", str(site.folder / "runs"), "--wandb", "disabled")
+    seminar_here("cell", settings, "--runs", str(site.folder / "runs"), "--wandb", "disabled")
     record = Store(site.folder / "runs").record(key)
     assert record is not None
     assert record["sessions"] == 2
@@ -227,9 +227,9 @@ def test_a_training_never_writes_over_a_run_of_somebody_else(site: Site) -> None
 @pytest.mark.slow
 def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> None:
     """By W&B's hyperband: at its 30th evaluation a trial must be among the best third."""
-    words: dict[str, list[Any]] = {"profile": ["toy"], "losses": ["pce"], "epochs": [180], "lr": [0.05, 1e-9]}
+    settings: dict[str, list[Any]] = {"profile": ["toy"], "losses": ["pce"], "epochs": [180], "lr": [0.05, 1e-9]}
     rule = {"type": "hyperband", "min_iter": 30, "eta": 3}
-    sweep_id = site.sweep("losses", words | {"seed": [0]}, early_terminate=rule)
+    sweep_id = site.sweep("losses", settings | {"seed": [0]}, early_terminate=rule)
     agent = site.agent(sweep_id, WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL="1")
     out, _ = agent.communicate(timeout=240)
     assert agent.returncode == 0, out
@@ -246,8 +246,8 @@ def test_a_bad_cell_fails_fast_with_one_line(site: Site, monkeypatch: pytest.Mon
     monkeypatch.chdir(site.folder)
     for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):
         monkeypatch.setenv(name, site.environment[name])
-    for words in ('{"losses": "pce+crff"}', "{", "[]", '{"alpha": null}', '{"losses": "pce", "alpha": 0.5}'):
-        said = seminar_here("cell", words, code=2)
+    for settings in ('{"losses": "pce+crff"}', "{", "[]", '{"alpha": null}', '{"losses": "pce", "alpha": 0.5}'):
+        said = seminar_here("cell", settings, code=2)
         assert said.stderr.startswith("seminar: ")
         assert said.stdout == ""
         assert said.stderr.count("\n") == 1
@@ -257,8 +257,8 @@ def test_a_bad_cell_fails_fast_with_one_line(site: Site, monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 def test_training_goes_on_without_the_server(site: Site) -> None:
-    words = json.dumps({"profile": "toy", "losses": "pce", "epochs": 30, "seed": 0})
-    process = site.start("-m", "seminar", "cell", words, WANDB_PROJECT="paper", WANDB_FINISH_TIMEOUT="3")
+    settings = json.dumps({"profile": "toy", "losses": "pce", "epochs": 30, "seed": 0})
+    process = site.start("-m", "seminar", "cell", settings, WANDB_PROJECT="paper", WANDB_FINISH_TIMEOUT="3")
     until_checkpoint(process, site.folder / "runs")
     site.close()
     out, _ = process.communicate(timeout=200)
@@ -270,8 +270,8 @@ def test_training_goes_on_without_the_server(site: Site) -> None:
     second = Site(site.folder / "second")
     second.call("-m", "wandb", "sync", "--no-skip-online", "--project", "paper", "--entity", "local", str(folder))
     (run,) = second.runs()
-    told = [row["student_miou"] for row in history(run) if "student_miou" in row]
-    assert told == [line["student_miou"] for line in Store(site.folder / "runs").curve(key)]
+    printed = [row["student_miou"] for row in history(run) if "student_miou" in row]
+    assert printed == [line["student_miou"] for line in Store(site.folder / "runs").curve(key)]
     second.close()
 
 
