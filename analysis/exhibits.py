@@ -161,7 +161,7 @@ def _named(name: str) -> list[Exhibit]:
 
 
 def _own(path: Path) -> Exhibit:
-    """The exhibit of a sweep file without an entry."""
+    """Return the exhibit of a sweep file without an entry."""
 
     def build(request: Request) -> Report:
         from analysis import study
@@ -245,7 +245,7 @@ def command(entry: Exhibit) -> str:
 
 
 def planned(catalogue: Catalogue, entry: Exhibit) -> bool:
-    """Whether every sweep of an exhibit was planned here, or nothing was (a pulled project)."""
+    """Return whether every sweep of an exhibit was planned here, or nothing was (a pulled project)."""
     names = {sweeps.load(SWEEPS / file).name for file in entry.sweep_files}
     return not catalogue.sweeps or names <= catalogue.sweeps
 
@@ -290,7 +290,7 @@ def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:
 
 
 def _plan_command(file: str, settings: Settings) -> str:
-    """The command that plans and trains a sweep."""
+    """Return the command that plans and trains a sweep."""
     path = SWEEPS / file
     if path.parent.resolve() != SWEEPS.resolve():
         return shlex.join(["seminar", "sweep", str(path), *_arguments(settings)])
@@ -300,5 +300,5 @@ def _plan_command(file: str, settings: Settings) -> str:
 
 
 def _arguments(settings: Settings) -> list[str]:
-    """Settings as arguments of a command."""
+    """Return settings as arguments of a command."""
     return [f"{name}={','.join(map(blocks.text, values))}" for name, values in sorted(settings.items())]

@@ -84,7 +84,7 @@ def settings(data: pd.DataFrame) -> list[str]:
 
 
 def measured(name: str) -> bool:
-    """Whether a column is measured and not chosen."""
+    """Return whether a column is measured and not chosen."""
     return name in _MEASURED or name.startswith("student_")
 
 
@@ -137,7 +137,7 @@ def _training(source: Source, stage: Stage, protocol: str) -> dict[str, object]:
 
 
 def _ancillary_miou(source: Source, stage: Stage, protocol: str) -> float:
-    """The mIoU of the ancillary of a finished training, so of the same seeds as its row."""
+    """Return the mIoU of the ancillary of a finished training, so of the same seeds as its row."""
     before = source.record(stage.ancillary.key) if stage.ancillary is not None else None
     return _number((before or {}).get("metrics", {}).get("student", {}).get(protocol, {}).get("miou"))
 

@@ -26,11 +26,12 @@ class PaperTable:
     """The paper's own settings, beside those that the rows vary."""
 
     def value(self, network: str | None, label: str) -> float | None:
-        """The printed mIoU, None where the paper gives none."""
+        """Return the printed mIoU, None where the paper gives none."""
         return self.miou.get(network, {}).get(label) if network is not None else None
 
     def gains(self, lower: str, upper: str) -> dict[str, float | None]:
-        """What the row `upper` has more than `lower` in the paper, by title of the network; None if not printed."""
+        """Return what the row `upper` has more than `lower` in the paper, by title of the network; None if not
+        printed."""
         pairs = {network: (self.value(network, lower), self.value(network, upper)) for network in self.miou}
         return {
             self.titles[network]: None if low is None or high is None else high - low
@@ -38,7 +39,7 @@ class PaperTable:
         }
 
     def network(self, backbone: str) -> str | None:
-        """The paper's network that our `backbone` is, None for one that the paper does not use."""
+        """Return the paper's network that our `backbone` is, None for one that the paper does not use."""
         plain = backbone.replace("_", "").replace("-", "").lower()
         return next((name for name, start in self.backbones.items() if plain.startswith(start)), None)
 
@@ -50,13 +51,13 @@ def _paper() -> dict[str, Any]:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """The rows of a table of the paper that is a list, `table1` or `table2`."""
+    """Return the rows of a table of the paper that is a list, `table1` or `table2`."""
     found: list[dict[str, Any]] = _paper()[name]
     return found
 
 
 def table(name: str) -> PaperTable:
-    """The paper's table `name`, for example `table3`."""
+    """Return the paper's table `name`, for example `table3`."""
     entry, networks = _paper()[name], _paper()["networks"]
     return PaperTable(
         profile=entry["profile"],

@@ -68,6 +68,6 @@ def _read(profile: str, name: str) -> pd.DataFrame:
 
 
 def _estimate(row: pd.Series) -> Estimate:
-    """The estimate in a line of a table of the reference."""
+    """Return the estimate in a line of a table of the reference."""
     values = {part: blocks.or_none(row[f"miou_{part}"]) for part in ("mean", "std", "low", "high")}
     return Estimate(int(row["miou_n"]), **values)

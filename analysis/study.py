@@ -98,7 +98,7 @@ class Group:
     compared: Mapping[str, str]
 
     def change(self, row: Row) -> summary.Estimate:
-        """The paired difference of a row to its counterpart."""
+        """Return the paired difference of a row to its counterpart."""
         other = next((other for other in self.rows if other.label == self.compared.get(row.label)), None)
         return summary.minus(row, other) if other is not None else summary.Estimate(0)
 
@@ -325,7 +325,7 @@ def _claims(study: Study, group: Group, printed: paper.PaperTable | None) -> Tab
 def _numbers(
     study: Study, group: Group, printed: paper.PaperTable | None, reason: str | None
 ) -> list[dict[str, object]]:
-    """One line for each row, for machines: the values of its settings, its score, and its difference."""
+    """Return one line for each row, for machines: the values of its settings, its score, and its difference."""
     lines: list[dict[str, object]] = []
     differing = [name for name in study.settings if name != "variant" and any(name in r.runs for r in group.rows)]
     means = ["background_recall", "foreground_recall", "miou_bias", "background_bias"]
@@ -356,7 +356,7 @@ def _numbers(
 
 
 def _varied(rows: Sequence[Row]) -> list[str]:
-    """The settings by which the rows of a group differ."""
+    """Return the settings by which the rows of a group differ."""
     data = pd.concat([row.runs for row in rows], ignore_index=True)
     names = [name for name in frame.settings(data) if name != "variant"]
     return [name for name in names if data[name].nunique(dropna=False) > 1]

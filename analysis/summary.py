@@ -47,7 +47,8 @@ def paired(upper: Mapping[int, float], lower: Mapping[int, float]) -> Estimate:
 
 
 def verdict(difference: Estimate) -> Verdict:
-    """Whether the interval of a difference is above 0, below 0, or neither (also: too few seeds for an interval)."""
+    """Return whether the interval of a difference is above 0, below 0, or neither (also: too few seeds for an
+    interval)."""
     if difference.low is not None and difference.low > 0:
         return "holds"
     if difference.high is not None and difference.high < 0:
@@ -56,8 +57,8 @@ def verdict(difference: Estimate) -> Verdict:
 
 
 def unchanged(difference: Estimate, margin: float) -> Verdict:
-    """Whether the interval of a difference lies within `margin` of 0 on both sides (`holds`), wholly beyond it on one
-    (`reversed`), or neither."""
+    """Return whether the interval of a difference lies within `margin` of 0 on both sides (`holds`), wholly beyond it
+    on one (`reversed`), or neither."""
     if difference.low is None or difference.high is None:
         return "inconclusive"
     if -margin < difference.low and difference.high < margin:
@@ -66,7 +67,7 @@ def unchanged(difference: Estimate, margin: float) -> Verdict:
 
 
 def below(lower: Estimate, upper: Estimate) -> Order:
-    """Whether the whole interval of `lower` lies under that of `upper`."""
+    """Return whether the whole interval of `lower` lies under that of `upper`."""
     if lower.high is None or upper.low is None:
         return "inconclusive"
     return "yes" if lower.high < upper.low else "no"
@@ -80,20 +81,20 @@ class Row:
     runs: pd.DataFrame
 
     def setting(self, name: str) -> Any:
-        """The value of a setting that all cells of the row share; None where they differ or have none."""
+        """Return the value of a setting that all cells of the row share; None where they differ or have none."""
         values = list(dict.fromkeys(self.runs[name])) if name in self.runs else []
         return values[0] if len(values) == 1 and not pd.isna(values[0]) else None
 
     def over_seeds(self, metric: str = "student_miou") -> Estimate:
-        """`Estimate` of a column of the frame over this row's seeds."""
+        """Return `Estimate` of a column of the frame over this row's seeds."""
         return estimate(self.runs[metric])
 
     def by_seed(self, metric: str = "student_miou") -> dict[int, float]:
-        """The column's value for each seed."""
+        """Return the column's value for each seed."""
         return dict(zip(self.runs["seed"].astype(int), self.runs[metric].astype(float)))
 
     def count(self, status: str) -> int:
-        """How many cells are in this state."""
+        """Return how many cells are in this state."""
         return int((self.runs["status"] == status).sum())
 
     @property

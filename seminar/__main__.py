@@ -84,7 +84,7 @@ def _tell(text: object, file: TextIO | None = None) -> None:
 
 
 def _rank() -> str:
-    """Which of the processes this is that torchrun has started."""
+    """Return which of the processes this is that torchrun has started."""
     return os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"
 
 
@@ -540,8 +540,8 @@ def _stages(grids: Sequence[Planned], tunings: Sequence[Tuning], store: Store) -
 
 
 def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
-    """The command line that does the work of this call's sweep as one worker, but for the database: its URL is in the
-    environment."""
+    """Return the command line that does the work of this call's sweep as one worker, but for the database: its URL is
+    in the environment."""
     given = {name: getattr(options, name) for name in ("seeds", "trials", "sampler", "pruner", "wandb")}
     given |= {"runs": options.runs.resolve(), "workers": 0}
     rest = [f"--{name}={value}" for name, value in given.items() if value is not None]

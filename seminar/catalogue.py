@@ -285,7 +285,7 @@ class Catalogue:
         return found
 
     def _asks(self, point: Mapping[str, Scalar]) -> str:
-        """What a point requests, as a text: without settings that only say where a training runs."""
+        """Return what a point requests, as a text: without settings that only say where a training runs."""
         plain: dict[str, Scalar] = {"profile": presets.PROFILE, "split": presets.SPLITS[0]}
         plain |= {name: value for name, value in point.items() if value != DEFAULT and name not in self.host}
         values: dict[str, object] = {name: _number(value) for name, value in plain.items()}
@@ -311,7 +311,8 @@ class Catalogue:
         return max(certain, key=lambda one: one.time)
 
     def _answers(self, one: _Known, point: Point, wanted: Mapping[str, Scalar], every: Mapping[str, Scalar]) -> bool:
-        """Whether a training has the settings that a point requests: `wanted`, and with the profile's `every` one."""
+        """Return whether a training has the settings that a point requests: `wanted`, and with the profile's `every`
+        one."""
         if one.point is None:
             if _home(point)[1] != "tuning" and _tunes(one, profile(point)):
                 return False
@@ -327,7 +328,7 @@ class Catalogue:
         return all(_fits(name, have, value) for name, value in required.items() if name in have and name != "losses")
 
     def _own(self, point: Point, found: _Known) -> Mapping[str, Scalar]:
-        """The profile's own values of the settings of a point."""
+        """Return the profile's own values of the settings of a point."""
         if found.own.keys() >= point.keys() & found.settings.keys() - self.host:
             return found.own
         base: dict[str, Scalar] = {**found.own, **presets.PAPER, **presets.preset(*_home(point))}
@@ -336,7 +337,7 @@ class Catalogue:
 
 
 def _tunes(one: _Known, name: str) -> bool:
-    """Whether a training has the settings that lead a profile to its other images."""
+    """Return whether a training has the settings that lead a profile to its other images."""
     plain = presets.preset(name)
     try:
         tuning = presets.preset(name, "tuning")

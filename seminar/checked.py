@@ -59,7 +59,7 @@ def _file(stage: Stage, store: Store) -> Path:
 
 
 def _error(path: Path) -> tuple[bool, str | None, str | None]:
-    """Whether a data set was looked at, the problem that a training met in it, and in which call."""
+    """Return whether a data set was looked at, the problem that a training met in it, and in which call."""
     try:
         content = schema.parse(path.read_bytes())
         return True, content["error"], content["call"]

@@ -75,7 +75,7 @@ def shape(stage: Stage) -> str:
 
 
 def survey(wanted: Sequence[tuple[Stage, Host]], known: Mapping[tuple[str, str], Cost]) -> Survey:
-    """The cost of every shape among the `wanted` stages. Of several GPUs the first one is measured.
+    """Return the cost of every shape among the `wanted` stages. Of several GPUs the first one is measured.
 
     `known`: costs by name of the machine (`machine.name`) and shape; what is not among them is measured now. Raises
     `InputError` for stages on different devices, and for a training that does not fit on the GPU, with what would.
@@ -147,14 +147,14 @@ def survey_here(
 
 
 def card(device: torch.device) -> Card:
-    """The GPU `device`, after handing back what this process does not use of it."""
+    """Return the GPU `device`, after handing back what this process does not use of it."""
     machine.free_memory(device)
     free, total = torch.cuda.mem_get_info(device)
     return Card(torch.cuda.get_device_name(device), total >> 20, free >> 20)
 
 
 def _too_large(stage: Stage, host: Host, card: Card | None) -> str:
-    """One line on a training that does not fit, with settings that would: each is tried."""
+    """Return one line on a training that does not fit, with settings that would: each is tried."""
     fits = []
     for setting, values in _smaller(stage, pick_device(host.device)):
         for value in values:
@@ -176,7 +176,7 @@ def _too_large(stage: Stage, host: Host, card: Card | None) -> str:
 
 
 def _smaller(stage: Stage, device: torch.device) -> Iterator[tuple[str, list[Any]]]:
-    """Settings that make a training smaller, with values to try one after the other."""
+    """Yield settings that make a training smaller, with values to try one after the other."""
     if stage.precision != "bf16" and machine.has(device, "bf16"):
         yield "precision", ["bf16"]
     yield "batch_size", [size for size in (stage.batch_size * 2 // 3, stage.batch_size // 3) if size >= 2]
@@ -190,7 +190,8 @@ def gigabytes(megabytes: int) -> str:
 
 
 def _measure(stage: Stage, host: Host) -> Cost | None:
-    """The cost of a stage, extrapolated from a few steps that train nothing that is kept; None: memory ran out."""
+    """Return the cost of a stage, extrapolated from a few steps that train nothing that is kept; None: memory ran
+    out."""
     try:
         cost = measure_epoch(stage, host)
     except Exception as error:
@@ -202,7 +203,7 @@ def _measure(stage: Stage, host: Host) -> Cost | None:
 
 
 def measure_epoch(stage: Stage, host: Host) -> Cost:
-    """The cost of a stage; evaluation counts as forward passes."""
+    """Return the cost of a stage; evaluation counts as forward passes."""
     trainer = untrained(stage.model_copy(update={"compile": False}), host)  # compiling is no part of an epoch
     trainer.student.train()
     times = []

@@ -120,8 +120,8 @@ def dense_crf(
 
 
 def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tuple[Tensor, Tensor, float]:
-    """`image` (B, 3, H, W) and `inside` (B, H, W) at `scale` times their size, by nearest neighbour, and `sigma_xy`,
-    in pixels of a 513-pixel crop, in pixels of that map: it scales with the crop.
+    """Return `image` (B, 3, H, W) and `inside` (B, H, W) at `scale` times their size, by nearest neighbour, and
+    `sigma_xy`, in pixels of a 513-pixel crop, in pixels of that map: it scales with the crop.
     """
     size = [max(1, round(edge * scale)) for edge in image.shape[-2:]]
     small = F.interpolate(image.float(), size=size, mode="nearest")
@@ -130,7 +130,7 @@ def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tu
 
 
 def softmax_at(logits: Tensor, size: torch.Size) -> Tensor:
-    """The softmax over the classes of `logits` (B, C, H, W), bilinear at `size` (h, w): (B, C, h, w) float32.
+    """Return the softmax over the classes of `logits` (B, C, H, W), bilinear at `size` (h, w): (B, C, h, w) float32.
 
     Where that is less than half as large, most pixels are not read, and a CPU computes only the others. On a GPU
     picking them out takes longer than the softmax of all.
@@ -213,7 +213,7 @@ class _Pixels:
         return self.features.shape[2]
 
     def pick(self, index: Tensor) -> _Pixels:
-        """The pixels at `index` (B, n)."""
+        """Return the pixels at `index` (B, n)."""
         return _Pixels(_pick(self.features, index), self.inside.gather(1, index))
 
     def chunks(self, entries_per_pixel: int, entries: int) -> Iterator[slice]:
@@ -223,12 +223,12 @@ class _Pixels:
 
 
 def _pick(rows: Tensor, index: Tensor) -> Tensor:
-    """(B, K, n): the entries of `rows` (B, K, N) at `index` (B, n)."""
+    """Return (B, K, n): the entries of `rows` (B, K, N) at `index` (B, n)."""
     return rows.gather(2, index[:, None].expand(-1, rows.shape[1], -1))
 
 
 def _kernel(left: Tensor, right: Tensor) -> Tensor:
-    """W (B, n, m) between the pixels of two slices of `_Pixels.left` (B, 7, n) and `_Pixels.right` (B, 7, m)."""
+    """Return W (B, n, m) between the pixels of two slices of `_Pixels.left` (B, 7, n) and `_Pixels.right` (B, 7, m)."""
     return torch.bmm(left.transpose(1, 2), right).clamp_(FLOOR, 0).exp2_()
 
 
@@ -253,7 +253,7 @@ def _exact(p: Tensor, pixels: _Pixels, scale: Tensor, out: Tensor | None) -> _Su
 
 
 def _r2(size: torch.Size, device: torch.device) -> Tensor:
-    """Pixels at the points of the R2 sequence (Roberts, 2018), any stretch of which covers an image evenly."""
+    """Return pixels at the points of the R2 sequence (Roberts, 2018), any stretch of which covers an image evenly."""
     steps = torch.arange(1, SEQUENCE * (2 * SAMPLES_MAX + KMEANS_MAX) + 1, dtype=torch.float64, device=device)
     height, width = size
     x, y = ((0.5 + steps * ratio).frac() for ratio in (0.7548776662466927, 0.5698402909980532))
@@ -261,7 +261,7 @@ def _r2(size: torch.Size, device: torch.device) -> Tensor:
 
 
 def _inside_first(index: Tensor, inside: Tensor) -> Tensor:
-    """`index` (B, n) with the pixels that are `inside` (B, n) first, otherwise in the same order.
+    """Return `index` (B, n) with the pixels that are `inside` (B, n) first, otherwise in the same order.
 
     A stable sort by that alone, several times faster.
     """
@@ -271,7 +271,7 @@ def _inside_first(index: Tensor, inside: Tensor) -> Tensor:
 
 
 def _deal(index: Tensor, inside: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Two samples of `size` pixels of `index` (B, n), whose pixels inside come first.
+    """Return two samples of `size` pixels of `index` (B, n), whose pixels inside come first.
 
     Where those are too few for both samples the two take turns, and where they are too few for one, both have all.
     """
@@ -288,7 +288,7 @@ def _per_kappa(operator: Operator) -> float:
 
 
 def _landmarks(kappa: Tensor, pixels: _Pixels, operator: Operator) -> int:
-    """M; 0 where the exact kernel must take over."""
+    """Return M; 0 where the exact kernel must take over."""
     most = min(LANDMARKS_MAX, len(pixels))
     if kappa.device.type != "cpu" and operator == "auto":
         return min(LANDMARKS_GPU, most)
@@ -411,8 +411,8 @@ class _Bumps:
 
 
 def _core(ends: tuple[Tensor, Tensor], between: Tensor) -> Tensor:
-    """U (B, M, M), symmetric: least squares of C_1 U C_2' - W between two samples, from C_1' and C_2' (B, M, n) and
-    C_1' W C_2 (B, M, M)."""
+    """Return U (B, M, M), symmetric: least squares of C_1 U C_2' - W between two samples, from C_1' and C_2' (B, M, n)
+    and C_1' W C_2 (B, M, M)."""
     gram = torch.cat([torch.bmm(end, end.transpose(1, 2)) for end in ends])
     diagonal = gram.diagonal(dim1=1, dim2=2)
     diagonal += RIDGE * diagonal.mean(1, keepdim=True) + RIDGE_FLOOR
@@ -427,7 +427,8 @@ def _core(ends: tuple[Tensor, Tensor], between: Tensor) -> Tensor:
 
 
 def _kmeans(index: Tensor, pixels: _Pixels, count: int) -> _Pixels:
-    """`count` centres of the pixels at `index` (B, n), those inside first, by Lloyd's steps from the first of them."""
+    """Return `count` centres of the pixels at `index` (B, n), those inside first, by Lloyd's steps from the first of
+    them."""
     points = pixels.pick(index[:, : min(KMEANS_MAX, max(KMEANS_MIN, 8 * count))])
     centres = _Pixels(points.features[:, :, :count], points.inside[:, :count])
     members = torch.cat([points.features, torch.ones_like(points.features[:, :1])], dim=1) * points.weights[:, None]
@@ -441,7 +442,7 @@ def _kmeans(index: Tensor, pixels: _Pixels, count: int) -> _Pixels:
 
 
 def _features(image: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
-    """(B, 5, N) features, centred so that squares stay small in float32; times sqrt(log2 e), see `_Pixels`."""
+    """Return (B, 5, N) features, centred so that squares stay small in float32; times sqrt(log2 e), see `_Pixels`."""
     batch, _, height, width = image.shape
     ys = torch.arange(height, device=image.device, dtype=image.dtype) - (height - 1) / 2
     xs = torch.arange(width, device=image.device, dtype=image.dtype) - (width - 1) / 2

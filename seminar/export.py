@@ -72,7 +72,7 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
 
 
 def _exported(sidecar: Path) -> bool:
-    """Whether a file is what `export` writes beside a network."""
+    """Return whether a file is what `export` writes beside a network."""
     try:
         about = schema.parse(sidecar.read_bytes())
     except (OSError, ValueError):

@@ -85,7 +85,7 @@ class Contents:
         ]
 
     def doubts(self) -> list[str]:
-        """What can be trained on but may not be meant."""
+        """Return what can be trained on but may not be meant."""
         found = [
             *self.doubted,
             *(
@@ -105,7 +105,7 @@ _USES: tuple[tuple[Split, str], ...] = (("train", "to train on"), ("val", "to va
 
 
 def _every_problem(given_settings: Mapping[str, Scalar]) -> list[str]:
-    """Everything that cannot be used in a data set that can list it; [] for others."""
+    """Return everything that cannot be used in a data set that can list it; [] for others."""
     name = str(given_settings.get("data", given_settings.get("profile")))  # the profile of such a data set has its name
     lists_all = getattr(datasets[name].make, "problems", None) if name in [*datasets] else None
     if lists_all is None:
@@ -162,7 +162,7 @@ def contents(given_settings: Mapping[str, Scalar]) -> Contents:
 
 
 def _examples(dataset: Any, wrong: list[str]) -> Iterator[tuple[Split, int, Example]]:
-    """The examples that can be read; `wrong` gets a line for each other one."""
+    """Yield the examples that can be read; `wrong` gets a line for each other one."""
     total = sum(len(dataset.split(split)) for split, _ in _USES)
     with tqdm(total=total, desc="reading", unit="image", disable=not sys.stderr.isatty()) as bar:
         for split, _ in _USES:
@@ -176,7 +176,7 @@ def _examples(dataset: Any, wrong: list[str]) -> Iterator[tuple[Split, int, Exam
 
 
 def _strokes(example: Example) -> Counter[int]:
-    """Scribbles by class. Those that were drawn as pixels come as dots, of which all that touch are one."""
+    """Return scribbles by class. Those that were drawn as pixels come as dots, of which all that touch are one."""
     found = Counter(scribble.cls for scribble in example.scribbles if len(scribble.points) > 1)
     dots = [(*scribble.points[0], scribble.cls) for scribble in example.scribbles if len(scribble.points) == 1]
     for cls in {cls for *_, cls in dots}:
@@ -193,7 +193,7 @@ def _counted(labels: Tensor) -> dict[int, int]:
 
 
 def _thumbnail(example: Example) -> Image.Image:
-    """The image with its clicks and scribbles, beside it the mask where there is one, below it its name."""
+    """Return the image with its clicks and scribbles, beside it the mask where there is one, below it its name."""
     picture = Image.fromarray(example.image.permute(1, 2, 0).numpy())
     scale = _THUMB / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
@@ -220,7 +220,7 @@ def _thumbnail(example: Example) -> Image.Image:
 
 
 def contact_sheet(found: Contents) -> Image.Image:
-    """Training images, evenly spaced, and below them the colours of the classes."""
+    """Return training images, evenly spaced, and below them the colours of the classes."""
     wide = max(picture.width for picture in found.sheet) + _GAP
     columns = max(1, 1100 // wide)
     rows = -(-len(found.sheet) // columns)

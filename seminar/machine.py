@@ -68,7 +68,7 @@ def free_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> int | None:
-    """The most memory, in MB of 2^20 bytes, since `prepare`; None where the system does not say.
+    """Return the most memory, in MB of 2^20 bytes, since `prepare`; None where the system does not say.
 
     On a GPU: what torch reserved on the card. Elsewhere (Linux): the whole process with its libraries, without loader
     processes.
@@ -93,12 +93,12 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def name(device: torch.device) -> str:
-    """The GPU's or the CPU's name."""
+    """Return the GPU's or the CPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What ran this training: versions, hardware, commit."""
+    """Return what ran this training: versions, hardware, commit."""
     gpu: dict[str, Any] = {}
     if device.type == "cuda":
         gpu = {

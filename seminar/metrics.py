@@ -62,8 +62,8 @@ class Confusion:
         self.counts += torch.bincount(flat, minlength=self.counts.numel()).view_as(self.counts).cpu()
 
     def scores(self) -> Scores:
-        """`miou`, `iou` per class, `background_recall`, `foreground_recall` (mean over the foreground classes), and
-        `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`)."""
+        """Return `miou`, `iou` per class, `background_recall`, `foreground_recall` (mean over the foreground classes),
+        and `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`)."""
         plain = self._at(_BIASES.tolist().index(0.0))
         iou, recall = _iou(plain), _recall(plain)
         biased = [(mean(_iou(self._at(index))), bias) for index, bias in enumerate(_BIASES.tolist())]
@@ -78,7 +78,7 @@ class Confusion:
         }
 
     def _at(self, index: int) -> Tensor:
-        """(C, C) counts, truth by prediction, under the bias `_BIASES[index]`."""
+        """Return (C, C) counts, truth by prediction, under the bias `_BIASES[index]`."""
         result = self.counts[:, :, index + 1 :].sum(2)
         result[:, 0] = self.counts[:, :, : index + 1].sum((1, 2))
         return result
@@ -123,7 +123,7 @@ class BoundaryIoU:
 
 
 def _iou(counts: Tensor) -> list[float | None]:
-    """IoU per class; None for a class that is neither in the truth nor predicted."""
+    """Return IoU per class; None for a class that is neither in the truth nor predicted."""
     hits = counts.diagonal().double()
     union = counts.sum(0) + counts.sum(1) - hits
     return [100 * float(h / u) if u else None for h, u in zip(hits, union)]

@@ -280,7 +280,8 @@ class DeepLabV3Plus(nn.Module):
 
 
 def build(backbone: str, classes: int, output_stride: OutputStride, freeze: Freeze = "none") -> DeepLabV3Plus:
-    """A new network in train mode; its random weights come from torch's global generator, which the caller seeds."""
+    """Return a new network in train mode; its random weights come from torch's global generator, which the caller
+    seeds."""
     return DeepLabV3Plus(backbone, classes, output_stride, freeze)
 
 
@@ -305,8 +306,8 @@ def _imagenet(backbone: str, name: str = "imagenet") -> Any:
 
 
 def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagenet") -> str:
-    """The name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing. `name`: which
-    of torchvision's (`IMAGENET1K_V2`); a file must then be a copy of that one.
+    """Return the name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing. `name`:
+    which of torchvision's (`IMAGENET1K_V2`); a file must then be a copy of that one.
 
     torchvision ends its file names with the first 8 digits of the SHA-256, so a copy of its file has its identity.
     """
@@ -365,7 +366,7 @@ def _downloaded(backbone: str, identity: str | None) -> Path:
 
 
 def _plain(value: object) -> bool:
-    """Whether it is a tensor of real numbers that can be read one by one."""
+    """Return whether it is a tensor of real numbers that can be read one by one."""
     if not isinstance(value, Tensor) or value.is_complex():
         return False
     return value.layout == torch.strided and not value.is_quantized and not value.is_meta

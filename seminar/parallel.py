@@ -38,12 +38,12 @@ _team = _Team()
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return _team.size
 
 
 def leads() -> bool:
-    """Whether this is the process that writes."""
+    """Return whether this is the process that writes."""
     return _team.rank == 0
 
 
@@ -90,7 +90,7 @@ def is_alone(error: RuntimeError) -> bool:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether `flag` is true in any process; every process calls this at the same point."""
+    """Return whether `flag` is true in any process; every process calls this at the same point."""
     return bool(total(torch.tensor(int(flag))))
 
 
@@ -116,7 +116,7 @@ def begin_batch(batch: int) -> None:
 
 
 def batch_mean(sum_: Tensor, count: int | Tensor) -> Tensor:
-    """`sum_ / count` over the whole batch, where both are of this process's share; 0 where nothing is counted.
+    """Return `sum_ / count` over the whole batch, where both are of this process's share; 0 where nothing is counted.
 
     The mean of it over the processes, and so of its gradient, is that of the whole batch.
     """
@@ -127,17 +127,17 @@ def batch_mean(sum_: Tensor, count: int | Tensor) -> Tensor:
 
 
 def images(here: int) -> int:
-    """The images of the whole batch, of which `here` are in this process."""
+    """Return the images of the whole batch, of which `here` are in this process."""
     return here if size() == 1 else _team.batch
 
 
 def image_mean(mean: Tensor, here: int) -> Tensor:
-    """The mean over the images of this process as its part of that over the whole batch (see `batch_mean`)."""
+    """Return the mean over the images of this process as its part of that over the whole batch (see `batch_mean`)."""
     return mean if size() == 1 else mean * (here * size() / _team.batch)
 
 
 def shared(net: N) -> N:
-    """`net` with BatchNorm and dropout over the whole batch; the names of its weights stay what they are."""
+    """Return `net` with BatchNorm and dropout over the whole batch; the names of its weights stay what they are."""
     if size() == 1:
         return net
     for name, child in net.named_children():
@@ -151,7 +151,7 @@ def shared(net: N) -> N:
 
 
 def replicated(net: nn.Module, device: torch.device) -> nn.Module:
-    """`net` for the forward pass of training: its gradients are averaged over the processes."""
+    """Return `net` for the forward pass of training: its gradients are averaged over the processes."""
     if size() == 1:
         return net
     return DistributedDataParallel(net, [device] if device.type == "cuda" else None)
@@ -182,7 +182,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     @staticmethod
     def of(layer: nn.BatchNorm2d) -> nn.Module:
-        """The synchronised form of a layer."""
+        """Return the synchronised form of a layer."""
         if layer.weight.device.type == "cuda":
             synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
             return synchronised

@@ -68,7 +68,7 @@ class Predictor:
         return logits.float()
 
     def _slide(self, small: Tensor) -> Tensor:
-        """The mean of the logits of all windows that hold a pixel."""
+        """Return the mean of the logits of all windows that hold a pixel."""
         assert self.window is not None
         height, width = small.shape[-2:]
         total = torch.zeros((1, len(self.classes), height, width), device=self.device)
@@ -82,7 +82,7 @@ class Predictor:
 
 
 def _starts(length: int, window: int) -> list[int]:
-    """Where windows begin that cover `length`, the last one flush with its end."""
+    """Return where windows begin that cover `length`, the last one flush with its end."""
     if length <= window:
         return [0]
     step = max(1, round(window * (1 - OVERLAP)))
@@ -92,7 +92,7 @@ def _starts(length: int, window: int) -> list[int]:
 def predictor(
     store: Store, key: str, device: str = "auto", teacher: bool = False, short: int | None = None, sliding: bool = False
 ) -> Predictor:
-    """The network of a finished training. Raises `InputError` where it is not finished, or has no weights or no
+    """Return the network of a finished training. Raises `InputError` where it is not finished, or has no weights or no
     teacher."""
     record = store.record(key)
     if record is None:
@@ -109,8 +109,8 @@ def predictor(
 
 
 def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
-    """The pictures named or lying in the folders named, by the name of their results in `out`. Of a folder as one
-    trains on it these are its `images/`; neither its masks nor what lies in `out` is labelled. Raises `InputError`
+    """Return the pictures named or lying in the folders named, by the name of their results in `out`. Of a folder as
+    one trains on it these are its `images/`; neither its masks nor what lies in `out` is labelled. Raises `InputError`
     where there is none, or where results would lie among other files."""
     if out.exists() and not (out.is_dir() and (AREAS in (there := os.listdir(out)) or not there)):
         raise InputError(f"--out {out}: holds something else than predictions; name a new folder")

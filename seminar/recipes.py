@@ -277,7 +277,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
 
 
 def _reads(name: str, terms: Iterable[Term]) -> bool:
-    """Whether one of the loss terms has the input `name`."""
+    """Return whether one of the loss terms has the input `name`."""
     return any(loss_terms.needs(name, losses[term.name]) for term in terms)
 
 
@@ -308,7 +308,7 @@ def _terms(reader: _Reader) -> tuple[Term, ...]:
 
 
 def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) -> dict[str, Any]:
-    """The fields that all stages of a chain share."""
+    """Return the fields that all stages of a chain share."""
     backbone = str(reader.take("backbone"))
     if backbone not in networks.BACKBONES:
         raise unknown("backbone", backbone, networks.BACKBONES)
@@ -377,7 +377,8 @@ def _pretrained(backbone: str, weights: Path | None, name: str) -> str:
 
 
 def open_data(stage: Stage, host: Host) -> Dataset:
-    """The data set of a stage. Raises `InputError` if what lies there is no longer what the stage was planned with."""
+    """Return the data set of a stage. Raises `InputError` if what lies there is no longer what the stage was planned
+    with."""
     dataset = _open(stage.data, host.data_paths)
     if dataset.fingerprint() != stage.data_fingerprint:
         raise InputError(f"data {stage.data.name!r} has changed since this stage was planned; plan it again")

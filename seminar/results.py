@@ -71,7 +71,7 @@ def notes(stage: Stage, steps: int, curve: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _best(curve: Sequence[Mapping[str, Any]], role: str) -> dict[str, Any] | None:
-    """The best evaluated epoch. For information only: what is reported is always the last epoch."""
+    """Return the best evaluated epoch. For information only: what is reported is always the last epoch."""
     evaluated = [line for line in curve if line.get(f"{role}_miou") is not None]
     if not evaluated:
         return None

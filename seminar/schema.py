@@ -223,7 +223,7 @@ def _shown(value: float | None) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    """The first problem in a few words; never the whole value, which may be long."""
+    """Return the first problem in a few words; never the whole value, which may be long."""
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, problem["loc"]))
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])

@@ -47,7 +47,7 @@ class InputError(ValueError):
 
 
 def unknown(thing: str, value: object, choices: Iterable[str]) -> InputError:
-    """The error for a name that is none of `choices`, with the nearest choice as a guess."""
+    """Return the error for a name that is none of `choices`, with the nearest choice as a guess."""
     names = sorted(choices)
     near = difflib.get_close_matches(str(value)[:100], names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
@@ -238,7 +238,7 @@ class Stage(_Value):
         return f"{self.label}{chain} {self.data.name} {self.backbone} seed {self.replicate}"
 
     def canonical(self) -> str:
-        """The whole value as JSON with sorted keys: the text that is hashed and that `stage.json` holds."""
+        """Return the whole value as JSON with sorted keys: the text that is hashed and that `stage.json` holds."""
         return _canonical(RECIPE, self.model_dump(mode="json"))
 
     @functools.cached_property
@@ -252,7 +252,7 @@ class Stage(_Value):
         return self
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy with other values, which has a key of its own."""
+        """Return a copy with other values, which has a key of its own."""
         copy = super().model_copy(update=update, deep=deep)
         for name in ("key", "settings"):
             copy.__dict__.pop(name, None)
@@ -260,12 +260,12 @@ class Stage(_Value):
 
 
 def key_of(recipe: object, stage: object) -> str:
-    """The key of a stage as it is kept in JSON, of this recipe or another."""
+    """Return the key of a stage as it is kept in JSON, of this recipe or another."""
     return hash_of(_canonical(recipe, stage))
 
 
 def hash_of(canonical: str) -> str:
-    """The key of the stage whose `canonical()` this is."""
+    """Return the key of the stage whose `canonical()` this is."""
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -279,7 +279,7 @@ def _paper_order(term: str) -> tuple[int, str]:
 
 
 def one_line(error: ValidationError) -> str:
-    """The first problem of a pydantic error as `name=value: reason`."""
+    """Return the first problem of a pydantic error as `name=value: reason`."""
     first: dict[str, Any] = dict(error.errors(include_url=False)[0])
     name = ".".join(str(part) for part in first["loc"]) or "stage"
     reason = str(first["msg"]).removeprefix("Value error, ")

@@ -117,7 +117,7 @@ class Store:
         return key_of(record.get("recipe"), record.get("stage")) == key
 
     def failure(self, key: str) -> dict[str, Any] | None:
-        """`{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""
+        """Return `{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""
         return schema.read(self.folder(key) / "failure.json", schema.FAILURE, "delete it")
 
     def curve(self, key: str, holding: str = "") -> list[dict[str, Any]]:
@@ -341,19 +341,19 @@ def read_lines(path: Path, holding: str = "") -> list[dict[str, Any]]:
 
 
 def score(record: Mapping[str, Any] | None) -> float | None:
-    """The reported number of a training: mIoU in % of the student, last epoch, protocol `crop`. None where there is no
-    record, or no mask to score by."""
+    """Return the reported number of a training: mIoU in % of the student, last epoch, protocol `crop`. None where there
+    is no record, or no mask to score by."""
     value: float | None = None if record is None else record["metrics"]["student"]["crop"]["miou"]
     return value
 
 
 def reason(error: Exception) -> str:
-    """One line for people: the message, with the type before it unless the message was written for them."""
+    """Return one line for people: the message, with the type before it unless the message was written for them."""
     if isinstance(error, InputError | StageFailed):
         return str(error)
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def now() -> str:
-    """The time in UTC to the second; such texts sort by time."""
+    """Return the time in UTC to the second; such texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -92,7 +92,7 @@ class Sweep:
         )
 
     def capped(self, trials: int | None) -> Sweep:
-        """A search with another number of trials; a grid has none to change."""
+        """Return a search with another number of trials; a grid has none to change."""
         return dataclasses.replace(self, run_cap=trials) if trials and self.is_search else self
 
     def check(self) -> None:
@@ -137,7 +137,7 @@ class Sweep:
 
 
 def together(parts: Sequence[Sweep]) -> Sweep:
-    """One sweep to show for several; its grid is not theirs, the cells are planned sweep by sweep."""
+    """Return one sweep to show for several; its grid is not theirs, the cells are planned sweep by sweep."""
     if len(parts) == 1:
         return parts[0]
     parameters: dict[str, tuple[Scalar, ...]] = {}
@@ -220,7 +220,8 @@ _DISTRIBUTIONS = ("uniform", "int_uniform", "log_uniform_values")
 
 
 def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
-    """The values of a parameter, or its range. Raises `InputError` with the end of a sentence about the parameter."""
+    """Return the values of a parameter, or its range. Raises `InputError` with the end of a sentence about the
+    parameter."""
     if search and isinstance(spec, dict) and {"min", "max"} <= spec.keys():
         return _range(spec)
     if not isinstance(spec, dict) or len(spec) != 1 or next(iter(spec)) not in ("value", "values"):
@@ -257,7 +258,7 @@ def _range(spec: Mapping[str, object]) -> Range:
 
 
 def _halving(path: Path, spec: object) -> Halving:
-    """W&B's `early_terminate`, in either of its forms."""
+    """Return W&B's `early_terminate`, in either of its forms."""
     if not isinstance(spec, dict) or spec.get("type") != "hyperband":
         raise InputError(f"sweep file {path}: early_terminate={brief(spec)}: choose type: hyperband")
     eta = _whole(path, "early_terminate.eta", spec.get("eta", 3), 2)

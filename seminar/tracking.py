@@ -290,7 +290,7 @@ def pull(source: str, store: Store) -> Pulled:
 
 
 def _local(folder: Path) -> list[Path]:
-    """The folders of files of the runs below a folder."""
+    """Return the folders of files of the runs below a folder."""
     found = sorted(path / "files" for path in folder.rglob("*run-*") if (path / "files").is_dir())
     if not found:
         raise InputError(f"{folder}: no W&B run below this folder (offline-run-.../files)")
@@ -329,7 +329,7 @@ def _download(source: str, scratch: Path) -> tuple[list[Path], list[str]]:
 
 
 def _finished(folder: Path) -> str:
-    """When a training was finished; `Store.take_over` names a damaged record."""
+    """Return when a training was finished; `Store.take_over` names a damaged record."""
     with suppress(InputError):
         return str((schema.read(folder / "record.json", schema.RECORD, "pull it again") or {}).get("finished", ""))
     return ""

@@ -196,7 +196,7 @@ class Trainer:
             raise stopped or Interrupted
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of training views of `epoch`, in the order that (seed, epoch) gives."""
+        """Yield batches of training views of `epoch`, in the order that (seed, epoch) gives."""
         examples = TrainingViews(self.stage, self.train_examples, epoch)
         order = batches(len(self.train_examples), self.stage.batch_size, self.stage.seed, epoch)
         own = [list(parallel.own_share(batch)) for batch in order]
@@ -217,7 +217,8 @@ class Trainer:
     def _frozen_features(
         self, network_input: Tensor, forward: Callable[..., Any] = nn.Module.__call__
     ) -> tuple[Tensor, Tensor] | None:
-        """What student and teacher both see of a batch where the backbone is frozen, computed once; else None."""
+        """Return what student and teacher both see of a batch where the backbone is frozen, computed once; else
+        None."""
         if self.stage.freeze != "backbone":
             return None
         with torch.no_grad():
@@ -263,7 +264,7 @@ class Trainer:
         }
 
     def _frozen(self, folder: Path) -> nn.Module:
-        """The student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
+        """Return the student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
         assert self.stage.ancillary is not None
         return weights.finished_network(self.stage.ancillary, self.classes, folder, "student", self.device)
 
@@ -362,5 +363,5 @@ def follow(last: Stage, host: Host, runs: Path, watches: Sequence[Watch]) -> int
 
 
 def _backbone(stage: Stage) -> tuple[object, ...]:
-    """What decides the features of a frozen backbone."""
+    """Return what decides the features of a frozen backbone."""
     return stage.freeze, stage.backbone, stage.pretrained, stage.output_stride

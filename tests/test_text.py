@@ -133,7 +133,7 @@ def test_a_dollar_in_a_name_is_no_formula() -> None:
     def draw(figure, title):  # type: ignore[no-untyped-def]
         set_up(figure, 3, 2, title)
         axes = figure.subplots()
-        axes.set_title(r"$\frac{")
+        axes.set_title(r"$\frac{$")
         axes.plot([0, 1], [0, 1], label="cost $ of $$ \\")
         axes.legend()
 
@@ -199,7 +199,8 @@ def test_no_part_of_a_password_is_shown(password: str, tmp_path: Path, monkeypat
         shown = said.stdout + said.stderr
         for part in (password, *password.split("@"), *password.split("/")):
             assert part not in shown, shown
-    assert password not in search.without_password(url)
+    for part in (password, *password.split("@"), *password.split("/")):
+        assert part not in search.without_password(url)
     options = f"postgresql://me@localhost:1/db?password={password}"
     assert password not in search.without_password(options)
     store, executor = Store(tmp_path), pool.executor("inline", None, url)

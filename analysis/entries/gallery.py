@@ -41,7 +41,7 @@ class Samples:
 
 
 def read(runs: Path, stage: Stage, when: str) -> Samples | None:
-    """The samples of a finished training; None if it has none."""
+    """Return the samples of a finished training; None if it has none."""
     path = runs / stage.key / "samples" / f"{when}.npz"
     if not path.exists() or not (runs / stage.key / "record.json").exists():
         return None
@@ -53,7 +53,8 @@ def read(runs: Path, stage: Stage, when: str) -> Samples | None:
 
 
 def score(labels: Labels, truth: Labels) -> float | None:
-    """Mean IoU in % over the classes of `truth` (H, W); void pixels count nowhere. None: nothing else is in it."""
+    """Return the mean IoU in % over the classes of `truth` (H, W); void pixels count nowhere. None: nothing else is in
+    it."""
     known = truth < VOID
     found = []
     for cls in np.unique(truth[known]):
@@ -63,8 +64,8 @@ def score(labels: Labels, truth: Labels) -> float | None:
 
 
 def chosen(samples: Samples, name: str) -> dict[str, int]:
-    """Numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier one.
-    Without a mask in any: of the `first`, `middle` and `last`."""
+    """Return the numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier
+    one. Without a mask in any: of the `first`, `middle` and `last`."""
     scores = [score(samples(n, name), samples(n, "truth")) for n in range(samples.count)]  # type: ignore[arg-type]
     order = sorted(range(samples.count), key=lambda n: (scores[n] or 0.0, n))
     if len(order) == 1:
@@ -75,7 +76,7 @@ def chosen(samples: Samples, name: str) -> dict[str, int]:
 
 
 def _classes(request: Request, stage: Stage) -> Sequence[str]:
-    """The names of the classes of a finished training, by index."""
+    """Return the names of the classes of a finished training, by index."""
     record = request.source.record(stage.key) or {}
     names: Sequence[str] = record.get("classes", ())
     return names
@@ -89,7 +90,8 @@ def _pictures(
     body: Sequence[tuple[Value, ...]],
     drawn: Mapping[str, Mapping[str, bytes]],
 ) -> Report:
-    """The report of an exhibit of pictures; `body`: group, image, sample, `what` the picture is of, and its IoU."""
+    """Return the report of an exhibit of pictures; `body`: group, image, sample, `what` the picture is of, and its
+    IoU."""
     heads = [Column("group", right=False), Column("image", right=False), Column("sample"), Column(what, right=False)]
     table = Table("Mean IoU of the pictures (%)", (*heads, Column("IoU (%)")), tuple(body), (RULE,))
     title = EXHIBITS[name].title

@@ -76,7 +76,7 @@ def tune(request: Request) -> Report:
 
 
 def _tried(found: Tuning, trials: Sequence[Trial], source: frame.Source) -> list[Tried]:
-    """The trials with their scores on the tuning split: after the last epoch, or where one was ended."""
+    """Return the trials with their scores on the tuning split: after the last epoch, or where one was ended."""
     result: list[Tried] = []
     for trial in trials:
         score = None
@@ -92,7 +92,7 @@ def _tried(found: Tuning, trials: Sequence[Trial], source: frame.Source) -> list
 
 
 def _rows(found: Tuning, best: Trial | None, source: frame.Source) -> list[summary.Row]:
-    """The profile's own values, and the best point where it is another, on the reporting split."""
+    """Return the profile's own values, and the best point where it is another, on the reporting split."""
     parts = [(OWN, found.reported())]
     if best is not None and best.key != found.own.stage.key:
         parts.append((BEST, found.reported(best.point)))

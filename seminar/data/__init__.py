@@ -65,11 +65,12 @@ class Dataset(Protocol):
     def __init__(self, **settings: Any) -> None: ...
 
     def fingerprint(self) -> str:
-        """A short text that changes whenever images, masks, labels or splits change. Cheap: no decoding of images."""
+        """Return a short text that changes whenever images, masks, labels or splits change. Cheap: no decoding of
+        images."""
         ...
 
     def split(self, split: Split) -> Sequence[Example]:
-        """The examples of a split, made or read when indexed."""
+        """Return the examples of a split, made or read when indexed."""
         ...
 
 

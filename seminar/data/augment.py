@@ -25,7 +25,7 @@ NOISE_MAX = 0.1
 
 
 def draw_clicks(points: Tensor, classes: Tensor, height: int, width: int, size: int) -> Tensor:
-    """(height, width) uint8: every click as a square of its class, clipped at the border; 255 elsewhere.
+    """Return (height, width) uint8: every click as a square of its class, clipped at the border; 255 elsewhere.
 
     `points` (n, 2): x, y in continuous pixels (pixel = floor); `classes` (n,): 0 = background; `size`: side of the
     square, odd. Foreground wins over background, later over earlier. A point outside the canvas draws nothing.
@@ -40,7 +40,7 @@ def draw_clicks(points: Tensor, classes: Tensor, height: int, width: int, size: 
 
 
 def key_points(points: Sequence[tuple[float, float]], height: int, width: int) -> KeyPoints:
-    """(n, 2) float32: the centres of the pixels that hold the n points, x before y.
+    """Return (n, 2) float32: the centres of the pixels that hold the n points, x before y.
 
     Not the points themselves: a click at a whole number lies on the edge between two pixels, and a flip would move it
     to the wrong one. From its centre, a clicked pixel is found again at every scale >= 1.

@@ -58,12 +58,12 @@ class Part(NamedTuple):
 
 @lru_cache(maxsize=4)
 def texture_bank(size: int) -> dict[str, Floats]:
-    """The 14 texture fields, each (3 size, 3 size) in 0..1 and periodic; at 64 px they are 192 x 192."""
+    """Return the 14 texture fields, each (3 size, 3 size) in 0..1 and periodic; at 64 px they are 192 x 192."""
     side, rng = 3 * size, np.random.default_rng(20)
     y, x = np.mgrid[0:side, 0:side] * (192 / side)
 
     def fractal(slope: float, stretch: float = 1.0) -> Floats:
-        """Noise of spectrum 1 / f^slope, mean 0.5, std 0.22, drawn out along x by `stretch`."""
+        """Return noise of spectrum 1 / f^slope, mean 0.5, std 0.22, drawn out along x by `stretch`."""
         fy, fx = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None] * stretch
         frequency = np.maximum(np.hypot(fy, fx), 1 / side)
         noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((side, side))) * frequency**-slope, s=(side, side))
@@ -75,7 +75,7 @@ def texture_bank(size: int) -> dict[str, Floats]:
         return 0.5 + np.clip(1.5 * np.sin(phase), -0.5, 0.5)
 
     def dots(cells: int, radius: float) -> Floats:
-        """One dot in each cell of a grid, off its centre at random; `radius` as a fraction of the cell."""
+        """Return one dot in each cell of a grid, off its centre at random; `radius` as a fraction of the cell."""
         cy, cx = y * cells / 192, x * cells / 192
         row, column = cy.astype(int), cx.astype(int)
         shift = rng.uniform(-0.18, 0.18, (2, cells, cells))
@@ -121,7 +121,7 @@ def _pick(rng: Generator, colours: Sequence[tuple[float, float, float]], jitter:
 
 
 def _hue(rng: Generator, low: float, high: float, saturation: float, value: float) -> Colour:
-    """A colour whose hue lies between `low` and `high` turns."""
+    """Return a colour whose hue lies between `low` and `high` turns."""
     return np.array(colorsys.hsv_to_rgb(rng.uniform(low, high) % 1, saturation, value), np.float32)
 
 
@@ -131,7 +131,7 @@ def _accessory(rng: Generator) -> Paint:
 
 
 def _body(rng: Generator, field: str, low: Colour, high: Colour) -> Paint:
-    """The paint of a body: the pattern is always of its class, faint or strong; the ground nine times in ten."""
+    """Return the paint of a body: the pattern is always of its class, faint or strong; the ground nine times in ten."""
     ground = _pick(rng, ACCESSORIES) if rng.random() < 0.1 else high + rng.normal(0, 0.05, 3).astype(np.float32)
     return Paint(field, low + np.float32(rng.uniform(0, 0.4)) * (ground - low), ground)
 
@@ -164,7 +164,7 @@ def _box(centre: Point, hx: float, hy: float) -> Shape:
 
 
 def _polygon(*points: Point) -> Shape:
-    """A convex polygon, its corners clockwise as seen (y down): the largest distance from its edges' lines."""
+    """Return a convex polygon, its corners clockwise as seen (y down): the largest distance from its edges' lines."""
 
     def distance(x: Floats, y: Floats) -> Floats:
         result = np.full_like(x, -np.inf)
@@ -177,7 +177,7 @@ def _polygon(*points: Point) -> Shape:
 
 
 def _horizon(level: float, height: float, waves: float) -> Shape:
-    """All that lies below a wavy line."""
+    """Return all that lies below a wavy line."""
     return lambda x, y: level + height * np.sin(waves * x) - y
 
 
@@ -302,7 +302,7 @@ class Canvas:
         self.owner = np.zeros((size, size), np.uint8)
 
     def window(self, cx: float, cy: float, reach: float) -> tuple[slice, slice]:
-        """Rows and columns within `reach` of a centre; all in pixels."""
+        """Return rows and columns within `reach` of a centre; all in pixels."""
         rows, columns = (slice(max(int(c - reach), 0), min(int(c + reach) + 1, self.size)) for c in (cy, cx))
         return rows, columns
 
@@ -331,7 +331,7 @@ class Canvas:
 
 
 def _clutter(rng: Generator) -> Part:
-    """One piece within about one unit of its centre."""
+    """Return one piece within about one unit of its centre."""
     slim, wide = rng.uniform(0.15, 0.3), rng.uniform(0.45, 0.8)
     shapes = (
         _capsule((-1.0, 0.0), (1.0, 0.0), slim),
@@ -343,8 +343,8 @@ def _clutter(rng: Generator) -> Part:
 
 
 def draw(rng: Generator, size: int) -> tuple[Floats, NDArray[np.uint8], list[int]]:
-    """One picture: image (3, size, size) float RGB in 0..1; owner (size, size), 0 background and i the i-th object;
-    the class of each owner (`classes[0]` = 0)."""
+    """Return one picture: image (3, size, size) float RGB in 0..1; owner (size, size), 0 background and i the i-th
+    object; the class of each owner (`classes[0]` = 0)."""
     canvas = Canvas(size)
     centre, everywhere = (size / 2, size / 2), _box((0.0, 0.0), 9.0, 9.0)
     canvas.place(rng, [Part(everywhere, _backdrop(rng))], centre, size / 2, rng.uniform(-1, 1), 0)
@@ -368,19 +368,20 @@ def draw(rng: Generator, size: int) -> tuple[Floats, NDArray[np.uint8], list[int
 
 @lru_cache(maxsize=4)
 def _blur(size: int) -> Floats:
-    """K (size, size): `K @ mask @ K` sums a mask over a window of size / 8, twice. In whole numbers, so exact."""
+    """Return K (size, size): `K @ mask @ K` sums a mask over a window of size / 8, twice. In whole numbers, so
+    exact."""
     at = np.arange(size)
     band: Floats = (np.abs(at[:, None] - at) <= size // 16).astype(np.float64)
     return band @ band
 
 
 def _worth_a_label(visible: NDArray[np.bool_]) -> bool:
-    """Whether an object shows at least 12 pixels (of 64 x 64)."""
+    """Return whether an object shows at least 12 pixels (of 64 x 64)."""
     return bool(visible.sum() * 64**2 >= 12 * len(visible) ** 2)
 
 
 def _inwards(rng: Generator, visible: NDArray[np.bool_], among: NDArray[np.bool_]) -> int:
-    """Flat index of a pixel of `among`, rather from the middle of `visible` than from its edge."""
+    """Return the flat index of a pixel of `among`, rather from the middle of `visible` than from its edge."""
     blur = _blur(len(visible))
     weight = np.cumsum((among * (blur @ visible @ blur)) ** 4)
     return int(np.searchsorted(weight, rng.random() * weight[-1], side="right"))
@@ -389,8 +390,8 @@ def _inwards(rng: Generator, visible: NDArray[np.bool_], among: NDArray[np.bool_
 def place_clicks(
     rng: Generator, owner: NDArray[np.uint8], classes: Sequence[int], background_clicks: int
 ) -> tuple[Click, ...]:
-    """One click for each object of at least 12 visible pixels (of 64 x 64), towards the middle of what is visible, then
-    background clicks, uniform and all different. All at pixel centres."""
+    """Return one click for each object of at least 12 visible pixels (of 64 x 64), towards the middle of what is
+    visible, then background clicks, uniform and all different. All at pixel centres."""
     size = len(owner)
     chosen: list[tuple[int, int]] = []
     for instance in range(1, len(classes)):
@@ -405,7 +406,7 @@ def place_clicks(
 def _wander(
     rng: Generator, home: NDArray[np.intp], starts: NDArray[np.intp], lengths: Floats
 ) -> list[list[NDArray[np.intp]]]:
-    """Lines of at most `lengths` (n,) pixels through the pixels `starts` (n, 2) x, y, as their corner pixels.
+    """Return lines of at most `lengths` (n,) pixels through the pixels `starts` (n, 2) x, y, as their corner pixels.
 
     A line bends by at most 60 degrees at a time and stays, as `trace` draws it, on pixels with its start's value in
     `home` (size, size). All n grow at once, in half the time.
@@ -436,8 +437,8 @@ def _wander(
 
 
 def place_scribbles(rng: Generator, owner: NDArray[np.uint8], classes: Sequence[int]) -> tuple[Scribble, ...]:
-    """One scribble, at most as long as what is visible is wide or high, for each object that would get a click, then
-    those on the background, at most half as long as the image. All corners at pixel centres.
+    """Return one scribble, at most as long as what is visible is wide or high, for each object that would get a click,
+    then those on the background, at most half as long as the image. All corners at pixel centres.
 
     Every pixel of a scribble, as `trace` joins the corners, belongs to its object. Where that is thick enough anywhere,
     the scribble keeps one pixel away from all others, so that 3 pixels wide or enlarged it stays on the object too. On

@@ -56,7 +56,7 @@ def _write(part: Path) -> None:
 
 
 def _labelme(name: str, example: Example) -> dict[str, object]:
-    """What labelme saves for points."""
+    """Return what labelme saves for points."""
     shapes = [
         {"label": Creatures.classes[click.cls], "points": [[click.x, click.y]], "shape_type": "point"}
         for click in example.clicks

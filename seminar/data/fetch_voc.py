@@ -120,7 +120,7 @@ def _more(missing: Sequence[Path]) -> str:
 
 
 def _missing(voc: Path) -> list[Path]:
-    """The files of VOC's own training and validation that are not there."""
+    """Return the files of VOC's own training and validation that are not there."""
     lists = [voc / LISTS / f"{name}.txt" for name in ("train", "val")]
     if absent := [path for path in lists if not path.exists()]:
         return absent
@@ -131,7 +131,7 @@ def _missing(voc: Path) -> list[Path]:
 
 
 def _not_here(root: Path, voc: Path, clicks: Path | None) -> list[str]:
-    """Archives and click files that are needed and not there, with their source."""
+    """Return archives and click files that are needed and not there, with their source."""
     published, absent = DATASET_YEAR_DICT["2012"], []
     if voc != root and _missing(voc) and not (root / published["filename"]).exists():
         absent.append(f"{published['filename']} ({published['url']})")
@@ -144,7 +144,7 @@ def _not_here(root: Path, voc: Path, clicks: Path | None) -> list[str]:
 
 
 def _is_merged(voc: Path, merged: Path) -> bool:
-    """Whether there is a mask of every image of the list `merged`, and of every one to validate on."""
+    """Return whether there is a mask of every image of the list `merged`, and of every one to validate on."""
     lists, masks = (merged, voc / LISTS / "val.txt"), _names(voc / "SegmentationClassAug")
     return all(path.exists() for path in lists) and all(f"{id}.png" in masks for path in lists for id in _ids(path))
 
@@ -191,7 +191,7 @@ def _download(url: str, target: Path, because: str = "") -> Path:
 
 
 def _sbd(root: Path, download: bool) -> Path:
-    """The folder of SBD with `cls/`, `train.txt` and `val.txt`, complete."""
+    """Return the folder of SBD with `cls/`, `train.txt` and `val.txt`, complete."""
     if here := _sbd_here(root):
         return here
     _unpack(root, SBDataset.url, SBDataset.filename, SBDataset.md5, download)
@@ -203,7 +203,7 @@ def _sbd(root: Path, download: bool) -> Path:
 
 
 def _sbd_here(root: Path) -> Path | None:
-    """The folder of SBD, where it is complete."""
+    """Return the folder of SBD, where it is complete."""
     return next((place for place in (root / "SBD", root / UNPACKED) if not _absent(place)), None)
 
 
@@ -238,7 +238,7 @@ def _merge(voc: Path, sbd: Path, merged: Path) -> None:
 
 
 def _sbd_mask(path: Path) -> NDArray[np.uint8]:
-    """(H, W) classes of one of SBD's MATLAB files. Raises `InputError` for a damaged one."""
+    """Return (H, W) classes of one of SBD's MATLAB files. Raises `InputError` for a damaged one."""
     from scipy.io import loadmat  # here alone: every training imports this file
 
     try:
@@ -258,7 +258,8 @@ def _png(mask: NDArray[np.uint8]) -> bytes:
 
 
 def _click_file(voc: Path, names: tuple[str, str], sha256: str, given: Path | None, download: bool) -> Path:
-    """A click file below `voc`, copied or downloaded to there; `names`: what it may be called, as the reader looks."""
+    """Return a click file below `voc`, copied or downloaded to there; `names`: what it may be called, as the reader
+    looks."""
     if given is not None:
         source = _given(given, names)
         target, content = voc / names[0], source.read_bytes()
@@ -280,12 +281,12 @@ def _click_file(voc: Path, names: tuple[str, str], sha256: str, given: Path | No
 
 
 def _given(folder: Path, names: tuple[str, str]) -> Path:
-    """The click file in a folder that somebody has named."""
+    """Return the click file in a folder that somebody has named."""
     return existing([folder / name for name in reversed(names)])
 
 
 def _scribbles(voc: Path, given: Path | None, download: bool, notes: list[str]) -> Path | None:
-    """The folder of scribbles; None, with a note, where there are none: most sweeps do without."""
+    """Return the folder of scribbles; None, with a note, where there are none: most sweeps do without."""
     if given is not None and given.is_dir():
         return given
     target = voc / "scribbles"
@@ -319,7 +320,7 @@ def _scribbles(voc: Path, given: Path | None, download: bool, notes: list[str]) 
 
 
 def _members(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """The annotations in a zip file, by their bare names."""
+    """Yield the annotations in a zip file, by their bare names."""
     found = False
     try:
         with zipfile.ZipFile(archive) as content:

@@ -80,7 +80,8 @@ class Examples(Sequence[Example]):
 
 
 def fit_into_memory(images: Iterable[Path]) -> bool:
-    """Whether these images and their masks, decoded, fit into `CACHE_BYTES`. Reads headers, until they do not."""
+    """Return whether these images and their masks, decoded, fit into `CACHE_BYTES`. Reads headers, until they do
+    not."""
     total = 0
     for path in images:
         try:
@@ -126,7 +127,7 @@ def find_unusable(
 
 
 def existing(paths: Sequence[Path], hint: str = "") -> Path:
-    """The first of `paths` that exists."""
+    """Return the first of `paths` that exists."""
     for path in paths:
         if path.exists():
             return path
@@ -135,19 +136,19 @@ def existing(paths: Sequence[Path], hint: str = "") -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether something of that name exists, or a link that leads nowhere: reading it will show which."""
+    """Return whether something of that name exists, or a link that leads nowhere: reading it will show which."""
     return path.exists() or path.is_symlink()
 
 
 def find_images(folder: Path) -> list[Path]:
-    """The pictures in a folder and in those below it, but for a folder `masks`; sorted."""
+    """Return the pictures in a folder and in those below it, but for a folder `masks`; sorted."""
     inside = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "masks")
     pictures = (path for path in inside if path.suffix.lower() in IMAGES)
     return sorted(check_name(path) for path in pictures if path.is_file() or not path.exists())  # see `is_there`
 
 
 def check_name(path: Path) -> Path:
-    """The path itself. Raises `InputError` for one whose name is no text."""
+    """Return the path itself. Raises `InputError` for one whose name is no text."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -156,7 +157,7 @@ def check_name(path: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """A text in UTF-8, with or without a mark at its beginning."""
+    """Return a text in UTF-8, with or without a mark at its beginning."""
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -190,7 +191,8 @@ def open_picture(path: Path) -> ImageFile:
 
 
 def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB of any picture that PIL reads, 16 bits and CMYK too; `upright`: turned as its EXIF data say."""
+    """Return (H, W, 3) RGB of any picture that PIL reads, 16 bits and CMYK too; `upright`: turned as its EXIF data
+    say."""
     try:
         with open_picture(path) as file:
             image: Image.Image = file
@@ -206,8 +208,8 @@ def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
 
 
 def image_size(path: Path, upright: bool = False) -> tuple[int, int]:
-    """Width and height by the header of a picture; `upright`: turned as its EXIF data say. Raises `InputError` for one
-    that is no image, and one that looks cut off."""
+    """Return width and height by the header of a picture; `upright`: turned as its EXIF data say. Raises `InputError`
+    for one that is no image, and one that looks cut off."""
     try:
         with open_picture(path) as image:
             width, height = image.size
@@ -238,7 +240,7 @@ def _ends_with(path: Path, mark: bytes) -> bool:
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """(H, W) values of a palette or grey 8-bit picture, as stored."""
+    """Return (H, W) values of a palette or grey 8-bit picture, as stored."""
     try:
         with open_picture(path) as image:
             if image.mode in ("P", "L"):

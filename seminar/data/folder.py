@@ -144,7 +144,7 @@ class Folder:
 
     @classmethod
     def problems(cls, **settings: Any) -> list[str]:
-        """All that cannot be used, a line each. Reads every image."""
+        """Return all that cannot be used, a line each. Reads every image."""
         found: list[str] = []
 
         class Lenient(cls):  # type: ignore[misc,valid-type]
@@ -164,7 +164,7 @@ class Folder:
         return found
 
     def doubts(self) -> list[str]:
-        """What can be used but may not be meant, a line each."""
+        """Return what can be used but may not be meant, a line each."""
         found: list[str] = []
         unused = sorted(set(self._images) - set(self._all_ids))
         if unused:
@@ -185,7 +185,7 @@ class Folder:
         raise InputError(text)
 
     def split(self, split: Split) -> Sequence[Example]:
-        """The examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
+        """Return the examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
         return self._splits[split]
 
     def fingerprint(self) -> str:
@@ -301,7 +301,7 @@ class Folder:
         return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
     def _id(self, name: str) -> str | None:
-        """The image of a name, with or without its suffix."""
+        """Return the image of a name, with or without its suffix."""
         name = _composed(name)
         for id in (name, Path(name).with_suffix("").as_posix()):
             if id in self._images:
@@ -471,7 +471,7 @@ class Folder:
         return sorted(ids)
 
     def _mask(self, id: str, labels: Labels, width: int, height: int) -> NDArray[np.uint8]:
-        """The dense mask of an image: its file, else its areas, else nothing but void."""
+        """Return the dense mask of an image: its file, else its areas, else nothing but void."""
         if id in self._masks:
             mask = read_mask(self._masks[id])
             if not self._check_mask_size(id, (mask.shape[1], mask.shape[0]), width, height):
@@ -532,7 +532,8 @@ class Folder:
 
 
 def simulate(mask: NDArray[np.uint8], background: int, rng: np.random.Generator) -> list[Click]:
-    """Clicks as a person might set them: one for each object, rather in its middle, and `background` anywhere else."""
+    """Return clicks as a person might set them: one for each object, rather in its middle, and `background` anywhere
+    else."""
     clicks: list[Click] = []
     for cls in sorted(set(np.unique(mask).tolist()) - {0, UNLABELLED}):
         pieces, count = ndimage.label(mask == cls)
@@ -545,7 +546,7 @@ def simulate(mask: NDArray[np.uint8], background: int, rng: np.random.Generator)
 
 
 def _draw(weights: NDArray[np.float64], cls: int, rng: np.random.Generator) -> Click:
-    """A click on a pixel drawn with these weights."""
+    """Return a click on a pixel drawn with these weights."""
     ends = np.cumsum(weights)
     at = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
     return Click(at % weights.shape[1] + 0.5, at // weights.shape[1] + 0.5, cls)
@@ -556,7 +557,7 @@ def _generator(seed: int, id: str) -> np.random.Generator:
 
 
 def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
-    """The files that hold labels."""
+    """Return the files that hold labels."""
     if given is not None and not given.is_dir():
         return [existing([given])]
     if given is not None:
@@ -567,12 +568,12 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
 
 
 def _name(path: Path, folder: Path) -> str:
-    """What an image goes by."""
+    """Return what an image goes by."""
     return _composed(path.relative_to(folder).with_suffix("").as_posix())
 
 
 def _composed(name: str) -> str:
-    """A name as most programs write it; some file systems take its accents apart (NFD)."""
+    """Return a name as most programs write it; some file systems take its accents apart (NFD)."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -597,6 +598,6 @@ def _number(given: object) -> float | None:
 
 
 def _some(names: Iterable[str]) -> str:
-    """How many they are, and the first of them."""
+    """Return how many they are, and the first of them."""
     known = sorted(names)
     return f"{len(known)}, for example {', '.join(known[:3])}"

@@ -16,14 +16,15 @@ _GAP = 4
 
 
 def colour(labels: Tensor) -> Image.Image:
-    """(H, W) labels as an RGB picture."""
+    """Return (H, W) labels as an RGB picture."""
     picture = Image.fromarray(np.asarray(labels, dtype=np.uint8)).convert("P")
     picture.putpalette([value for rgb in palette() for value in rgb])
     return picture.convert("RGB")
 
 
 def strip(example: Example, predictions: Sequence[Tensor]) -> Image.Image:
-    """Image with clicks | truth | each prediction (H, W), enlarged by a whole factor where the image is small."""
+    """Return the image with clicks | truth | each prediction (H, W), enlarged by a whole factor where the image is
+    small."""
     _, height, width = example.image.shape
     factor = max(1, -(-_SMALLEST // min(height, width)))
     panels = [Image.fromarray(example.image.permute(1, 2, 0).numpy()), colour(example.mask)]

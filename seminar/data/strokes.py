@@ -16,13 +16,14 @@ OVERSHOOT = 0.1
 
 
 def in_reach(point: tuple[float, float], width: int, height: int) -> bool:
-    """Whether a point x, y lies in an image, or no further outside than `OVERSHOOT` allows."""
+    """Return whether a point x, y lies in an image, or no further outside than `OVERSHOOT` allows."""
     reach = OVERSHOOT * max(width, height)
     return -reach <= point[0] < width + reach and -reach <= point[1] < height + reach
 
 
 def trace(starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.intp]:
-    """(n, steps, 2): the pixels of n segments from pixel `starts` to pixel `ends`, each (n, 2) x, y; both included.
+    """Return (n, steps, 2): the pixels of n segments from pixel `starts` to pixel `ends`, each (n, 2) x, y; both
+    included.
 
     One pixel per column or row, whichever the segment crosses more of, so the pixels touch, if only at their corners.
     A segment shorter than the longest repeats its last pixel. A tie between two pixels goes to the one further from
@@ -39,7 +40,7 @@ def trace(starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.intp]:
 def draw_scribbles(
     points: Tensor, lengths: Sequence[int], classes: Sequence[int], height: int, width: int, size: int
 ) -> Tensor:
-    """(height, width) uint8: every scribble as a line of its class, 255 elsewhere.
+    """Return (height, width) uint8: every scribble as a line of its class, 255 elsewhere.
 
     `points` (n, 2): x, y in continuous pixels (pixel = floor), on the canvas or not: `lengths[0]` >= 1 corners of the
     first scribble, then those of the second; `classes`: one for each scribble, 0 = background; `size`: side of the

@@ -126,7 +126,7 @@ class Voc:
         self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
     def split(self, split: Split) -> Sequence[Example]:
-        """The examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
+        """Return the examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
         return self._splits[split]
 
     def fingerprint(self) -> str:
@@ -232,7 +232,7 @@ def _read_ids(root: Path, name: str) -> list[str]:
 
 
 def _read_clicks(path: Path, ids: Iterable[str]) -> dict[str, tuple[Click, ...]]:
-    """The clicks of the given ids that have an entry."""
+    """Return the clicks of the given ids that have an entry."""
     try:
         entries = json.loads(read_text(path))
     except InputError:
@@ -258,7 +258,7 @@ def _clicks(where: str, entry: object) -> Iterator[Click]:
 
 
 def _find_scribbles(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
-    """The annotation file of each of the given ids that has one."""
+    """Return the annotation file of each of the given ids that has one."""
     try:
         present = {path.name for path in folder.iterdir()}
     except OSError as error:
@@ -279,8 +279,8 @@ def _read_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
 
 
 def _drawn_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
-    """The lines on a mask as dots along their middle, to be drawn with a brush of 3 pixels again: what is left of one
-    when a pixel is taken off on each side. Where nothing is left of a piece, it was thin, and all of it stays."""
+    """Yield the lines on a mask as dots along their middle, to be drawn with a brush of 3 pixels again: what is left of
+    one when a pixel is taken off on each side. Where nothing is left of a piece, it was thin, and all of it stays."""
     drawn = read_mask(path)
     if drawn.shape != size:
         raise InputError(f"{path}: has {drawn.shape[1]}x{drawn.shape[0]} pixels, its image {size[1]}x{size[0]}")
@@ -296,8 +296,8 @@ def _drawn_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
 
 
 def _listed_scribbles(path: Path) -> Iterator[Scribble]:
-    """The scribbles of `<annotation><polygon><tag>class</tag><point><X>1</X><Y>2</Y></point>...</polygon>...`; points
-    are zero-based pixels. A polygon without points is none."""
+    """Yield the scribbles of `<annotation><polygon><tag>class</tag><point><X>1</X><Y>2</Y></point>...</polygon>...`;
+    points are zero-based pixels. A polygon without points is none."""
     text = read_bytes(path)
     try:
         # S314 is about entities: none can be declared here
