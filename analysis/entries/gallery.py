@@ -64,8 +64,8 @@ def score(labels: Labels, truth: Labels) -> float | None:
 
 
 def chosen(samples: Samples, name: str) -> dict[str, int]:
-    """Return the numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the earlier
-    one. Without a mask in any: of the `first`, `middle` and `last`."""
+    """Return the numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the
+    earlier one. Without a mask in any: of the `first`, `middle` and `last`."""
     scores = [score(samples(n, name), samples(n, "truth")) for n in range(samples.count)]  # type: ignore[arg-type]
     order = sorted(range(samples.count), key=lambda n: (scores[n] or 0.0, n))
     if len(order) == 1:
