@@ -31,6 +31,8 @@ INTERVAL_NOTE = (
 SCORE_NOTE = f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`."
 PROVENANCE = (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu"))
 """Where trainings ran: the name, and the column of the frame."""
+RUNS_SHOWN = 1000
+"""Runs that a report and the page list; `NAME_runs.csv` has all of them."""
 UNSCORED = f"done, without a `{frame.PROTOCOL}` score: no validation image has a mask."
 
 
@@ -210,7 +212,8 @@ def runs_table(parts: Mapping[str, Sequence[Row]]) -> Table:
                 body.append((f"`{run['key'][:8]}`", name, row.label, int(run["seed"]), status, *scores))
     left = [Column(name, right=False) for name in ("key", "group", "row")]
     columns = (*left, Column("seed"), Column("status", right=False), Column("mIoU (%)", 2), Column("seconds", 0))
-    return Table("Runs behind the table", columns, tuple(body))
+    notes = (f"Of {len(body):,} runs the first {RUNS_SHOWN:,} are listed.",) if len(body) > RUNS_SHOWN else ()
+    return Table("Runs behind the table", columns, tuple(body[:RUNS_SHOWN]), notes)
 
 
 def runs_data(parts: Mapping[str, Sequence[Row]]) -> Table:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from seminar import presets, schema
-from seminar.spec import RECIPE, InputError, Scalar, Stage, key_of
+from seminar.spec import RECIPE, InputError, Scalar, Stage
 from seminar.store import Store, locked, now, write_json
 from seminar.sweep import DEFAULT, Point, Sweep, parse_settings
 from seminar.text import file_name
@@ -246,7 +246,7 @@ class Catalogue:
                         whole[key] = {**value, "ancillary": None if before is None else whole[before]}
                         value["ancillary"] = None if before is None else stages[before]
                         try:
-                            if key_of(RECIPE, whole[key]) != key:
+                            if not self.store.names(key, RECIPE, whole[key]):
                                 raise ValueError(key)
                             stages[key] = Stage.model_validate(value).known_as(key)
                         except ValueError:

@@ -101,20 +101,20 @@ class Store:
         record = schema.read(path, schema.RECORD, AGAIN)
         if record is None:
             return None
-        if not (record["key"] == key and self._describes(key, record)):
+        if not (record["key"] == key and self.names(key, record["recipe"], record["stage"])):
             raise InputError(f"{path}: is not the record of {key}; {AGAIN}")
         wrong = schema.disagreement(record, schema.last_line(self.folder(key) / "metrics.jsonl"))
         if wrong is not None:
             raise InputError(f"{path}: {wrong}; {AGAIN}")
         return record
 
-    def _describes(self, key: str, record: Record) -> bool:
-        """Return whether a record is of the stage of `key`, by stage.json, or by its hash, which is slower."""
-        with suppress(OSError, ValueError, KeyError):
+    def names(self, key: str, recipe: object, stage: object) -> bool:
+        """Return whether `key` is that of a stage in JSON: by stage.json, or by its hash, which is slower."""
+        with suppress(OSError, ValueError):
             text = (self.folder(key) / "stage.json").read_text(encoding="utf-8")
-            if hash_of(text) == key and schema.parse(text) == {"recipe": record["recipe"], "stage": record["stage"]}:
+            if hash_of(text) == key and schema.parse(text) == {"recipe": recipe, "stage": stage}:
                 return True
-        return key_of(record.get("recipe"), record.get("stage")) == key
+        return key_of(recipe, stage) == key
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Return `{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""

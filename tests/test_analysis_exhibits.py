@@ -172,6 +172,16 @@ def test_mixed_origins_are_named_beside_the_verdicts(place):
     assert f"2 versions of PyTorch (2.11.0: {many - 1}, 2.12.0: 1)" in " ".join(notes())
 
 
+def test_of_thousands_of_runs_the_first_are_listed(place, monkeypatch):
+    fill()
+    monkeypatch.setattr(blocks, "RUNS_SHOWN", 4)
+    (appendix,) = build().appendix
+    every = len(build().data["table3_runs"].rows)
+    assert every > 4
+    assert len(appendix.rows) == 4
+    assert appendix.notes == (f"Of {every} runs the first 4 are listed.",)
+
+
 def test_versions_of_a_loss_are_never_averaged_silently(place):
     fill()
     (claims,) = build().claims.values()

@@ -18,6 +18,7 @@ from analysis.__main__ import main as analysis
 from analysis.tables import Column, Table
 from seminar import pool, search
 from seminar.catalogue import Cell
+from seminar.display import Display
 from seminar.jobs import Call
 from seminar.store import Store
 from seminar.text import brief, file_name, printable, spreadsheet
@@ -101,6 +102,16 @@ def test_texts_of_records_give_no_orders_to_a_terminal(
     assert analysis([f"profile={ORDERS}"]) == 2
     assert not set(capsys.readouterr().err) & set("\x1b\x07\r\x9b\u202e")
     assert Store(Path("runs")).record(stage.key) is not None
+
+
+def test_progress_gives_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display({}, 1, 1)
+    for event in (("begin", 0, "k", ORDERS, 0.0), ("failed", 0, "k", f"name{ORDERS}", f"error{ORDERS}")):
+        display.show(event)
+    display.close()
+    shown = capsys.readouterr().err + "".join(display.failed)
+    assert r"name\x1b]0;owned" in shown
+    assert not set(shown) & set("\x1b\x07\x9b\u202e")
 
 
 def test_tables_hold_no_orders_and_no_formulas() -> None:
