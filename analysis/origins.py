@@ -50,16 +50,15 @@ def warnings(source: Source, stages: Iterable[Stage]) -> list[str]:
             for part in (*(f"loss {term.name}" for term in stage.losses), f"data {stage.data.name}"):
                 silent[part].add(stage.key)
     lines = []
-    for part, versions in sorted(parts.items()):
-        if len(versions) > 1:
-            counts = _counts(versions)
-            lines.append(
-                f"These numbers mix {len(versions)} versions of the code of {part} ({counts}); "
-                "--retrain (make: RETRAIN=1) trains the older ones again."
-            )
-        elif silent[part]:
-            many = len(silent[part])
-            lines.append(f"Of {many} trainings the version of the code of {part} was not recorded.")
+    mixed = [f"{part} ({_counts(versions)})" for part, versions in sorted(parts.items()) if len(versions) > 1]
+    if mixed:
+        lines.append(
+            f"These numbers mix versions of the code of {', '.join(mixed)}; --retrain (make: RETRAIN=1) trains the "
+            "older ones again."
+        )
+    unknown = set().union(*(silent[part] for part, versions in parts.items() if len(versions) == 1))
+    if unknown:
+        lines.append(f"{len(unknown)} of these trainings did not record which version of the code made them.")
     for kind, found in seen.items():
         if len(found) > 1:
             lines.append(

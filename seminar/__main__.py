@@ -362,7 +362,9 @@ def _settle(stages: Iterable[Stage], store: Store, options: argparse.Namespace, 
             store.put_aside(key)
         _tell(f"{what}; put aside in {store.root / REPLACED}, to be trained again", file=sys.stderr)
     elif ask and not options.keep:
-        raise InputError(f"{what}; --retrain trains them again, --keep takes them as they are")
+        raise InputError(
+            f"{what}; --retrain (make: RETRAIN=1) trains them again, --keep (KEEP=1) takes them as they are"
+        )
     else:
         _tell(f"{what}; kept as they are", file=sys.stderr)
 

@@ -291,7 +291,8 @@ def versions(stage: Stage) -> dict[str, str]:
         f"optimizer {stage.optimizer.name}": (optimizers[stage.optimizer.name].make, networks.parameter_groups),
         f"schedule {stage.schedule}": (schedules[stage.schedule].make,),
         **{f"metric {name}": (metrics[name].make, evaluate) for name in stage.metrics.split("+")},
-        "training step": (*step, TrainingViews, *((Teacher,) if stage.has_teacher else ())),
+        "training step": (*step, TrainingViews),
+        **({"teacher": (Teacher,)} if stage.has_teacher else {}),
     }
     return {name: provenance.digest(*made_of) for name, made_of in parts.items()}
 

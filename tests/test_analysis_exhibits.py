@@ -194,11 +194,10 @@ def test_versions_of_a_loss_are_never_averaged_silently(place):
         record["starts"] = [{"commit": "abc", "parts": {"loss pce": digest, "data creatures": "cccc"}}]
         path.write_text(json.dumps(record))
     (claims,) = build().claims.values()
-    mixed = f"mix 2 versions of the code of loss pce (aaaa: {len(using) - 1}, bbbb: 1); --retrain (make: RETRAIN=1)"
+    mixed = f"mix versions of the code of loss pce (aaaa: {len(using) - 1}, bbbb: 1); --retrain (make: RETRAIN=1)"
     assert any(mixed in note for note in claims.notes)
-    silent = [note for note in claims.notes if "data creatures" in note]
     others = len(paths) - len(using)
-    assert silent == ([f"Of {others} trainings the version of the code of data creatures was not recorded."])
+    assert f"{others} of these trainings did not record which version of the code made them." in claims.notes
 
 
 def test_a_training_that_went_on_at_another_commit_says_so(place):

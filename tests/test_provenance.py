@@ -151,8 +151,10 @@ def test_what_can_change_a_number_changes_the_digest(tmp_path: Path, old: str, n
 def test_every_part_of_a_training_has_a_digest(cell: Callable[..., Cell]) -> None:
     found = train.versions(cell(losses="pce+crf+pcons", metrics="miou+boundary").stage)
     names = {"loss pce", "loss crf", "loss pcons", "data creatures", "network small_resnet", "optimizer sgd"}
-    assert found.keys() == {*names, "schedule poly", "metric miou", "metric boundary", "training step"}
+    assert found.keys() == {*names, "schedule poly", "metric miou", "metric boundary", "training step", "teacher"}
     assert len(set(found.values())) == len(found)
+    other = train.versions(cell(losses="pce", seed=3, lr=0.1).stage)
+    assert other.items() <= found.items(), "one part has one digest, whatever else a training uses"
 
 
 def trained(stage: Stage, store: Store, cell: Cell, stop_after: int | None = None) -> Record:
@@ -261,7 +263,7 @@ def test_another_version_is_asked_about(tmp_path: Path, monkeypatch: pytest.Monk
     line = seminar_here("train", *TOY, code=2).stderr
     assert line == (
         f"seminar: 1 finished training was made by another version of loss pce (1): {key}; "
-        "--retrain trains them again, --keep takes them as they are\n"
+        "--retrain (make: RETRAIN=1) trains them again, --keep (KEEP=1) takes them as they are\n"
     )
     assert "kept as they are" in seminar_here("train", *TOY, "--keep").stderr
     assert (store.record(key) or {})["starts"][0]["parts"]["loss pce"] == "0" * 12
