@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis import origins
 from seminar.catalogue import Cell
-from seminar.spec import Stage
+from seminar.spec import InputError, Stage
 
 PROTOCOL = "crop"
 """The reported score: short side to the crop size, centre crop (the paper's). `full` is stored beside it."""
@@ -40,15 +40,34 @@ class Source(Protocol):
 
 
 class Once:
-    """A source that reads each answer once: many exhibits look at the same records."""
+    """A source that reads each answer once: many exhibits look at the same records.
+
+    A record that cannot be used stops no report: its training counts as failed, and a gap says why.
+    """
 
     def __init__(self, source: Source) -> None:
-        self.record = functools.cache(source.record)
-        self.failure = functools.cache(source.failure)
+        self._source = source
+        self._damaged: dict[str, str] = {}
+        self.record = functools.cache(self._record)
+        self.failure = functools.cache(self._failure)
         self.curve = functools.cache(source.curve)
-        self.status = functools.cache(source.status)
+        self.status = functools.cache(self._status)
         self.rows: dict[tuple[str, str], dict[str, object]] = {}
         """Rows of frames by key and protocol."""
+
+    def _record(self, key: str) -> Mapping[str, Any] | None:
+        try:
+            return self._source.record(key)
+        except InputError as error:
+            self._damaged[key] = str(error)
+            return None
+
+    def _failure(self, key: str) -> Mapping[str, Any] | None:
+        return {"error": self._damaged[key]} if key in self._damaged else self._source.failure(key)
+
+    def _status(self, key: str) -> str:
+        status = self._source.status(key)
+        return "failed" if status == "done" and self.record(key) is None else status
 
 
 def frame(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -> pd.DataFrame:

@@ -244,12 +244,6 @@ ROWS: list[tuple[str, Callable[[], object], str, str]] = [
         "cannot be checked against its curve",
     ),
     (
-        "a damaged record in a report",
-        spoiled("record.json", lambda t: t[:50]),
-        "analysis table3 profile=toy losses=pce seed=0",
-        "record.json: damaged",
-    ),
-    (
         "a damaged plan",
         lambda: (trained(), Path("runs/plans/losses.json").write_text("{}")),
         "analysis table3 profile=toy losses=pce",

@@ -13,6 +13,7 @@ import pytest
 import wandb
 from filelock import FileLock
 
+from analysis.__main__ import main as analysis
 from seminar import catalogue, recipes, schema, sweep
 from seminar.catalogue import Catalogue, Cell
 from seminar.spec import InputError, Stage
@@ -109,6 +110,26 @@ def test_what_is_no_record_is_named_by_every_command(
     assert re.search(BAD[kind][1], errors), errors
     assert len(errors.splitlines()) == 1
     assert "move the folder away" in errors
+
+
+def test_a_report_goes_on_without_what_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    losses = sweep.load(ROOT / "sweeps" / "losses.yaml")
+    (planned,) = recipes.suite([losses], {"profile": ("toy",), "losses": ("pce", "ce"), "seed": (0, 1)})
+    catalogue.write(Path("runs"), [planned])
+    for cell in planned.cells:
+        finish(cell.stage, 40.0)
+    damaged = planned.cells[0].stage
+    BAD["an edited score"][0](Path("runs") / damaged.key)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "losses.yaml").write_text((ROOT / "sweeps" / "losses.yaml").read_text())
+    assert analysis(["table3", "profile=toy", "losses=pce,ce", "seed=0,1", "--out", "out"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1 done, 1 failed" in shown
+    assert "the record says student mIoU 99.00, and metrics.jsonl ends with 40.00; move the folder away" in shown
+    assert "99.0 " not in Path("out/table3.md").read_text().split("**Gaps**")[0]
 
 
 def test_a_training_that_was_started_here_keeps_its_checkpoint(tmp_path: Path, cell: MakeCell) -> None:
