@@ -16,13 +16,16 @@ OLD := $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no fals
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
 OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN KEEP RETRAIN
-SETTINGS := $(filter-out $(addsuffix =%,$(OPTIONS)) -% --,$(MAKEOVERRIDES))
-TRAINING := --wandb $(WANDB) $(if $(WORKERS),--workers $(WORKERS)) $(if $(EXECUTOR),--executor $(EXECUTOR)) $(if $(TRIALS),--trials $(TRIALS)) $(if $(SAMPLER),--sampler $(SAMPLER)) $(if $(PRUNER),--pruner $(PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(OLD)
+# A value goes to the shell in quotes as it was given, blanks, brackets, quotes and all.
+quoted = '$(subst ','\'',$(value $(1)))'
+NAMES := $(filter-out $(OPTIONS),$(foreach each,$(MAKEOVERRIDES),$(if $(findstring =,$(each)),$(firstword $(subst =, ,$(each))))))
+SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
+TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(OLD)
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
 endif
-GIVEN := $(if $(PROFILE),profile=$(PROFILE)) $(SETTINGS) --runs $(RUNS) $(if $(SEEDS),--seeds $(SEEDS))
+GIVEN := $(if $(PROFILE),profile=$(call quoted,PROFILE)) $(SETTINGS) --runs $(call quoted,RUNS) $(if $(SEEDS),--seeds $(call quoted,SEEDS))
 
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
 
@@ -52,7 +55,7 @@ ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print 
 	@status=0; \
 	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
 	exit $$status
 
 sweep-%: ablation-% ## The same, by its other name
@@ -62,17 +65,17 @@ paper: $(READY) ## Everything: all sweeps in one plan, then every table and figu
 	@status=0; \
 	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
 	exit $$status
 
 agent: $(READY) ## Work for a W&B sweep: make agent SWEEP=ENTITY/PROJECT/ID (see `wandb sweep sweeps/losses.yaml`)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/wandb agent --forward-signals $(SWEEP)
 
 report: $(READY) ## Rebuild tables and figures from the records; trains nothing
-	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(OUT))
+	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT))
 
 status: $(READY) ## Show every training in RUNS
-	@$(BIN)/seminar status --runs $(RUNS)
+	@$(BIN)/seminar status --runs $(call quoted,RUNS)
 
 test: $(READY) ## Run the quick tests, in a few minutes
 	@$(BIN)/python -m pytest -n 2 -m 'not slow'

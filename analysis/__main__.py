@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ from seminar.catalogue import Catalogue
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic, write_json
 from seminar.sweep import parse_settings
-from seminar.text import printable
+from seminar.text import printable, tolerate_encoding
 
 _EXAMPLES = """\
 examples:
@@ -62,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what was requested; returns the exit status."""
+    tolerate_encoding()
     options = _parser().parse_intermixed_args(arguments)
     try:
         settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
@@ -71,8 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
     if not options.quiet:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign shows "?" instead of failing
-            sys.stdout.reconfigure(errors="replace")
         try:
             print(printable("\n".join(lines).rstrip()), flush=True)
         except BrokenPipeError:  # the reader went away (`make report | head`); everything is written

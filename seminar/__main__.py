@@ -6,6 +6,7 @@ import argparse
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -22,7 +23,7 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
-from seminar.text import brief, printable
+from seminar.text import brief, printable, tolerate_encoding
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
@@ -37,6 +38,7 @@ settings:
 """
 
 
+_SETTING = re.compile(r"[a-z0-9_]+=")
 SHORT_MAX = 20_000
 """Short side in pixels beyond which no memory suffices."""
 LOOKED = "seminar data check"
@@ -45,6 +47,7 @@ LOOKED = "seminar data check"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
+    tolerate_encoding()
     parser = _parser()
     # argparse ends a list of settings at the first option; settings that come after it are left over.
     options, rest = parser.parse_known_args(arguments)
@@ -480,7 +483,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _requested(options: argparse.Namespace) -> tuple[list[sweeps.Sweep], dict[str, tuple[Scalar, ...]]]:
     """Return the sweeps and the settings that a command line names."""
-    files = [item for item in options.settings if item.endswith((".yaml", ".yml"))]
+    files = [item for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
     if not files:
         raise InputError(
             f"{' '.join(options.settings)}: no sweep file among these; name one, for example sweeps/losses.yaml"

@@ -6,7 +6,8 @@ runs/checked/<16 digits>.json    one data set as it was planned with: `{"error":
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from seminar.catalogue import Host
 from seminar.recipes import open_data
 from seminar.spec import InputError, Stage
 from seminar.store import Store, write_json
+from seminar.text import printable
 
 SHOWN = 10
 """How many problems of a data set are shown."""
@@ -22,12 +24,14 @@ SHOWN = 10
 
 def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
     """Look once at each data set that these trainings need. Raises `InputError` with a line for each example that
-    cannot be used; of many the first ones.
+    cannot be used; of many the first ones. Prints what can be used but may not be meant.
 
-    A data set with files has a method `unusable`, which says what it looks at and what it cannot find.
+    A data set with files has a method `unusable`, which says what it looks at and what it cannot find, and one
+    `doubts`.
     """
     for path, (stage, host) in {_file(stage, store): (stage, host) for stage, host in trainings}.items():
         if _error(path) == (True, None, None):
+            _show(stage, _notes(path))
             continue
         find = getattr(open_data(stage, host), "unusable", None)
         if find is None:
@@ -37,7 +41,21 @@ def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
             more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
             head = [f"data {stage.data.name!r}: {len(found)} examples cannot be used"] if len(found) > 1 else []
             raise InputError("\n".join([*head, *found[:SHOWN], *more]))
-        _remember(path, None, None)
+        notes = list(getattr(open_data(stage, host), "doubts", list)())
+        _show(stage, notes)
+        _remember(path, None, None, notes)
+
+
+def _show(stage: Stage, notes: Iterable[str]) -> None:
+    for note in notes:
+        print(printable(f"note: data {stage.data.name!r}: {note}"), file=sys.stderr)
+
+
+def _notes(path: Path) -> list[str]:
+    """Return what was noted when a data set was looked at."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return [str(note) for note in schema.parse(path.read_bytes())["notes"]]
+    return []
 
 
 def failure(stage: Stage, store: Store, call: str) -> str | None:
@@ -67,7 +85,7 @@ def _error(path: Path) -> tuple[bool, str | None, str | None]:
         return False, None, None
 
 
-def _remember(path: Path, why: str | None, call: str | None) -> None:
+def _remember(path: Path, why: str | None, call: str | None, notes: Sequence[str] = ()) -> None:
     with suppress(OSError):  # a full disk, say: at worst it is looked at once more
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"error": why, "call": call})
+        write_json(path, {"error": why, "call": call, "notes": list(notes)})

@@ -173,6 +173,12 @@ def load(path: Path) -> Sweep:
             raise InputError(f"sweep file {path}: {name}: only for method random or bayes, a grid trains every cell")
         if name not in _KEYS | _SEARCH_KEYS:
             raise InputError(f"sweep file {path}: {unknown('key', name, _KEYS | _SEARCH_KEYS)}")
+    command = raw.get("command")
+    if command is not None and not (isinstance(command, list) and "${args_json}" in command):
+        raise InputError(
+            f"sweep file {path}: command={brief(command)}: `seminar cell` takes its settings as one JSON object; write "
+            '["${env}", "${program}", cell, "${args_json}"], or leave the command out'
+        )
     parameters = raw.get("parameters")
     if not isinstance(parameters, dict) or not parameters:
         raise InputError(f"sweep file {path}: 'parameters' must map each setting to 'value' or 'values'")
@@ -206,14 +212,59 @@ def load(path: Path) -> Sweep:
 
 def _yaml(text: str) -> object:
     """Return the value of a YAML text. Raises `yaml.YAMLError` or `ValueError`, also for aliases (a few lines of them
-    make gigabytes) and for a text that is nested too deep."""
+    make gigabytes), for a key that stands twice (the first would be lost), for a text that is nested too deep, and for
+    a path that YAML reads as something else."""
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise ValueError(f"it has the alias *{event.anchor}; write the value out")
+        _check(yaml.compose(text, Loader=yaml.SafeLoader))
         return yaml.safe_load(text)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def _check(node: yaml.Node | None, path: bool = False) -> None:
+    """Raise `ValueError` for a key that stands twice, and (`path`) for values that do not stay the text they are."""
+    if isinstance(node, yaml.ScalarNode) and path:
+        read = yaml.safe_load(node.value) if node.style is None else node.value
+        other = not isinstance(read, bool | int | float | str | None)  # a date
+        if other or (type(read) is int and str(read) != node.value):
+            raise ValueError(f"{node.value} is read as {read}; write it in quotes to keep it as it is")
+    elif isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            _check(part, path)
+    elif isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise ValueError(f"the key {key.value!r} stands twice; the first one would be lost")
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+            _check(value, path or may_be_path(str(key.value)))
+
+
+def may_be_path(name: str) -> bool:
+    """Return whether a setting may hold a path, which must stay the text it is: which settings of a data set do is
+    known to the data set alone."""
+    return name == "weights" or name.startswith("data_")
+
+
+def _scalars(name: str, text: str) -> list[Any]:
+    """Return the values of a setting of the command line. What may be a path stays the text it is, unless it is a
+    number and no file or folder has that name; a comma separates values only where none has the whole name."""
+    if not may_be_path(name):
+        return [_yaml(part) for part in text.split(",")]
+    parts = [text] if Path(text).exists() else text.split(",")
+    values: list[Any] = []
+    for part in parts:
+        try:
+            value = _yaml(part)
+        except (yaml.YAMLError, ValueError):
+            value = part
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        values.append(value if number and (str(value) == part or not Path(part).exists()) else part)
+    return values
 
 
 _DISTRIBUTIONS = ("uniform", "int_uniform", "log_uniform_values")
@@ -279,7 +330,8 @@ def _whole(path: Path, name: str, value: object, least: int) -> int:
 def parse_settings(arguments: list[str], seeds: int | None = None) -> dict[str, tuple[Scalar, ...]]:
     """`["alpha=0.9,0.99", "losses=pce"]` to `{"alpha": (0.9, 0.99), "losses": ("pce",)}`.
 
-    Values are read as YAML scalars; a comma separates several. `seeds=N` is short for `seed=0,1,...,N-1`.
+    Values are read as YAML scalars; a comma separates several. Paths stay as they are. `seeds=N` is short for
+    `seed=0,1,...,N-1`.
     Raises `InputError` for anything else.
     """
     settings: dict[str, tuple[Scalar, ...]] = {}
@@ -290,7 +342,7 @@ def parse_settings(arguments: list[str], seeds: int | None = None) -> dict[str, 
         if name in settings:
             raise InputError(f"{argument!r}: {name!r} is given twice")
         try:
-            values: tuple[Any, ...] = tuple(map(_yaml, text.split(",")))
+            values = tuple(_scalars(name, text))
         except (yaml.YAMLError, ValueError):
             raise InputError(f"{brief(argument)}: the value is not a plain number, text or truth value") from None
         if not all(isinstance(value, bool | int | float | str) for value in values):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import sys
 import unicodedata
 
 JOINERS = "\u200c\u200d"
 """Invisible, but part of words in Persian and of some pictograms."""
 LONGEST_NAME = 80
+
+
+def tolerate_encoding() -> None:
+    """Have the standard output show `?` for signs that its encoding lacks, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def printable(text: object) -> str:

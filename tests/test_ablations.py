@@ -131,7 +131,7 @@ def test_a_row_without_what_is_varied(place: Path, name: str, more: dict[str, tu
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "given"),
     [
         ("fig5a", {"losses": FULL, "modules": 1}),
         ("supp_table1", {"annotation": "scribbles", "click_size": 3, "losses": "ce", "data_scribbles": "x"}),

@@ -97,13 +97,13 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
         return result.stdout
 
     text = dry("ablation-losses", "PROFILE=toy", "SEEDS=2", "WORKERS=3", "RUNS=elsewhere", "alpha=0.9,0.99")
-    assert "seminar sweep sweeps/losses.yaml profile=toy alpha=0.9,0.99 --runs elsewhere --seeds 2" in text
-    assert "--workers 3" in text
-    assert "-m analysis sweeps/losses.yaml profile=toy alpha=0.9,0.99" in text
+    assert "seminar sweep sweeps/losses.yaml profile='toy' alpha='0.9,0.99' --runs 'elsewhere' --seeds '2'" in text
+    assert "--workers '3'" in text
+    assert "-m analysis sweeps/losses.yaml profile='toy' alpha='0.9,0.99'" in text
     assert "-m analysis" not in dry("ablation-losses", "DRY_RUN=1")
     search = dry("sweep-tune", "TRIALS=3")
     assert "seminar sweep sweeps/tune.yaml" in search
-    assert "--trials 3" in search
+    assert "--trials '3'" in search
     listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("setup", "test", "report", "status", "losses", "creatures", "voc-mini"):
         assert target in listing

@@ -198,7 +198,7 @@ def test_the_plan_of_a_search_knows_memory(card: None, tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "printed"),
     [(InputError("too: large"), "^too: large$"), (SystemExit(3), "^device=cuda: .* ended with exit code 3 ")],
 )
 def test_why_measuring_failed_is_told_in_a_line(

@@ -492,7 +492,7 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
         ({"shape_type": "point", "points": [[float("inf"), 1]]}, "a shape without a label and points of two numbers"),
         ({"shape_type": "point", "points": [[10**400, 1]]}, "a shape without a label and points of two numbers"),
         ({"shape_type": "point", "points": [[True, 1]]}, "a shape without a label and points of two numbers"),
-        ({"shape_type": "linestrip", "points": []}, "cat: a linestrip of 0 points; known are"),
+        ({"shape_type": "linestrip", "points": []}, "cat: a linestrip of 0 points; read are"),
         ({"shape_type": "linestrip", "points": [[1, 1], [1e9, 1]]}, "a: scribble point x=1e+09 y=1 (cat) is far outs"),
         ({"shape_type": "polygon", "points": [[1, 1], [1e9, 1], [3, 3]]}, "a: a polygon (cat) goes far outside the 12"),
         (None, "a shape without a label and points"),

@@ -208,7 +208,7 @@ def test_waits_fail_and_so_does_a_counter_that_counts_nothing(
 
 
 @pytest.mark.parametrize(
-    ("told", "state"),
+    ("reported", "state"),
     [
         ("pce: does not fit on a card; these would: crop=65", "ok"),
         ("pce: does not fit on a card; nor does any smaller setting that was tried", "FAILED"),

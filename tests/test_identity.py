@@ -176,7 +176,7 @@ def test_stage_survives_its_file(cell: MakeCell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("settings", "message"),
     [
         ({"losses": "pce+crff"}, r"losses='pce\+crff': no term 'crff'.*did you mean 'crf'"),
         ({"losses": "pce+pce"}, "named twice"),

@@ -83,7 +83,7 @@ def test_scribbles_are_counted(photos: Path) -> None:
         (photos / f"{name}.json").write_text(json.dumps({"shapes": lines, "imagePath": f"{name}.jpg"}))
     found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
     assert +found.scribbles == {2: 3}
-    assert found.doubts() == []
+    assert found.doubts() == ["class 'lid' has no pixel in any mask"]
 
 
 def test_void_is_no_class(photos: Path) -> None:
@@ -279,7 +279,7 @@ def test_the_sheet_is_read_line_by_line_above_the_colours_of_the_classes() -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("settings", "why"),
     [
         (["nowhere"], "nowhere: not found; data_root=DIR names the folder"),
         (["one", "two"], "one two: one folder"),

@@ -240,7 +240,7 @@ def test_plan_counts_what_is_left(
     assert plan.seconds == {primary.stage.key: 3.0}
 
 
-@pytest.mark.parametrize("words", [{"freeze": "bn"}, {"crop": 48}, {"batch_size": 4}, {"modules": 0}])
+@pytest.mark.parametrize("settings", [{"freeze": "bn"}, {"crop": 48}, {"batch_size": 4}, {"modules": 0}])
 def test_speed_is_only_taken_from_equal_shapes(cell: MakeCell, settings: dict[str, Any]) -> None:
     assert cost.shape(cell().stage) != cost.shape(cell(**settings).stage)
     assert cost.shape(cell(seed=5, lr=0.2).stage) == cost.shape(cell().stage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -54,6 +55,8 @@ def saved(draw: Callable[Concatenate[Figure, Parameters], None]) -> Callable[Par
 
     @functools.wraps(draw)
     def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Files:
+        # Jupyter sets a backend for its children, which need not be installed here; we draw without any.
+        os.environ.pop("MPLBACKEND", None)
         from matplotlib import style
         from matplotlib.figure import Figure
         from matplotlib.text import Text

@@ -19,6 +19,8 @@ from seminar.data import Example
 from seminar.spec import InputError
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+OTHERS = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".svg", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw")
+"""Ends of the names of pictures that cannot be read here; convert them to JPEG or PNG."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 """What is tried to read a picture. PIL knows 40 more by their content, and would start Ghostscript for a PostScript
 program in a file photo.jpg."""
@@ -143,8 +145,18 @@ def is_there(path: Path) -> bool:
 def find_images(folder: Path) -> list[Path]:
     """Return the pictures in a folder and in those below it, but for a folder `masks`; sorted."""
     inside = (path for path in folder.rglob("*") if path.relative_to(folder).parts[0] != "masks")
-    pictures = (path for path in inside if path.suffix.lower() in IMAGES)
+    pictures = (path for path in inside if path.suffix.lower() in IMAGES and not is_resource_fork(path))
     return sorted(check_name(path) for path in pictures if path.is_file() or not path.exists())  # see `is_there`
+
+
+def is_resource_fork(path: Path) -> bool:
+    """Return whether a file is what macOS writes beside a file on other file systems: `._photo.jpg`, no picture."""
+    return path.name.startswith("._")
+
+
+def find_unreadable(folder: Path) -> list[Path]:
+    """Return the pictures in a folder and in those below it that are in a format that nothing here reads; sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in OTHERS and not is_resource_fork(path))
 
 
 def check_name(path: Path) -> Path:

@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 import math
+import re
 import reprlib
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -30,13 +32,16 @@ from seminar.data import PADDING, UNLABELLED, Click, Example, Scribble, Split, d
 from seminar.data.contents import digests
 from seminar.data.files import (
     IMAGES,
+    OTHERS,
     Examples,
     check_name,
     existing,
     find_images,
+    find_unreadable,
     find_unusable,
     fit_into_memory,
     image_size,
+    is_resource_fork,
     is_there,
     read_image,
     read_mask,
@@ -52,6 +57,7 @@ VOID = ("void", "ignore", "__ignore__")
 SMALLEST = 0.003
 """Share of an image that an object must have to get a simulated click."""
 
+_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 Points = tuple[tuple[float, float], ...]
 Area = tuple[str, str, Points]
 """Name of the class, labelme's kind of shape, corners."""
@@ -133,8 +139,11 @@ class Folder:
         self._not_masks: list[Path] = []
         self._masks = self._find_masks(root, masks)
         self._labels: dict[str, Labels] = {}
+        self._root = root
+        self._label_files: list[Path] = []
         if not simulated:
-            for path in map(check_name, _label_files(root, labels)):
+            self._label_files = [check_name(path) for path in _label_files(root, labels)]
+            for path in self._label_files:
                 for id, found in self._read_labels(path):
                     self._add(path, id, found)
         self.classes = self._name_classes(root)
@@ -169,12 +178,56 @@ class Folder:
         unused = sorted(set(self._images) - set(self._all_ids))
         if unused:
             found.append(f"images that are neither trained nor validated on: {_some(unused)}")
+        unreadable = find_unreadable(self._folder)
+        if unreadable:
+            names = _some(path.name for path in unreadable)
+            found.append(f"pictures that cannot be read, and are left out; convert them to JPEG or PNG: {names}")
+        tiny = [click for labels in self._labels.values() for click in labels.clicks if max(click[:2]) <= 1]
+        if len(tiny) > 3 and len(tiny) == sum(len(labels.clicks) for labels in self._labels.values()):
+            found.append(
+                f"all {len(tiny)} clicks lie in the first pixel, x and y in 0..1: are they shares of the width and "
+                "height? Multiply them by the size of the image, they are pixels here"
+            )
+        found += self._unseen()
+        others = self._unused_files()
+        if others:
+            found.append(f"files that nothing reads: {_some(others)}")
         if self._not_masks:
             found.append(f"no masks, which are PNG files: {_some(path.name for path in self._not_masks)}")
         twice = [id for id, labels in self._labels.items() if len(labels.sizes) > 1]
         if twice:
             found.append(f"images with several files of labelme, all of which count: {_some(twice)}")
         return found
+
+    def _unseen(self) -> list[str]:
+        """Return a line for each class that has labels and is in no mask; [] where masks would have to be read from
+        disk for it."""
+        masked = [id for id in self._all_ids if id in self._masks]
+        if not masked or not self._small():
+            return []
+        counts = np.zeros(256, np.int64)
+        for id in masked:
+            with suppress(InputError):  # named by `unusable`
+                counts += np.bincount(read_mask(self._masks[id]).ravel(), minlength=256)
+        void = 100 * counts[UNLABELLED] / max(1, counts.sum())
+        hint = f"; {void:.0f} % of the pixels are 255, which means void: classes are 1, 2, ..." if void >= 1 else ""
+        labelled = {self._class(id, name) for id, labels in self._labels.items() for name in labels.names}
+        unseen = [self.classes[index] for index in sorted(labelled) if not counts[index]]
+        return [f"class {name!r} has no pixel in any mask{hint}" for name in unseen]
+
+    def _unused_files(self) -> list[str]:
+        """Return the names of files below the folder that are no part of the data set and no picture or mask."""
+        known = {self._root / name for name in ("classes.txt", "train.txt", "val.txt", "clicks.csv", "clicks.json")}
+        known |= {*self._images.values(), *self._masks.values(), *self._not_masks, *self._label_files}
+        pictures = (*IMAGES, *OTHERS)
+        return [
+            path.relative_to(self._root).as_posix()
+            for path in sorted(self._root.rglob("*"))
+            if path.is_file()
+            and path not in known
+            and not path.name.startswith((".", "contact-sheet", "Thumbs.db", "desktop.ini", "README"))
+            and path.suffix.lower() not in pictures
+        ]
 
     def unusable(self) -> list[str]:
         """Return a line for each example that cannot be used, as `find_unusable` finds them."""
@@ -273,6 +326,8 @@ class Folder:
             self.wrong(f"{folder}: is no folder of masks")
         found: dict[str, Path] = {}
         for path in sorted(map(check_name, folder.rglob("*"))):
+            if is_resource_fork(path):
+                continue
             if path.suffix.lower() != ".png":
                 self._not_masks += [path] if path.suffix.lower() in IMAGES else []
                 continue
@@ -297,16 +352,22 @@ class Folder:
         known.sizes |= found.sizes
 
     def _no_image(self, path: Path, name: str) -> str:
+        for other in find_unreadable(self._folder):
+            if _composed(name) in (_name(other, self._folder), _composed(other.relative_to(self._folder).as_posix())):
+                kind = other.suffix[1:].upper()
+                return f"{path}: {other.name}: {kind} pictures cannot be read; convert it to JPEG or PNG"
         near = get_close_matches(_composed(name), self._images, n=1)
         return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
     def _id(self, name: str) -> str | None:
         """Return the image of a name, with or without its suffix."""
         name = _composed(name)
-        for id in (name, Path(name).with_suffix("").as_posix()):
-            if id in self._images:
-                return id
-        return None
+        if name in self._images:
+            return name
+        plain = Path(name)
+        # Only the end of a picture's name is one: `scan.2` is not `scan`.
+        id = plain.with_suffix("").as_posix() if plain.suffix.lower() in (*IMAGES, *OTHERS) else ""
+        return id if id in self._images else None
 
     def _read_labels(self, path: Path) -> Iterator[tuple[str, Labels]]:
         try:
@@ -323,29 +384,53 @@ class Folder:
             return
         if isinstance(content, dict) and isinstance(content.get("shapes"), list):
             yield from self._from_labelme(path, content)
+        elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
+            self.wrong(
+                f"{path}: is a file of COCO, which is not read; write the clicks as rows image,x,y,class of a CSV"
+            )
         elif isinstance(content, dict) and all(isinstance(clicks, list) for clicks in content.values()):
             yield from self._from_json(path, content)
         else:
             self.wrong(f"{path}: neither labelme's file nor {{image: [click, ...]}}")
 
     def _from_csv(self, path: Path, text: str) -> Iterator[tuple[str, Labels]]:
-        lines = io.StringIO(text, newline=None)  # whatever ends them
-        first = lines.readline()
-        lines.seek(0)
+        content = io.StringIO(text, newline=None)  # whatever ends the lines
+        first = content.readline()
+        content.seek(0)
         separator = max(",;\t", key=first.count)
-        rows = csv.DictReader(lines, delimiter=separator, skipinitialspace=True)
+        rows = csv.DictReader(content, delimiter=separator, skipinitialspace=True)
         columns = [name for name in ("image", "x", "y", "class") if name not in (rows.fieldnames or ())]
         if columns:
             self.wrong(
                 f"{path}: no column {columns[0]!r}; the first line must be image,x,y,class, not {first.strip()!r}"
             )
             return
+        fields = len(rows.fieldnames or ())
+        commas: list[int] = []
+        long: list[int] = []
         for row in rows:
             x, y = _number(row["x"]), _number(row["y"])
+            if None in row:  # more fields than the first line has
+                long.append(rows.line_num)
+                continue
+            if any(_DECIMAL_COMMA.fullmatch((row[name] or "").strip()) for name in ("x", "y")):
+                commas.append(rows.line_num)
+                continue
             if x is None or y is None or not row["image"] or not row["class"]:
                 self.wrong(f"{path}: line {rows.line_num}: expected image, two numbers and a class")
                 continue
             yield row["image"].strip(), Labels([(x, y, row["class"].strip())])
+        for lines, why in (
+            (commas, "a decimal comma; write decimals with a point (12.5)"),
+            (
+                long,
+                f"more than the {fields} fields of the first line; write decimals with a point (12.5), and names that "
+                f"hold {separator!r} in quotes",
+            ),
+        ):
+            if lines:
+                more = f" and {len(lines) - 1} more lines" if lines[1:] else ""
+                self.wrong(f"{path}: line {lines[0]}{more}: {why}")
 
     def _from_json(self, path: Path, content: dict[str, list[Any]]) -> Iterator[tuple[str, Labels]]:
         for name, clicks in content.items():
@@ -376,10 +461,22 @@ class Folder:
                 found.scribbles.append((points, name))
             elif (kind, len(points)) in (("rectangle", 2), ("circle", 2)) or (kind == "polygon" and len(points) > 2):
                 found.areas.append((name, kind, points))
+            elif (kind, len(points)) == ("rectangle", 4):
+                found.areas.append((name, "polygon", points))
+            elif kind == "mask":
+                self.wrong(
+                    f"{path}: {name}: an AI mask of labelme is not read; draw it as an AI polygon, or write it as a "
+                    "PNG into masks/"
+                )
             else:
                 self.wrong(
-                    f"{path}: {name}: a {kind} of {len(points)} points; known are point, linestrip, polygon, ..."
+                    f"{path}: {name}: a {kind} of {len(points)} points; read are point, line, linestrip, polygon (3 or "
+                    "more points), rectangle (2 or 4) and circle (2)"
                 )
+        beside = _name(path, self._folder) if path.is_relative_to(self._folder) else ""
+        if beside in self._images:  # where it lies counts more than what its picture was called once
+            yield beside, found
+            return
         image = path.parent / str(content.get("imagePath") or path.stem).replace("\\", "/").replace("\0", "")
         here, there = self._folder.resolve(), image.resolve()
         inside = there.relative_to(here).as_posix() if there.is_relative_to(here) else ""
@@ -564,7 +661,8 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
         return sorted(given.rglob("*.json"))
     known = (root / "clicks.csv", root / "clicks.json")
     named = [path for path in known if is_there(path)]
-    return [*named, *sorted(path for path in root.rglob("*.json") if path not in named)]
+    others = (path for path in root.rglob("*.json") if path not in named and not is_resource_fork(path))
+    return [*named, *sorted(others)]
 
 
 def _name(path: Path, folder: Path) -> str:
