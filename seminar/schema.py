@@ -16,13 +16,17 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from seminar.spec import InputError, Scalar
+from seminar.spec import InputError
 
 Json = dict[str, Any]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
+Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""JSON's whole numbers have no bound, and one of 400 digits is too large for a float and for every table."""
+Value = bool | Whole | float | str
+"""The value of a setting."""
 TOLERANCE = 0.1
 """Points of mIoU by which a record may differ from the last line of its curve: a training that was stopped between the
 two, and went on on another processor, has evaluated its last epoch twice."""
@@ -84,8 +88,15 @@ class CellFacts(TypedDict):
     """The cell of a sweep that needed a training."""
 
     key: Key
-    point: dict[str, Scalar]
-    own: dict[str, Scalar]
+    point: dict[str, Value]
+    own: dict[str, Value]
+
+
+@with_config(_OPEN)
+class Described(TypedDict):
+    """The stage of a record: of any recipe, so only what every recipe has."""
+
+    epochs: Positive
 
 
 @with_config(_OPEN)
@@ -94,13 +105,13 @@ class RecordFile(TypedDict):
 
     key: Key
     recipe: int
-    stage: Json
+    stage: Described
     seconds: Annotated[float, Field(ge=0)]
     steps: Positive
     metrics: Networks
     environment: Environment
     classes: list[str]
-    settings: NotRequired[dict[str, Scalar]]
+    settings: NotRequired[dict[str, Value]]
     cell: NotRequired[CellFacts | None]
     started: NotRequired[str]
     finished: NotRequired[str]
@@ -125,30 +136,37 @@ class FailureFile(TypedDict):
 
 @with_config(_OPEN)
 class PlannedCell(TypedDict):
-    point: dict[str, Scalar]
+    point: dict[str, Value]
     key: Key
-    own: dict[str, Scalar]
+    own: dict[str, Value]
     host: list[str]
     preset: str
     planned: str
 
 
 @with_config(_OPEN)
+class PlannedStage(TypedDict):
+    """A stage with the key of its ancillary in place of the ancillary."""
+
+    ancillary: Key | None
+
+
+@with_config(_OPEN)
 class PlanFile(TypedDict):
-    """`plans/<sweep>.json`. `stages`: by key, each with the key of its ancillary in place of the ancillary."""
+    """`plans/<sweep>.json`."""
 
     recipe: int
     sweep: str
     left_out: dict[str, list[str]]
     cells: list[PlannedCell]
-    stages: dict[Key, Json]
+    stages: dict[Key, PlannedStage]
 
 
 RECORD: TypeAdapter[Any] = TypeAdapter(RecordFile)
 FAILURE: TypeAdapter[Any] = TypeAdapter(FailureFile)
 PLAN: TypeAdapter[Any] = TypeAdapter(PlanFile)
-LINE: TypeAdapter[dict[str, int | float | None]] = TypeAdapter(
-    dict[str, int | float | None], config=ConfigDict(strict=True, allow_inf_nan=False)
+LINE: TypeAdapter[dict[str, Whole | float | None]] = TypeAdapter(
+    dict[str, Whole | float | None], config=ConfigDict(strict=True, allow_inf_nan=False)
 )
 """A line of `metrics.jsonl`: `epoch` (from 1), `step`, `seconds`, and every number that was logged."""
 
@@ -184,12 +202,9 @@ def lines(path: Path, remedy: str, holding: str = "") -> list[Json]:
     for number, text in enumerate(texts[:-1], 1):
         if text and sign in text:
             try:
-                line = LINE.validate_json(text)
-                if not (isinstance(line["epoch"], int) and line["epoch"] >= 1 and line["seconds"] is not None):
-                    raise KeyError("epoch")
-            except (ValidationError, KeyError):
+                found.append(_line(text))
+            except ValueError:
                 raise InputError(f"{path}: damaged: line {number} is none of a curve; {remedy}") from None
-            found.append(line)
     return found
 
 
@@ -199,18 +214,27 @@ def last_line(path: Path) -> Json | None:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST))
             texts = file.read().split(b"\n")
-        return LINE.validate_json(texts[-2]) if len(texts) > 1 else None
-    except (FileNotFoundError, ValidationError):
+        return _line(texts[-2]) if len(texts) > 1 else None
+    except (FileNotFoundError, ValueError):
         return None
+
+
+def _line(text: bytes) -> Json:
+    """Return a line of a curve. Raises `ValueError` for anything else."""
+    line = LINE.validate_json(text)
+    epoch = line.get("epoch")
+    if not (isinstance(epoch, int) and epoch >= 1 and line.get("seconds") is not None):
+        raise ValueError("without an epoch or its seconds")
+    return line
 
 
 def disagreement(record: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
     """Return where a record contradicts the last line of its curve; None where it does not."""
     if last is None:
         return "metrics.jsonl is missing or damaged, so the record cannot be checked against its curve"
-    epochs = record["stage"].get("epochs")
-    if last.get("epoch") != epochs:
-        return f"the record is of {epochs} epochs and metrics.jsonl ends with epoch {last.get('epoch')}"
+    epochs = record["stage"]["epochs"]
+    if last["epoch"] != epochs:
+        return f"the record is of {epochs} epochs and metrics.jsonl ends with epoch {last['epoch']}"
     for role, protocols in record["metrics"].items():
         said, seen = protocols["crop"]["miou"], last.get(f"{role}_miou")
         if (said is None) != (seen is None) or (said is not None and abs(said - float(seen or 0)) > TOLERANCE):

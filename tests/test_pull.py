@@ -40,7 +40,7 @@ def change(path: Path, **parts: Any) -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "three fields": (
         lambda folder: (folder / "record.json").write_text(json.dumps({"key": folder.name, "recipe": 6, "stage": {}})),
-        r"record\.json: damaged \(seconds: Field required\)",
+        r"record\.json: damaged \(stage\.epochs: Field required\)",
     ),
     "a record as a list": (lambda folder: (folder / "record.json").write_text("[]"), r"record\.json: damaged"),
     "deep JSON": (lambda folder: (folder / "record.json").write_text(DEEP), r"record\.json: damaged"),
@@ -238,15 +238,70 @@ def test_a_plan_of_somebody_else_is_checked(tmp_path: Path, monkeypatch: pytest.
     def path_as_key(content: dict[str, Any]) -> None:
         content["stages"]["../../x"] = content["stages"][first]
 
-    for spoil in (swapped, circle, a_list, nowhere, path_as_key):
+    def a_list_as_ancillary(content: dict[str, Any]) -> None:
+        content["stages"][second]["ancillary"] = [first]
+
+    def no_setting(content: dict[str, Any]) -> None:
+        content["cells"][0]["host"] = ["device"]  # the point has none
+
+    def huge(content: dict[str, Any]) -> None:
+        content["cells"][0]["point"]["seed"] = 10**400  # too large for a float
+
+    def of_another_sweep(content: dict[str, Any]) -> None:
+        content["sweep"] = "tune"
+
+    spoilt = (swapped, circle, a_list, nowhere, path_as_key, a_list_as_ancillary, no_setting, huge, of_another_sweep)
+    for spoil in spoilt:
         content = json.loads(json.dumps(whole))
         spoil(content)
         path.write_text(json.dumps(content))
         with pytest.raises(InputError, match=r"losses\.json: damaged; delete it"):
             Catalogue(Store(Path("runs"))).cells(planned.sweep)
+        assert Catalogue(Store(Path("runs"))).sweeps == set(), spoil.__name__
     path.write_text(DEEP)
     with pytest.raises(InputError, match=r"losses\.json: damaged; delete it"):
         Catalogue(Store(Path("runs"))).cells(planned.sweep)
+
+
+def test_a_plan_with_a_profile_of_somebody_else_counts_as_one_of_other_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    losses = sweep.load(ROOT / "sweeps" / "losses.yaml")
+    (planned,) = recipes.suite([losses], {"profile": ("toy",), "losses": ("pce", "ce"), "seed": (0,)})
+    catalogue.write(Path("runs"), [planned])
+    path = Path("runs/plans/losses.json")
+    content = json.loads(path.read_text())
+    content["cells"][0]["point"]["profile"] = "theirs"
+    path.write_text(json.dumps(content))
+    cells, unknown = Catalogue(Store(Path("runs"))).resolve(planned.sweep)
+    assert [cell.stage for cell in cells] == [planned.cells[1].stage]
+    assert [reason for _, reason in unknown] == ["not planned here"]
+
+
+def test_a_damaged_plan_stops_the_reports_of_no_other_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    for name in ("losses", "ema"):
+        file = tmp_path / "sweeps" / f"{name}.yaml"
+        file.write_text((ROOT / "sweeps" / f"{name}.yaml").read_text())
+        (planned,) = recipes.suite([sweep.load(file)], {"profile": ("toy",), "seed": (0,)})
+        catalogue.write(Path("runs"), [planned])
+    for damaged in ("ema", "theirs"):  # that of a sweep here, and of one of which only the plan is here
+        Path(f"runs/plans/{damaged}.json").write_text(DEEP)
+
+    assert analysis(["table3", "fig5b", "profile=toy", "seed=0", "--out", "out"]) == 0
+    assert Path("out/table3.md").exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r": damaged; delete it.*", "", line) for line in lines if line.startswith("left out")] == [
+        "left out: Fig. 5b: EMA alpha: runs/plans/ema.json",
+        "left out: runs/plans/theirs.json",
+    ]
+    Path("runs/plans/losses.json").unlink()
+    assert analysis(["fig5b", "profile=toy", "seed=0", "--out", "out"]) == 2
+    assert "runs/plans/ema.json: damaged; delete it" in capsys.readouterr().err
 
 
 def test_a_failure_of_somebody_else_is_checked(tmp_path: Path, cell: MakeCell) -> None:
