@@ -4,7 +4,7 @@ runs, whoever has written it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import (
     Annotated,
@@ -12,7 +12,7 @@ from typing import (
     NotRequired,  # Python 3.11's own is none to pydantic
 )
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
@@ -21,10 +21,12 @@ from seminar.spec import InputError
 Json = dict[str, Any]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 """JSON's whole numbers have no bound, and one of 400 digits is too large for a float and for every table."""
+Positive = Annotated[Whole, Field(ge=1)]
+Finite = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A float whose square is one as well: what is averaged has a standard deviation."""
 Value = bool | Whole | float | str
 """The value of a setting."""
 TOLERANCE = 0.1
@@ -42,20 +44,29 @@ class Scores(TypedDict):
     """Scores of a network. None: there is no mask to score by."""
 
     miou: Percent | None
+    background_recall: NotRequired[Percent | None]
+    foreground_recall: NotRequired[Percent | None]
+    miou_bias: NotRequired[Percent | None]
+    background_bias: NotRequired[Finite | None]
+    boundary_iou: NotRequired[Percent | None]
+    agreement: NotRequired[Percent | None]
 
 
-@with_config(_OPEN)
-class Protocols(TypedDict):
-    """Scores by protocol; `crop` is the one that is reported."""
+def _holding(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a check that a dictionary has this key."""
 
-    crop: Scores
-    full: NotRequired[Scores]
+    def check(content: dict[str, Any]) -> dict[str, Any]:
+        if name not in content:
+            raise ValueError(f"{name} is missing")
+        return content
+
+    return check
 
 
-@with_config(_OPEN)
-class Networks(TypedDict):
-    student: Protocols
-    teacher: NotRequired[Protocols]
+Protocols = Annotated[dict[str, Scores], AfterValidator(_holding("crop"))]
+"""Scores by protocol; `crop` is the one that is reported."""
+Networks = Annotated[dict[str, Protocols], AfterValidator(_holding("student"))]
+"""Scores by role and protocol. No dictionary with a few known names: every role and protocol is looked at."""
 
 
 @with_config(_OPEN)
@@ -104,9 +115,9 @@ class RecordFile(TypedDict):
     """`record.json`."""
 
     key: Key
-    recipe: int
+    recipe: Whole
     stage: Described
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[Finite, Field(ge=0)]
     steps: Positive
     metrics: Networks
     environment: Environment
@@ -115,11 +126,11 @@ class RecordFile(TypedDict):
     cell: NotRequired[CellFacts | None]
     started: NotRequired[str]
     finished: NotRequired[str]
-    peak_memory_mb: NotRequired[int | None]
+    peak_memory_mb: NotRequired[Whole | None]
     sessions: NotRequired[Positive]
     starts: NotRequired[list[Start]]
     best: NotRequired[dict[str, Best | None]]
-    data: NotRequired[dict[str, int]]
+    data: NotRequired[dict[str, Whole]]
     notes: NotRequired[list[str]]
     weights_sha256: NotRequired[dict[str, Sha256]]
     pretrained_sha256: NotRequired[Sha256]
@@ -155,7 +166,7 @@ class PlannedStage(TypedDict):
 class PlanFile(TypedDict):
     """`plans/<sweep>.json`."""
 
-    recipe: int
+    recipe: Whole
     sweep: str
     left_out: dict[str, list[str]]
     cells: list[PlannedCell]
@@ -228,7 +239,7 @@ def _line(text: bytes) -> Json:
     return line
 
 
-def disagreement(record: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
+def disagreement(record: Mapping[str, Any], last: Json | None) -> str | None:
     """Return where a record contradicts the last line of its curve; None where it does not."""
     if last is None:
         return "metrics.jsonl is missing or damaged, so the record cannot be checked against its curve"
@@ -239,6 +250,19 @@ def disagreement(record: Mapping[str, Any], last: Mapping[str, Any] | None) -> s
         said, seen = protocols["crop"]["miou"], last.get(f"{role}_miou")
         if (said is None) != (seen is None) or (said is not None and abs(said - float(seen or 0)) > TOLERANCE):
             return f"the record says {role} mIoU {_shown(said)}, and metrics.jsonl ends with {_shown(seen)}"
+    return None
+
+
+def best_disagreement(record: Mapping[str, Any], curve: Sequence[Json]) -> str | None:
+    """Return where the best epochs of a record contradict its curve; None where they do not."""
+    for role, best in record.get("best", {}).items():
+        if best is not None:
+            seen = {line["epoch"]: line.get(f"{role}_miou") for line in curve}.get(best["epoch"])
+            if seen is None or abs(best["miou"] - seen) > TOLERANCE:
+                return (
+                    f"the record says {role} mIoU {_shown(best['miou'])} after its best epoch, {best['epoch']}, and "
+                    f"metrics.jsonl says {_shown(seen)}"
+                )
     return None
 
 

@@ -159,7 +159,8 @@ class WandbWatch(_Mirror):
         path = folder / RUN_ID
         with self._guarded():
             online = self._resolved() == "online"
-            known = online and path.exists()
+            # What is trained from the start gets a new run: an earlier one would keep the epochs it has.
+            known = online and path.exists() and epoch > 0
             name = path.read_text(encoding="utf-8") if known else f"{stage.key}-{uuid4().hex[:6]}"
             if online and not known:
                 write_atomic(path, lambda file: file.write(name.encode()))
@@ -265,15 +266,15 @@ def pull(source: str, store: Store) -> Pulled:
             folders = _local(Path(source))
         else:
             folders, lost = _download(source, Path(scratch))
-        found: list[tuple[str, Path]] = []
-        for folder in folders:
+        found: list[tuple[str, Path, str]] = []
+        for folder, name in folders.items():
             records = [path.parent for path in sorted(folder.glob("trainings/*/record.json"))]
-            found += [(_finished(path), path) for path in records]
+            found += [(_finished(path), path, name) for path in records]
         new: list[str] = []
         known: list[str] = []
         differs: list[str] = []
         refused: list[str] = []
-        for _, path in sorted(found):
+        for _, path, name in sorted(found):
             try:
                 if store.take_over(path):
                     new.append(path.name)
@@ -283,28 +284,29 @@ def pull(source: str, store: Store) -> Pulled:
                 if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
                     differs.append(path.name)
             except (InputError, OSError) as error:
-                refused.append(str(error))
+                refused.append(str(error).replace(f"{path.parent.parent}{os.sep}", name))
         unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
     refused += lost
     return Pulled(tuple(new), tuple(known), tuple(differs), tuple(refused), unfinished)
 
 
-def _local(folder: Path) -> list[Path]:
-    """Return the folders of files of the runs below a folder."""
+def _local(folder: Path) -> dict[Path, str]:
+    """Return the folders of files of the runs below a folder, each with what messages call it."""
     found = sorted(path / "files" for path in folder.rglob("*run-*") if (path / "files").is_dir())
     if not found:
         raise InputError(f"{folder}: no W&B run below this folder (offline-run-.../files)")
-    return found
+    return {path: f"{path}{os.sep}" for path in found}
 
 
-def _download(source: str, scratch: Path) -> tuple[list[Path], list[str]]:
-    """Return the folders of the files of a project's runs, and why other runs could not be downloaded, a line each."""
+def _download(source: str, scratch: Path) -> tuple[dict[Path, str], list[str]]:
+    """Return the folders of the files of a project's runs, each with what messages call it, and why other runs could
+    not be downloaded, a line each."""
     _prepare()
     import wandb
 
     if source.count("/") != 1:
         raise InputError(f"{source!r}: neither a folder nor a W&B project; write ENTITY/PROJECT")
-    folders: list[Path] = []
+    folders: dict[Path, str] = {}
     lost: list[str] = []
     failures = (wandb.errors.Error, ValueError, OSError)
     try:
@@ -322,7 +324,7 @@ def _download(source: str, scratch: Path) -> tuple[list[Path], list[str]]:
             except failures as error:
                 lost.append(f"run {run.id}: {' '.join(str(error).split())}")
                 continue
-            folders.append(folder)
+            folders[folder] = f"run {run.id}: "  # the folder is gone when somebody reads the message
     except failures as error:
         raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None
     return folders, lost

@@ -60,6 +60,30 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": "40"}}}),
         r"damaged \(metrics\.student\.crop\.miou: .*number\)",
     ),
+    "a score of another kind as text": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0, "miou_bias": "x"}}}),
+        r"record\.json: damaged \(metrics\.student\.crop\.miou_bias: .*number\)",
+    ),
+    "a number beyond every table": (
+        lambda folder: change(folder / "record.json", peak_memory_mb=10**400),
+        r"record\.json: damaged \(peak_memory_mb: ",
+    ),
+    "a number in the curve beyond every table": (
+        lambda folder: (folder / "metrics.jsonl").write_text(line(2, 40.0, loss=10**400)),
+        r"metrics\.jsonl is missing or damaged",
+    ),
+    "a network without scores": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0}}, "other": {}}),
+        r"record\.json: damaged \(metrics\.other: .*crop is missing\)",
+    ),
+    "a protocol that is none": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0}, "tiled": 3}}),
+        r"record\.json: damaged \(metrics\.student\.tiled: ",
+    ),
+    "a stage without epochs": (
+        lambda folder: change(folder / "record.json", stage={"epochs": None}),
+        r"record\.json: damaged \(stage\.epochs: ",
+    ),
     "half a curve": (
         lambda folder: (folder / "metrics.jsonl").write_text(line(1, 40.0)),
         r"the record is of 2 epochs and metrics\.jsonl ends with epoch 1",
@@ -67,6 +91,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a line that is none": (
         lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": "one"}\n' + line(2, 40.0)),
         r"metrics\.jsonl: damaged: line 1 is none of a curve",
+    ),
+    "an edited best epoch": (
+        lambda folder: change(folder / "record.json", best={"student": {"epoch": 1, "miou": 99.0}}),
+        r"the record says student mIoU 99\.00 after its best epoch, 1, and metrics\.jsonl says 31\.00; ask whoever",
+    ),
+    "a best epoch that is none": (
+        lambda folder: change(folder / "record.json", best={"student": {"epoch": 3, "miou": 40.0}}),
+        r"the record says student mIoU 40\.00 after its best epoch, 3, and metrics\.jsonl says none",
     ),
     "another key": (lambda folder: change(folder / "record.json", key="0" * 16), "is not the record of"),
     "another stage": (
@@ -88,15 +120,18 @@ def test_what_is_no_record_is_refused_and_the_rest_is_taken(kind: str, tmp_path:
     (refused,) = found.refused
     assert re.search(message, refused), refused
     assert len(refused) < 400
+    assert "ask whoever trained it for another copy" in refused
     assert store.keys() == [good.key]
     assert "1 done" in seminar_here("status", "--runs", str(store.root)).stdout
 
 
 UNREAD = {"no stage", "a deep stage", "another stage", "a line that is none"}
 """What a plan need not read of a finished training; `seminar status` does."""
+UNREAD_HERE = {"an edited best epoch", "a best epoch that is none"}
+"""What only a pull looks at: it takes the whole curve."""
 
 
-@pytest.mark.parametrize("kind", sorted(BAD.keys() - UNREAD))
+@pytest.mark.parametrize("kind", sorted(BAD.keys() - UNREAD - UNREAD_HERE))
 def test_what_is_no_record_is_named_by_every_command(
     kind: str, tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +238,11 @@ def test_ids_and_names_from_a_server_lead_nowhere_else(
     store = Store(tmp_path / "runs")
     found = pull("entity/project", store)
     assert set(found.new) == {stages[0].key, stages[3].key}
-    assert any("metrics.jsonl is missing" in reason for reason in found.refused)
+    key = stages[1].key
+    assert any(
+        reason.startswith(f"run without a curve: trainings/{key}/record.json: metrics.jsonl is missing")
+        for reason in found.refused
+    ), "and not a folder that is gone by now"
     assert "run no answer: 503" in found.refused
     assert any("more than the 67,108,864 allowed" in reason for reason in found.refused)
     outside = {path for path in set(tmp_path.rglob("*")) - before if not path.is_relative_to(store.root)}
