@@ -220,11 +220,13 @@ class Store:
         can be trained on top of it. Raises `InputError` where `other` is not what its name says, where its record
         contradicts its curve, and where the training was started here and can still be continued.
         """
-        elsewhere = Store(other.parent, ASK)
-        stage, record = elsewhere.stage(other.name), elsewhere.record(other.name)
-        if stage.key != other.name or record is None:
-            raise InputError(f"{other}: is no finished training {other.name}")
-        curve = elsewhere.curve(stage.key)
+        elsewhere, key = Store(other.parent, ASK), other.name
+        try:
+            stage, record, curve = elsewhere.stage(key), elsewhere.record(key), elsewhere.curve(key)
+        except OSError as error:  # one in writing is another matter: it stops a pull
+            raise InputError(f"{error.filename}: {error.strerror}; {ASK}") from None
+        if stage.key != key or record is None:
+            raise InputError(f"{other}: is no finished training {key}")
         wrong = schema.best_disagreement(record, curve)
         if wrong is not None:
             raise InputError(f"{other / 'record.json'}: {wrong}; {ASK}")

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import Record, Store, read_lines, write_atomic
+from seminar.store import ASK, Record, Store, read_lines, write_atomic
 from seminar.text import printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -38,7 +38,7 @@ RUN_ID = "wandb-run-id"
 """The file in the folder of a training that holds the id of its run on the server of W&B."""
 _KEPT = re.compile(rf"trainings/[0-9a-f]{{16}}/({'|'.join(map(re.escape, FILES))})")
 LARGEST = 1 << 26
-"""Bytes of the largest file that is downloaded: a curve of 100,000 epochs has a third of that."""
+"""Bytes of the largest file that is pulled: a curve of 100,000 epochs has a third of that."""
 _ENVIRONMENT = {
     # Without this, W&B looks up a host name for its own telemetry even when it is offline.
     "WANDB_ERROR_REPORTING": "false",
@@ -258,7 +258,7 @@ def pull(source: str, store: Store) -> Pulled:
     """Bring the finished trainings of a W&B project (`ENTITY/PROJECT`) or of a folder of runs into a store.
 
     Of several runs of one training the one that finished first counts, and what the store has stays. Raises
-    `InputError` for a source that is neither.
+    `InputError` for a source that is neither, and `OSError` where nothing can be written into the store.
     """
     with TemporaryDirectory() as scratch:
         lost: list[str] = []
@@ -276,6 +276,7 @@ def pull(source: str, store: Store) -> Pulled:
         refused: list[str] = []
         for _, path, name in sorted(found):
             try:
+                _check_files(path)
                 if store.take_over(path):
                     new.append(path.name)
                     continue
@@ -283,7 +284,7 @@ def pull(source: str, store: Store) -> Pulled:
                 kept, other = store.record(path.name), Store(path.parent).record(path.name)
                 if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
                     differs.append(path.name)
-            except (InputError, OSError) as error:
+            except InputError as error:
                 refused.append(str(error).replace(f"{path.parent.parent}{os.sep}", name))
         unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
     refused += lost
@@ -330,8 +331,18 @@ def _download(source: str, scratch: Path) -> tuple[dict[Path, str], list[str]]:
     return folders, lost
 
 
+def _check_files(folder: Path) -> None:
+    """Raise `InputError` where the files of a training are none that can be read whole: devices, pipes, huge files."""
+    for path in (folder / name for name in FILES):
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file; {ASK}")
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise InputError(f"{path}: has {path.stat().st_size:,} bytes, more than the {LARGEST:,} allowed; {ASK}")
+
+
 def _finished(folder: Path) -> str:
-    """Return when a training was finished; `Store.take_over` names a damaged record."""
-    with suppress(InputError):
+    """Return when a training was finished; `pull` names a damaged record when it takes it over."""
+    with suppress(InputError, OSError):
+        _check_files(folder)
         return str((schema.read(folder / "record.json", schema.RECORD, "pull it again") or {}).get("finished", ""))
     return ""

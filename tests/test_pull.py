@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import wandb
 from filelock import FileLock
 
 from analysis.__main__ import main as analysis
-from seminar import catalogue, recipes, schema, sweep
+from seminar import catalogue, recipes, schema, sweep, tracking
 from seminar.catalogue import Catalogue, Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Store
@@ -100,6 +101,18 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: change(folder / "record.json", best={"student": {"epoch": 3, "miou": 40.0}}),
         r"the record says student mIoU 40\.00 after its best epoch, 3, and metrics\.jsonl says none",
     ),
+    "a folder as a record": (
+        lambda folder: ((folder / "record.json").unlink(), (folder / "record.json").mkdir()),
+        r"record\.json: is no file",
+    ),
+    "a device as a curve": (
+        lambda folder: ((folder / "metrics.jsonl").unlink(), (folder / "metrics.jsonl").symlink_to(os.devnull)),
+        r"metrics\.jsonl: is no file",  # others, and pipes, would be read for ever
+    ),
+    "a huge record": (
+        lambda folder: os.truncate(folder / "record.json", tracking.LARGEST + 1),
+        r"record\.json: has 67,108,865 bytes, more than the 67,108,864 allowed; ask whoever",
+    ),
     "another key": (lambda folder: change(folder / "record.json", key="0" * 16), "is not the record of"),
     "another stage": (
         lambda folder: (folder / "stage.json").write_text((folder / "stage.json").read_text().replace("0.05", "0.06")),
@@ -127,8 +140,11 @@ def test_what_is_no_record_is_refused_and_the_rest_is_taken(kind: str, tmp_path:
 
 UNREAD = {"no stage", "a deep stage", "another stage", "a line that is none"}
 """What a plan need not read of a finished training; `seminar status` does."""
-UNREAD_HERE = {"an edited best epoch", "a best epoch that is none"}
-"""What only a pull looks at: it takes the whole curve."""
+UNREAD_HERE = {
+    *("an edited best epoch", "a best epoch that is none"),
+    *("a folder as a record", "a device as a curve", "a huge record"),
+}
+"""What only a pull looks for, as it reads the whole curve, and files of anybody."""
 
 
 @pytest.mark.parametrize("kind", sorted(BAD.keys() - UNREAD - UNREAD_HERE))
@@ -247,6 +263,16 @@ def test_ids_and_names_from_a_server_lead_nowhere_else(
     assert any("more than the 67,108,864 allowed" in reason for reason in found.refused)
     outside = {path for path in set(tmp_path.rglob("*")) - before if not path.is_relative_to(store.root)}
     assert not outside
+
+
+def test_what_cannot_be_written_stops_a_pull_with_one_line(tmp_path: Path, cell: MakeCell) -> None:
+    """It is no fault of the trainings, and is not reported for each of them."""
+    stages = [cell(losses="pce", seed=seed).stage for seed in range(2)]
+    for stage in stages:
+        sent(tmp_path / "wandb", stage)
+    (tmp_path / "runs").write_text("a file")
+    errors = seminar_here("pull", str(tmp_path / "wandb"), "--runs", str(tmp_path / "runs"), code=2).stderr
+    assert errors.splitlines() == [f"seminar: [Errno 20] Not a directory: '{tmp_path / 'runs' / stages[0].key}'"]
 
 
 def test_a_plan_of_somebody_else_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
