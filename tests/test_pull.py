@@ -14,6 +14,7 @@ import pytest
 import wandb
 from filelock import FileLock
 
+from analysis import __main__ as reports
 from analysis.__main__ import main as analysis
 from seminar import catalogue, recipes, schema, sweep, tracking
 from seminar.catalogue import Catalogue, Cell
@@ -367,6 +368,19 @@ def test_a_damaged_plan_stops_the_reports_of_no_other_sweep(
     Path("runs/plans/losses.json").unlink()
     assert analysis(["fig5b", "profile=toy", "seed=0", "--out", "out"]) == 2
     assert "runs/plans/ema.json: damaged; delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [DEEP, "3", '{"kept.md": 1}', '[1, null, ["kept.md"]]', '["../kept.md"]'])
+def test_a_list_of_reports_of_somebody_else_removes_nothing(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for path in (folder / "kept.md", tmp_path / "kept.md"):
+        path.write_text("mine")
+    (folder / reports._FILES).write_text(text)
+    reports._forget(folder, ["table3.md"])
+    assert (folder / "kept.md").exists()
+    assert (tmp_path / "kept.md").exists()
+    assert json.loads((folder / reports._FILES).read_text()) == ["table3.md"]
 
 
 def test_a_failure_of_somebody_else_is_checked(tmp_path: Path, cell: MakeCell) -> None:
