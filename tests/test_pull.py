@@ -164,6 +164,14 @@ def test_what_is_no_record_is_named_by_every_command(
     assert "move the folder away" in errors
 
 
+@pytest.mark.parametrize(("apart", "refused"), [(0.05, False), (-0.05, False), (0.2, True), (-0.2, True)])
+def test_a_record_may_be_off_its_curve_by_rounding(apart: float, refused: bool, tmp_path: Path, cell: MakeCell) -> None:
+    """Its last epoch may have been evaluated twice, on two processors."""
+    folder = sent(tmp_path / "wandb", cell(losses="pce").stage)
+    change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0 + apart}}}, an_unknown_key={"a": [1]})
+    assert len(pull(str(tmp_path / "wandb"), Store(tmp_path / "runs")).refused) == refused
+
+
 def test_a_report_goes_on_without_what_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
