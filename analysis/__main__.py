@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import exhibits, overview, page, reference, report
+from seminar import schema
 from seminar.catalogue import Catalogue
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic, write_json
@@ -131,11 +131,11 @@ def _forget(folder: Path, written: Sequence[str]) -> None:
     """Remove what the last call wrote into the folder and this one did not: it is of other records."""
     path = folder / _FILES
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = schema.parse(path.read_bytes())
     except (OSError, ValueError):
         before = []
-    for name in before:
-        if name not in written and Path(name).name == name:
+    for name in before if isinstance(before, list) else []:
+        if isinstance(name, str) and name not in written and Path(name).name == name:
             (folder / name).unlink(missing_ok=True)
     write_json(path, sorted(written))
 

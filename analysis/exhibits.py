@@ -22,6 +22,7 @@ from seminar import sweep as sweeps
 from seminar.catalogue import Catalogue, Cell, Unknown, profile
 from seminar.spec import InputError, Scalar, unknown
 from seminar.store import Store
+from seminar.text import file_name
 from seminar.trials import Tuning
 
 SWEEPS = Path("sweeps")
@@ -200,6 +201,9 @@ def build_all(
     requests: dict[str, Request] = {}
     reasons: dict[str, str] = {}
     for file, sweep in files.items():
+        if (name := file_name(sweep.name)) in catalogue.damaged:
+            reasons[file] = catalogue.damaged[name]
+            continue
         try:
             found = _request(SWEEPS / file, sweep, settings, catalogue, source, reference_itself)
         except sweeps.LeftOut as error:
@@ -227,6 +231,7 @@ def build_all(
             left_out.append(f"{entry.title}: {lacking[0]}")
     if not reports:
         raise InputError(left_out[-1])
+    left_out += [reason for reason in catalogue.damaged.values() if reason not in reasons.values()]
     return Built(reports, list(requests.values()), left_out)
 
 
@@ -245,9 +250,11 @@ def command(entry: Exhibit) -> str:
 
 
 def planned(catalogue: Catalogue, entry: Exhibit) -> bool:
-    """Return whether every sweep of an exhibit was planned here, or nothing was (a pulled project)."""
+    """Return whether every sweep of an exhibit was planned here (its plan may be damaged), or nothing was (a pulled
+    project)."""
     names = {sweeps.load(SWEEPS / file).name for file in entry.sweep_files}
-    return not catalogue.sweeps or names <= catalogue.sweeps
+    here = {*map(file_name, catalogue.sweeps), *catalogue.damaged}
+    return not here or here >= {*map(file_name, names)}
 
 
 def _request(

@@ -407,7 +407,7 @@ def _result(stage: Stage, record: Record, store: Store) -> str:
         for protocol, scores in protocols.items():
             miou = "none" if scores["miou"] is None else f"{scores['miou']:.2f} %"
             lines.append(f"  {role:<8} {protocol:<5} mIoU {miou}")
-    return "\n".join([*lines, *(f"  note: {note}" for note in record["notes"])])
+    return "\n".join([*lines, *(f"  note: {note}" for note in record.get("notes", ()))])
 
 
 class _Bar:

@@ -138,14 +138,18 @@ _DAMAGED = "damaged; delete it, and the next plan of this sweep writes it again"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a plan file; one of another recipe, or none, is an empty one."""
+    """Read a plan file; one of another recipe, or none, is an empty one. Raises `InputError` for a damaged one."""
     empty: dict[str, Any] = {"recipe": RECIPE, "left_out": {}, "cells": [], "stages": {}}
     try:
         content = schema.parse(path.read_bytes())
         if isinstance(content, dict) and content.get("recipe", RECIPE) != RECIPE:
             return empty
         plan: dict[str, Any] = schema.PLAN.validate_python(content)
+        if path.stem != file_name(plan["sweep"]):
+            raise ValueError("the plan of another sweep")
         for entry in plan["cells"]:
+            if not entry["point"].keys() >= set(entry["host"]):
+                raise KeyError("a setting that the point does not have")
             chain = list(itertools.islice(_chain(entry["key"], plan["stages"]), len(plan["stages"]) + 1))
             if len(chain) > len(plan["stages"]):
                 raise KeyError("a circle of ancillaries")
@@ -171,6 +175,15 @@ class _Known:
         return self.stage.settings
 
 
+class _Plans(NamedTuple):
+    """What lies in the folder of plans: `files` by the name of the sweep, all that they plan, and why files cannot be
+    used, by their name."""
+
+    files: dict[str, dict[str, Any]]
+    known: list[_Known]
+    damaged: dict[str, str]
+
+
 class Unknown(NamedTuple):
     """A point that no training answers, and why."""
 
@@ -185,7 +198,11 @@ class Catalogue:
         self.store = store
 
     def resolve(self, sweep: Sweep) -> tuple[list[Cell], list[Unknown]]:
-        """Return the cells of the points of a sweep that a training answers, and the points that none does."""
+        """Return the cells of the points of a sweep that a training answers, and the points that none does. Raises
+        `InputError` where the plan of the sweep is damaged."""
+        name = file_name(sweep.name)
+        if name in self.damaged:
+            raise InputError(self.damaged[name])
         cells: list[Cell] = []
         unknown: list[Unknown] = []
         for point in sweep.points:
@@ -216,46 +233,67 @@ class Catalogue:
         """The names of the sweeps that were planned here."""
         return set(self._files)
 
+    @property
+    def damaged(self) -> Mapping[str, str]:
+        """Why plans cannot be used, by the name of their file: that of the sweep, as `text.file_name` writes it."""
+        return self._plans.damaged
+
     @functools.cached_property
     def settings(self) -> set[str]:
         """The names of the settings of all trainings that are planned here, or else done."""
         known = self._planned or self._trained
         return {name for several in known.values() for one in several for name in one.settings}
 
-    @functools.cached_property
+    @property
     def _files(self) -> dict[str, dict[str, Any]]:
-        folder = self.store.root / "plans"
-        contents = [_read(path) for path in sorted(folder.glob("*.json"))]
-        return {content["sweep"]: content for content in contents if content["cells"]}
+        return self._plans.files
+
+    @functools.cached_property
+    def _plans(self) -> _Plans:
+        plans = _Plans({}, [], {})
+        for path in sorted((self.store.root / "plans").glob("*.json")):
+            try:
+                content = _read(path)
+                known = self._known(content)
+            except ValueError:
+                plans.damaged[path.stem] = f"{path}: {_DAMAGED}"
+                continue
+            if content["cells"]:
+                plans.files[content["sweep"]] = content
+                plans.known.extend(known)
+        return plans
+
+    def _known(self, content: Mapping[str, Any]) -> list[_Known]:
+        """Return the trainings of a plan. Raises `ValueError` for a stage that is none, or not that of its key."""
+        known: list[_Known] = []
+        stages: dict[str, Stage] = {}
+        whole: dict[str, dict[str, Any]] = {}
+        for entry in content["cells"]:
+            point = entry["point"]
+            try:
+                current = _digest(point)
+            except InputError:
+                continue  # a profile of somebody else's
+            if entry["preset"] != current:
+                continue  # the profile has other values now
+            for key in reversed(list(_chain(entry["key"], content["stages"]))):
+                if key not in stages:
+                    value = dict(content["stages"][key])
+                    before = value["ancillary"]
+                    whole[key] = {**value, "ancillary": None if before is None else whole[before]}
+                    value["ancillary"] = None if before is None else stages[before]
+                    if not self.store.names(key, RECIPE, whole[key]):
+                        raise ValueError(key)
+                    stages[key] = Stage.model_validate(value).known_as(key)
+            host = {name: point[name] for name in entry["host"]}
+            known.append(_Known(stages[entry["key"]], entry["planned"], point, entry["own"], host))
+        return known
 
     @functools.cached_property
     def _planned(self) -> dict[str, list[_Known]]:
         """What was planned, by `_asks` of the point; the latest plan last."""
-        known: list[_Known] = []
-        for name, content in self._files.items():
-            stages: dict[str, Stage] = {}
-            whole: dict[str, dict[str, Any]] = {}
-            for entry in content["cells"]:
-                point = entry["point"]
-                if entry["preset"] != _digest(point):
-                    continue  # the profile has other values now
-                for key in reversed(list(_chain(entry["key"], content["stages"]))):
-                    if key not in stages:
-                        value = dict(content["stages"][key])
-                        before = value["ancillary"]
-                        whole[key] = {**value, "ancillary": None if before is None else whole[before]}
-                        value["ancillary"] = None if before is None else stages[before]
-                        try:
-                            if not self.store.names(key, RECIPE, whole[key]):
-                                raise ValueError(key)
-                            stages[key] = Stage.model_validate(value).known_as(key)
-                        except ValueError:
-                            path = self.store.root / "plans" / f"{file_name(name)}.json"
-                            raise InputError(f"{path}: {_DAMAGED}") from None
-                host = {name: point[name] for name in entry["host"]}
-                known.append(_Known(stages[entry["key"]], entry["planned"], point, entry["own"], host))
         found: dict[str, list[_Known]] = {}
-        for one in sorted(known, key=lambda one: one.time):
+        for one in sorted(self._plans.known, key=lambda one: one.time):
             assert one.point is not None
             found.setdefault(self._asks(one.point), []).append(one)
         return found

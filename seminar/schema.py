@@ -4,25 +4,27 @@ runs, whoever has written it."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    NotRequired,  # Python 3.11's own is none to pydantic
-)
+from typing import Annotated, Any, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # that of Python 3.11 itself is none to pydantic
 
-from seminar.spec import InputError, Scalar
+from seminar.spec import InputError
 
 Json = dict[str, Any]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Positive = Annotated[int, Field(ge=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
+Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""JSON's whole numbers have no bound, and one of 400 digits is too large for a float and for every table."""
+Positive = Annotated[Whole, Field(ge=1)]
+Finite = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""A float whose square is one as well: what is averaged has a standard deviation."""
+Value = bool | Whole | float | str
+"""The value of a setting."""
 TOLERANCE = 0.1
 """Points of mIoU by which a record may differ from the last line of its curve: a training that was stopped between the
 two, and went on on another processor, has evaluated its last epoch twice."""
@@ -38,20 +40,29 @@ class Scores(TypedDict):
     """Scores of a network. None: there is no mask to score by."""
 
     miou: Percent | None
+    background_recall: NotRequired[Percent | None]
+    foreground_recall: NotRequired[Percent | None]
+    miou_bias: NotRequired[Percent | None]
+    background_bias: NotRequired[Finite | None]
+    boundary_iou: NotRequired[Percent | None]
+    agreement: NotRequired[Percent | None]
 
 
-@with_config(_OPEN)
-class Protocols(TypedDict):
-    """Scores by protocol; `crop` is the one that is reported."""
+def _holding(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a check that a dictionary has this key."""
 
-    crop: Scores
-    full: NotRequired[Scores]
+    def check(content: dict[str, Any]) -> dict[str, Any]:
+        if name not in content:
+            raise ValueError(f"{name} is missing")
+        return content
+
+    return check
 
 
-@with_config(_OPEN)
-class Networks(TypedDict):
-    student: Protocols
-    teacher: NotRequired[Protocols]
+Protocols = Annotated[dict[str, Scores], AfterValidator(_holding("crop"))]
+"""Scores by protocol; `crop` is the one that is reported."""
+Networks = Annotated[dict[str, Protocols], AfterValidator(_holding("student"))]
+"""Scores by role and protocol. No dictionary with a few known names: every role and protocol is looked at."""
 
 
 @with_config(_OPEN)
@@ -84,8 +95,15 @@ class CellFacts(TypedDict):
     """The cell of a sweep that needed a training."""
 
     key: Key
-    point: dict[str, Scalar]
-    own: dict[str, Scalar]
+    point: dict[str, Value]
+    own: dict[str, Value]
+
+
+@with_config(_OPEN)
+class Described(TypedDict):
+    """The stage of a record: of any recipe, so only what every recipe has."""
+
+    epochs: Positive
 
 
 @with_config(_OPEN)
@@ -93,22 +111,22 @@ class RecordFile(TypedDict):
     """`record.json`."""
 
     key: Key
-    recipe: int
-    stage: Json
-    seconds: Annotated[float, Field(ge=0)]
+    recipe: Whole
+    stage: Described
+    seconds: Annotated[Finite, Field(ge=0)]
     steps: Positive
     metrics: Networks
     environment: Environment
     classes: list[str]
-    settings: NotRequired[dict[str, Scalar]]
+    settings: NotRequired[dict[str, Value]]
     cell: NotRequired[CellFacts | None]
     started: NotRequired[str]
     finished: NotRequired[str]
-    peak_memory_mb: NotRequired[int | None]
+    peak_memory_mb: NotRequired[Whole | None]
     sessions: NotRequired[Positive]
     starts: NotRequired[list[Start]]
     best: NotRequired[dict[str, Best | None]]
-    data: NotRequired[dict[str, int]]
+    data: NotRequired[dict[str, Whole]]
     notes: NotRequired[list[str]]
     weights_sha256: NotRequired[dict[str, Sha256]]
     pretrained_sha256: NotRequired[Sha256]
@@ -125,30 +143,37 @@ class FailureFile(TypedDict):
 
 @with_config(_OPEN)
 class PlannedCell(TypedDict):
-    point: dict[str, Scalar]
+    point: dict[str, Value]
     key: Key
-    own: dict[str, Scalar]
+    own: dict[str, Value]
     host: list[str]
     preset: str
     planned: str
 
 
 @with_config(_OPEN)
-class PlanFile(TypedDict):
-    """`plans/<sweep>.json`. `stages`: by key, each with the key of its ancillary in place of the ancillary."""
+class PlannedStage(TypedDict):
+    """A stage with the key of its ancillary in place of the ancillary."""
 
-    recipe: int
+    ancillary: Key | None
+
+
+@with_config(_OPEN)
+class PlanFile(TypedDict):
+    """`plans/<sweep>.json`."""
+
+    recipe: Whole
     sweep: str
     left_out: dict[str, list[str]]
     cells: list[PlannedCell]
-    stages: dict[Key, Json]
+    stages: dict[Key, PlannedStage]
 
 
 RECORD: TypeAdapter[Any] = TypeAdapter(RecordFile)
 FAILURE: TypeAdapter[Any] = TypeAdapter(FailureFile)
 PLAN: TypeAdapter[Any] = TypeAdapter(PlanFile)
-LINE: TypeAdapter[dict[str, int | float | None]] = TypeAdapter(
-    dict[str, int | float | None], config=ConfigDict(strict=True, allow_inf_nan=False)
+LINE: TypeAdapter[dict[str, Whole | float | None]] = TypeAdapter(
+    dict[str, Whole | float | None], config=ConfigDict(strict=True, allow_inf_nan=False)
 )
 """A line of `metrics.jsonl`: `epoch` (from 1), `step`, `seconds`, and every number that was logged."""
 
@@ -184,12 +209,9 @@ def lines(path: Path, remedy: str, holding: str = "") -> list[Json]:
     for number, text in enumerate(texts[:-1], 1):
         if text and sign in text:
             try:
-                line = LINE.validate_json(text)
-                if not (isinstance(line["epoch"], int) and line["epoch"] >= 1 and line["seconds"] is not None):
-                    raise KeyError("epoch")
-            except (ValidationError, KeyError):
+                found.append(_line(text))
+            except ValueError:
                 raise InputError(f"{path}: damaged: line {number} is none of a curve; {remedy}") from None
-            found.append(line)
     return found
 
 
@@ -199,22 +221,44 @@ def last_line(path: Path) -> Json | None:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LONGEST))
             texts = file.read().split(b"\n")
-        return LINE.validate_json(texts[-2]) if len(texts) > 1 else None
-    except (FileNotFoundError, ValidationError):
+        return _line(texts[-2]) if len(texts) > 1 else None
+    except (FileNotFoundError, ValueError):
         return None
 
 
-def disagreement(record: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
+def _line(text: bytes) -> Json:
+    """Return a line of a curve. Raises `ValueError` for anything else."""
+    line = LINE.validate_json(text)
+    epoch = line.get("epoch")
+    if not (isinstance(epoch, int) and epoch >= 1 and line.get("seconds") is not None):
+        raise ValueError("without an epoch or its seconds")
+    return line
+
+
+def disagreement(record: Mapping[str, Any], last: Json | None) -> str | None:
     """Return where a record contradicts the last line of its curve; None where it does not."""
     if last is None:
         return "metrics.jsonl is missing or damaged, so the record cannot be checked against its curve"
-    epochs = record["stage"].get("epochs")
-    if last.get("epoch") != epochs:
-        return f"the record is of {epochs} epochs and metrics.jsonl ends with epoch {last.get('epoch')}"
+    epochs = record["stage"]["epochs"]
+    if last["epoch"] != epochs:
+        return f"the record is of {epochs} epochs and metrics.jsonl ends with epoch {last['epoch']}"
     for role, protocols in record["metrics"].items():
         said, seen = protocols["crop"]["miou"], last.get(f"{role}_miou")
         if (said is None) != (seen is None) or (said is not None and abs(said - float(seen or 0)) > TOLERANCE):
             return f"the record says {role} mIoU {_shown(said)}, and metrics.jsonl ends with {_shown(seen)}"
+    return None
+
+
+def best_disagreement(record: Mapping[str, Any], curve: Sequence[Json]) -> str | None:
+    """Return where the best epochs of a record contradict its curve; None where they do not."""
+    for role, best in record.get("best", {}).items():
+        if best is not None:
+            seen = {line["epoch"]: line.get(f"{role}_miou") for line in curve}.get(best["epoch"])
+            if seen is None or abs(best["miou"] - seen) > TOLERANCE:
+                return (
+                    f"the record says {role} mIoU {_shown(best['miou'])} after its best epoch, {best['epoch']}, and "
+                    f"metrics.jsonl says {_shown(seen)}"
+                )
     return None
 
 

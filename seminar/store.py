@@ -32,6 +32,7 @@ from seminar import schema
 from seminar.spec import RECIPE, InputError, Stage, hash_of, key_of
 
 AGAIN = "move the folder away to train this stage again"
+ASK = "ask whoever trained it for another copy"
 REPLACED = "replaced"
 """The folder, below that of the runs, of trainings that were put aside."""
 Status = Literal["done", "running", "failed", "stopped", "missing"]
@@ -49,10 +50,13 @@ class StageFailed(Exception):
 
 
 class Store:
-    """Trainings below `root`, by key. Safe to use from many processes at once."""
+    """Trainings below `root`, by key. Safe to use from many processes at once.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `remedy`: what messages about damaged trainings say is to be done.
+    """
+
+    def __init__(self, root: Path, remedy: str = AGAIN) -> None:
+        self.root, self.remedy = root, remedy
 
     def folder(self, key: str) -> Path:
         return self.root / key
@@ -85,10 +89,10 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError):
             if recipe not in (None, RECIPE):
                 raise InputError(f"{path}: was written by recipe {recipe}; this version is recipe {RECIPE}") from None
-            raise InputError(f"{path}: missing or damaged; {AGAIN}") from None
+            raise InputError(f"{path}: missing or damaged; {self.remedy}") from None
         # The text as it was written is what the key is a hash of: that is cheaper than writing it once more.
         if recipe == RECIPE and hash_of(text) != key and stage.key != key:
-            raise InputError(f"{path}: does not describe the training {key}; move the folder away to train it")
+            raise InputError(f"{path}: does not describe the training {key}; {self.remedy}")
         return stage
 
     def record(self, key: str) -> Record | None:
@@ -98,14 +102,14 @@ class Store:
         curve.
         """
         path = self.folder(key) / "record.json"
-        record = schema.read(path, schema.RECORD, AGAIN)
+        record = schema.read(path, schema.RECORD, self.remedy)
         if record is None:
             return None
         if not (record["key"] == key and self.names(key, record["recipe"], record["stage"])):
-            raise InputError(f"{path}: is not the record of {key}; {AGAIN}")
+            raise InputError(f"{path}: is not the record of {key}; {self.remedy}")
         wrong = schema.disagreement(record, schema.last_line(self.folder(key) / "metrics.jsonl"))
         if wrong is not None:
-            raise InputError(f"{path}: {wrong}; {AGAIN}")
+            raise InputError(f"{path}: {wrong}; {self.remedy}")
         return record
 
     def names(self, key: str, recipe: object, stage: object) -> bool:
@@ -122,7 +126,7 @@ class Store:
 
     def curve(self, key: str, holding: str = "") -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl`, one per epoch, that hold a text; a torn last line is left out."""
-        return read_lines(self.folder(key) / "metrics.jsonl", holding)
+        return schema.lines(self.folder(key) / "metrics.jsonl", self.remedy, holding)
 
     def status(self, key: str) -> Status:
         folder = self.folder(key)
@@ -216,11 +220,16 @@ class Store:
         can be trained on top of it. Raises `InputError` where `other` is not what its name says, where its record
         contradicts its curve, and where the training was started here and can still be continued.
         """
-        elsewhere = Store(other.parent)
-        stage, record = elsewhere.stage(other.name), elsewhere.record(other.name)
-        if stage.key != other.name or record is None:
-            raise InputError(f"{other}: is no finished training {other.name}")
-        curve = read_lines(other / "metrics.jsonl")
+        elsewhere, key = Store(other.parent, ASK), other.name
+        try:
+            stage, record, curve = elsewhere.stage(key), elsewhere.record(key), elsewhere.curve(key)
+        except OSError as error:  # one in writing is another matter: it stops a pull
+            raise InputError(f"{error.filename}: {error.strerror}; {ASK}") from None
+        if stage.key != key or record is None:
+            raise InputError(f"{other}: is no finished training {key}")
+        wrong = schema.best_disagreement(record, curve)
+        if wrong is not None:
+            raise InputError(f"{other / 'record.json'}: {wrong}; {ASK}")
         folder = self.folder(stage.key)
         folder.mkdir(parents=True, exist_ok=True)
 

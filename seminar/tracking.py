@@ -27,7 +27,7 @@ from tqdm import tqdm
 from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import Record, Store, read_lines, write_atomic
+from seminar.store import ASK, Record, Store, read_lines, write_atomic
 from seminar.text import printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -38,7 +38,7 @@ RUN_ID = "wandb-run-id"
 """The file in the folder of a training that holds the id of its run on the server of W&B."""
 _KEPT = re.compile(rf"trainings/[0-9a-f]{{16}}/({'|'.join(map(re.escape, FILES))})")
 LARGEST = 1 << 26
-"""Bytes of the largest file that is downloaded: a curve of 100,000 epochs has a third of that."""
+"""Bytes of the largest file that is pulled: a curve of 100,000 epochs has a third of that."""
 _ENVIRONMENT = {
     # Without this, W&B looks up a host name for its own telemetry even when it is offline.
     "WANDB_ERROR_REPORTING": "false",
@@ -159,7 +159,8 @@ class WandbWatch(_Mirror):
         path = folder / RUN_ID
         with self._guarded():
             online = self._resolved() == "online"
-            known = online and path.exists()
+            # What is trained from the start gets a new run: an earlier one would keep the epochs it has.
+            known = online and path.exists() and epoch > 0
             name = path.read_text(encoding="utf-8") if known else f"{stage.key}-{uuid4().hex[:6]}"
             if online and not known:
                 write_atomic(path, lambda file: file.write(name.encode()))
@@ -257,7 +258,7 @@ def pull(source: str, store: Store) -> Pulled:
     """Bring the finished trainings of a W&B project (`ENTITY/PROJECT`) or of a folder of runs into a store.
 
     Of several runs of one training the one that finished first counts, and what the store has stays. Raises
-    `InputError` for a source that is neither.
+    `InputError` for a source that is neither, and `OSError` where nothing can be written into the store.
     """
     with TemporaryDirectory() as scratch:
         lost: list[str] = []
@@ -265,16 +266,17 @@ def pull(source: str, store: Store) -> Pulled:
             folders = _local(Path(source))
         else:
             folders, lost = _download(source, Path(scratch))
-        found: list[tuple[str, Path]] = []
-        for folder in folders:
+        found: list[tuple[str, Path, str]] = []
+        for folder, name in folders.items():
             records = [path.parent for path in sorted(folder.glob("trainings/*/record.json"))]
-            found += [(_finished(path), path) for path in records]
+            found += [(_finished(path), path, name) for path in records]
         new: list[str] = []
         known: list[str] = []
         differs: list[str] = []
         refused: list[str] = []
-        for _, path in sorted(found):
+        for _, path, name in sorted(found):
             try:
+                _check_files(path)
                 if store.take_over(path):
                     new.append(path.name)
                     continue
@@ -282,29 +284,30 @@ def pull(source: str, store: Store) -> Pulled:
                 kept, other = store.record(path.name), Store(path.parent).record(path.name)
                 if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
                     differs.append(path.name)
-            except (InputError, OSError) as error:
-                refused.append(str(error))
+            except InputError as error:
+                refused.append(str(error).replace(f"{path.parent.parent}{os.sep}", name))
         unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
     refused += lost
     return Pulled(tuple(new), tuple(known), tuple(differs), tuple(refused), unfinished)
 
 
-def _local(folder: Path) -> list[Path]:
-    """Return the folders of files of the runs below a folder."""
+def _local(folder: Path) -> dict[Path, str]:
+    """Return the folders of files of the runs below a folder, each with what messages call it."""
     found = sorted(path / "files" for path in folder.rglob("*run-*") if (path / "files").is_dir())
     if not found:
         raise InputError(f"{folder}: no W&B run below this folder (offline-run-.../files)")
-    return found
+    return {path: f"{path}{os.sep}" for path in found}
 
 
-def _download(source: str, scratch: Path) -> tuple[list[Path], list[str]]:
-    """Return the folders of the files of a project's runs, and why other runs could not be downloaded, a line each."""
+def _download(source: str, scratch: Path) -> tuple[dict[Path, str], list[str]]:
+    """Return the folders of the files of a project's runs, each with what messages call it, and why other runs could
+    not be downloaded, a line each."""
     _prepare()
     import wandb
 
     if source.count("/") != 1:
         raise InputError(f"{source!r}: neither a folder nor a W&B project; write ENTITY/PROJECT")
-    folders: list[Path] = []
+    folders: dict[Path, str] = {}
     lost: list[str] = []
     failures = (wandb.errors.Error, ValueError, OSError)
     try:
@@ -322,14 +325,24 @@ def _download(source: str, scratch: Path) -> tuple[list[Path], list[str]]:
             except failures as error:
                 lost.append(f"run {run.id}: {' '.join(str(error).split())}")
                 continue
-            folders.append(folder)
+            folders[folder] = f"run {run.id}: "  # the folder is gone when somebody reads the message
     except failures as error:
         raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None
     return folders, lost
 
 
+def _check_files(folder: Path) -> None:
+    """Raise `InputError` where the files of a training are none that can be read whole: devices, pipes, huge files."""
+    for path in (folder / name for name in FILES):
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no file; {ASK}")
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise InputError(f"{path}: has {path.stat().st_size:,} bytes, more than the {LARGEST:,} allowed; {ASK}")
+
+
 def _finished(folder: Path) -> str:
-    """Return when a training was finished; `Store.take_over` names a damaged record."""
-    with suppress(InputError):
+    """Return when a training was finished; `pull` names a damaged record when it takes it over."""
+    with suppress(InputError, OSError):
+        _check_files(folder)
         return str((schema.read(folder / "record.json", schema.RECORD, "pull it again") or {}).get("finished", ""))
     return ""

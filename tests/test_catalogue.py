@@ -180,7 +180,8 @@ def test_a_damaged_plan_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plans" / "mine.json"
     path.write_text(text)
     with pytest.raises(InputError, match=r"mine\.json: damaged; delete it"):
-        resolve(tmp_path, losses=("pce",), seed=(0,))
+        Catalogue(Store(tmp_path)).resolve(sweep.Sweep("mine", "", {"profile": ("toy",)}))
+    assert resolve(tmp_path, losses=("pce",), seed=(0,)) == ([], ["not planned here"]), "other sweeps go on"
 
 
 def test_the_settings_of_a_stage_give_the_stage_again(cell: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 import wandb
 from filelock import FileLock
 
+from analysis import __main__ as reports
 from analysis.__main__ import main as analysis
-from seminar import catalogue, recipes, schema, sweep
+from seminar import catalogue, recipes, schema, sweep, tracking
 from seminar.catalogue import Catalogue, Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Store
@@ -40,7 +42,7 @@ def change(path: Path, **parts: Any) -> None:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "three fields": (
         lambda folder: (folder / "record.json").write_text(json.dumps({"key": folder.name, "recipe": 6, "stage": {}})),
-        r"record\.json: damaged \(seconds: Field required\)",
+        r"record\.json: damaged \(stage\.epochs: Field required\)",
     ),
     "a record as a list": (lambda folder: (folder / "record.json").write_text("[]"), r"record\.json: damaged"),
     "deep JSON": (lambda folder: (folder / "record.json").write_text(DEEP), r"record\.json: damaged"),
@@ -60,6 +62,30 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": "40"}}}),
         r"damaged \(metrics\.student\.crop\.miou: .*number\)",
     ),
+    "a score of another kind as text": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0, "miou_bias": "x"}}}),
+        r"record\.json: damaged \(metrics\.student\.crop\.miou_bias: .*number\)",
+    ),
+    "a number beyond every table": (
+        lambda folder: change(folder / "record.json", peak_memory_mb=10**400),
+        r"record\.json: damaged \(peak_memory_mb: ",
+    ),
+    "a number in the curve beyond every table": (
+        lambda folder: (folder / "metrics.jsonl").write_text(line(2, 40.0, loss=10**400)),
+        r"metrics\.jsonl is missing or damaged",
+    ),
+    "a network without scores": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0}}, "other": {}}),
+        r"record\.json: damaged \(metrics\.other: .*crop is missing\)",
+    ),
+    "a protocol that is none": (
+        lambda folder: change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0}, "tiled": 3}}),
+        r"record\.json: damaged \(metrics\.student\.tiled: ",
+    ),
+    "a stage without epochs": (
+        lambda folder: change(folder / "record.json", stage={"epochs": None}),
+        r"record\.json: damaged \(stage\.epochs: ",
+    ),
     "half a curve": (
         lambda folder: (folder / "metrics.jsonl").write_text(line(1, 40.0)),
         r"the record is of 2 epochs and metrics\.jsonl ends with epoch 1",
@@ -67,6 +93,26 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a line that is none": (
         lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": "one"}\n' + line(2, 40.0)),
         r"metrics\.jsonl: damaged: line 1 is none of a curve",
+    ),
+    "an edited best epoch": (
+        lambda folder: change(folder / "record.json", best={"student": {"epoch": 1, "miou": 99.0}}),
+        r"the record says student mIoU 99\.00 after its best epoch, 1, and metrics\.jsonl says 31\.00; ask whoever",
+    ),
+    "a best epoch that is none": (
+        lambda folder: change(folder / "record.json", best={"student": {"epoch": 3, "miou": 40.0}}),
+        r"the record says student mIoU 40\.00 after its best epoch, 3, and metrics\.jsonl says none",
+    ),
+    "a folder as a record": (
+        lambda folder: ((folder / "record.json").unlink(), (folder / "record.json").mkdir()),
+        r"record\.json: is no file",
+    ),
+    "a device as a curve": (
+        lambda folder: ((folder / "metrics.jsonl").unlink(), (folder / "metrics.jsonl").symlink_to(os.devnull)),
+        r"metrics\.jsonl: is no file",  # others, and pipes, would be read for ever
+    ),
+    "a huge record": (
+        lambda folder: os.truncate(folder / "record.json", tracking.LARGEST + 1),
+        r"record\.json: has 67,108,865 bytes, more than the 67,108,864 allowed; ask whoever",
     ),
     "another key": (lambda folder: change(folder / "record.json", key="0" * 16), "is not the record of"),
     "another stage": (
@@ -88,15 +134,21 @@ def test_what_is_no_record_is_refused_and_the_rest_is_taken(kind: str, tmp_path:
     (refused,) = found.refused
     assert re.search(message, refused), refused
     assert len(refused) < 400
+    assert "ask whoever trained it for another copy" in refused
     assert store.keys() == [good.key]
     assert "1 done" in seminar_here("status", "--runs", str(store.root)).stdout
 
 
 UNREAD = {"no stage", "a deep stage", "another stage", "a line that is none"}
 """What a plan need not read of a finished training; `seminar status` does."""
+UNREAD_HERE = {
+    *("an edited best epoch", "a best epoch that is none"),
+    *("a folder as a record", "a device as a curve", "a huge record"),
+}
+"""What only a pull looks for, as it reads the whole curve, and files of anybody."""
 
 
-@pytest.mark.parametrize("kind", sorted(BAD.keys() - UNREAD))
+@pytest.mark.parametrize("kind", sorted(BAD.keys() - UNREAD - UNREAD_HERE))
 def test_what_is_no_record_is_named_by_every_command(
     kind: str, tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +162,14 @@ def test_what_is_no_record_is_named_by_every_command(
     assert re.search(BAD[kind][1], errors), errors
     assert len(errors.splitlines()) == 1
     assert "move the folder away" in errors
+
+
+@pytest.mark.parametrize(("apart", "refused"), [(0.05, False), (-0.05, False), (0.2, True), (-0.2, True)])
+def test_a_record_may_be_off_its_curve_by_rounding(apart: float, refused: bool, tmp_path: Path, cell: MakeCell) -> None:
+    """Its last epoch may have been evaluated twice, on two processors."""
+    folder = sent(tmp_path / "wandb", cell(losses="pce").stage)
+    change(folder / "record.json", metrics={"student": {"crop": {"miou": 40.0 + apart}}}, an_unknown_key={"a": [1]})
+    assert len(pull(str(tmp_path / "wandb"), Store(tmp_path / "runs")).refused) == refused
 
 
 def test_a_report_goes_on_without_what_is_damaged(
@@ -203,11 +263,25 @@ def test_ids_and_names_from_a_server_lead_nowhere_else(
     store = Store(tmp_path / "runs")
     found = pull("entity/project", store)
     assert set(found.new) == {stages[0].key, stages[3].key}
-    assert any("metrics.jsonl is missing" in reason for reason in found.refused)
+    key = stages[1].key
+    assert any(
+        reason.startswith(f"run without a curve: trainings/{key}/record.json: metrics.jsonl is missing")
+        for reason in found.refused
+    ), "and not a folder that is gone by now"
     assert "run no answer: 503" in found.refused
     assert any("more than the 67,108,864 allowed" in reason for reason in found.refused)
     outside = {path for path in set(tmp_path.rglob("*")) - before if not path.is_relative_to(store.root)}
     assert not outside
+
+
+def test_what_cannot_be_written_stops_a_pull_with_one_line(tmp_path: Path, cell: MakeCell) -> None:
+    """It is no fault of the trainings, and is not reported for each of them."""
+    stages = [cell(losses="pce", seed=seed).stage for seed in range(2)]
+    for stage in stages:
+        sent(tmp_path / "wandb", stage)
+    (tmp_path / "runs").write_text("a file")
+    errors = seminar_here("pull", str(tmp_path / "wandb"), "--runs", str(tmp_path / "runs"), code=2).stderr
+    assert errors.splitlines() == [f"seminar: [Errno 20] Not a directory: '{tmp_path / 'runs' / stages[0].key}'"]
 
 
 def test_a_plan_of_somebody_else_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,15 +312,83 @@ def test_a_plan_of_somebody_else_is_checked(tmp_path: Path, monkeypatch: pytest.
     def path_as_key(content: dict[str, Any]) -> None:
         content["stages"]["../../x"] = content["stages"][first]
 
-    for spoil in (swapped, circle, a_list, nowhere, path_as_key):
+    def a_list_as_ancillary(content: dict[str, Any]) -> None:
+        content["stages"][second]["ancillary"] = [first]
+
+    def no_setting(content: dict[str, Any]) -> None:
+        content["cells"][0]["host"] = ["device"]  # the point has none
+
+    def huge(content: dict[str, Any]) -> None:
+        content["cells"][0]["point"]["seed"] = 10**400  # too large for a float
+
+    def of_another_sweep(content: dict[str, Any]) -> None:
+        content["sweep"] = "tune"
+
+    spoilt = (swapped, circle, a_list, nowhere, path_as_key, a_list_as_ancillary, no_setting, huge, of_another_sweep)
+    for spoil in spoilt:
         content = json.loads(json.dumps(whole))
         spoil(content)
         path.write_text(json.dumps(content))
         with pytest.raises(InputError, match=r"losses\.json: damaged; delete it"):
             Catalogue(Store(Path("runs"))).cells(planned.sweep)
+        assert Catalogue(Store(Path("runs"))).sweeps == set(), spoil.__name__
     path.write_text(DEEP)
     with pytest.raises(InputError, match=r"losses\.json: damaged; delete it"):
         Catalogue(Store(Path("runs"))).cells(planned.sweep)
+
+
+def test_a_plan_with_a_profile_of_somebody_else_counts_as_one_of_other_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    losses = sweep.load(ROOT / "sweeps" / "losses.yaml")
+    (planned,) = recipes.suite([losses], {"profile": ("toy",), "losses": ("pce", "ce"), "seed": (0,)})
+    catalogue.write(Path("runs"), [planned])
+    path = Path("runs/plans/losses.json")
+    content = json.loads(path.read_text())
+    content["cells"][0]["point"]["profile"] = "theirs"
+    path.write_text(json.dumps(content))
+    cells, unknown = Catalogue(Store(Path("runs"))).resolve(planned.sweep)
+    assert [cell.stage for cell in cells] == [planned.cells[1].stage]
+    assert [reason for _, reason in unknown] == ["not planned here"]
+
+
+def test_a_damaged_plan_stops_the_reports_of_no_other_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    for name in ("losses", "ema"):
+        file = tmp_path / "sweeps" / f"{name}.yaml"
+        file.write_text((ROOT / "sweeps" / f"{name}.yaml").read_text())
+        (planned,) = recipes.suite([sweep.load(file)], {"profile": ("toy",), "seed": (0,)})
+        catalogue.write(Path("runs"), [planned])
+    for damaged in ("ema", "theirs"):  # that of a sweep here, and of one of which only the plan is here
+        Path(f"runs/plans/{damaged}.json").write_text(DEEP)
+
+    assert analysis(["table3", "fig5b", "profile=toy", "seed=0", "--out", "out"]) == 0
+    assert Path("out/table3.md").exists()
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.sub(r": damaged; delete it.*", "", line) for line in lines if line.startswith("left out")] == [
+        "left out: Fig. 5b: EMA alpha: runs/plans/ema.json",
+        "left out: runs/plans/theirs.json",
+    ]
+    Path("runs/plans/losses.json").unlink()
+    assert analysis(["fig5b", "profile=toy", "seed=0", "--out", "out"]) == 2
+    assert "runs/plans/ema.json: damaged; delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [DEEP, "3", '{"kept.md": 1}', '[1, null, ["kept.md"]]', '["../kept.md"]'])
+def test_a_list_of_reports_of_somebody_else_removes_nothing(text: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for path in (folder / "kept.md", tmp_path / "kept.md"):
+        path.write_text("mine")
+    (folder / reports._FILES).write_text(text)
+    reports._forget(folder, ["table3.md"])
+    assert (folder / "kept.md").exists()
+    assert (tmp_path / "kept.md").exists()
+    assert json.loads((folder / reports._FILES).read_text()) == ["table3.md"]
 
 
 def test_a_failure_of_somebody_else_is_checked(tmp_path: Path, cell: MakeCell) -> None:

@@ -16,6 +16,7 @@ from seminar import train
 from seminar.catalogue import Cell
 from seminar.store import Store
 from seminar.tracking import WandbWatch
+from tests.records import line
 
 MakeCell = Callable[..., Cell]
 
@@ -102,3 +103,53 @@ def test_disabled_is_silent_and_never_asks_wandb(tmp_path: Path, cell: MakeCell)
         tracked.stage, lambda s, f, a: train.train(s, tracked.host, f, a, [mirror]), on_record=mirror.recorded
     )
     assert not (tmp_path / "wandb").exists()
+
+
+class FakeRun:
+    """A run on a server that holds `step` epochs."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.logged = step, list[int]()
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.logged.append(step)
+
+
+@pytest.mark.parametrize(
+    ("mode", "known", "epoch", "held", "resumed", "logged"),
+    [
+        ("online", False, 0, 0, False, []),
+        ("online", False, 3, 0, False, [1, 2, 3]),  # it was begun offline
+        ("online", True, 3, 2, True, [2, 3]),  # the server got one epoch before the kill; step 2 comes next
+        ("online", True, 3, 4, True, []),
+        ("online", True, 0, 4, False, []),  # its checkpoint was deleted: the run holds the epochs of another start
+        ("offline", True, 3, 0, False, [1, 2, 3]),
+    ],
+)
+def test_a_training_goes_on_in_its_run_or_has_another_with_the_whole_curve(
+    mode: Any, known: bool, epoch: int, held: int, resumed: bool, logged: list[int], tmp_path: Path, cell: MakeCell
+) -> None:
+    stage = cell(losses="pce").stage
+    folder = tmp_path / stage.key
+    folder.mkdir()
+    lines = "".join(line(number + 1) for number in range(epoch))
+    (folder / "metrics.jsonl").write_text(lines)
+    if known:
+        (folder / "wandb-run-id").write_text("earlier")
+    found = FakeRun(held)
+    requested: dict[str, Any] = {}
+
+    def init(**options: Any) -> FakeRun:
+        requested.update(options)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wandb, "init", init)
+        WandbWatch(mode, tmp_path, "losses").begin(stage, folder, epoch)
+    assert found.logged == logged
+    assert requested["resume"] == ("allow" if resumed else None)
+    assert (requested["id"] == "earlier") is resumed
+    if not resumed:
+        assert requested["id"].startswith(f"{stage.key}-"), "and never the key alone: others have that, too"
+    if mode == "online":
+        assert (folder / "wandb-run-id").read_text() == requested["id"], "the next start goes on in it"
