@@ -225,7 +225,7 @@ class Catalogue:
     @functools.cached_property
     def _files(self) -> dict[str, dict[str, Any]]:
         folder = self.store.root / "plans"
-        contents = [_read(path) for path in sorted(folder.glob("*.json"))]
+        contents = [_read(path) for path in sorted(folder.glob("[!.]*.json"))]  # not `._NAME`, of macOS
         return {content["sweep"]: content for content in contents if content["cells"]}
 
     @functools.cached_property
