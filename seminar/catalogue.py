@@ -251,7 +251,7 @@ class Catalogue:
     @functools.cached_property
     def _plans(self) -> _Plans:
         plans = _Plans({}, [], {})
-        for path in sorted((self.store.root / "plans").glob("*.json")):
+        for path in sorted((self.store.root / "plans").glob("[!.]*.json")):  # not `._NAME`, of macOS
             try:
                 content = _read(path)
                 known = self._known(content)

@@ -59,6 +59,11 @@ def resume(trainer: Trainer, folder: Path) -> None:
         trainer.epochs_done, trainer.seconds = state["epochs_done"], state["seconds"]
         trainer.starts = [*state["starts"], {**trainer.starts[-1], "epoch": trainer.epochs_done}]
         trainer.curve = state["curve"]
+    write_curve(trainer, folder)
+
+
+def write_curve(trainer: Trainer, folder: Path) -> None:
+    """Write `metrics.jsonl` as the trainer knows it, whatever happened to the file meanwhile."""
     if parallel.leads():
         text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in trainer.curve)
         write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))

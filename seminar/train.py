@@ -340,6 +340,7 @@ def _train(stage: Stage, host: Host, folder: Path, ancillary_folder: Path | None
             for watch in watches:
                 watch.epoch(stage, line)
         body = results.finish(trainer, folder, ancillary_folder)
+        checkpoint.write_curve(trainer, folder)  # the checkpoint goes, and with it the only copy
     finally:
         for watch in watches:
             watch.end(stage, body)

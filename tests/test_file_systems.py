@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import pytest
 from filelock import FileLock
 from optuna.storages.journal import JournalFileBackend
 
-from seminar import pool, train
-from seminar.catalogue import Cell
+from seminar import catalogue, pool, train
+from seminar.catalogue import Catalogue, Cell
 from seminar.display import Display
 from seminar.search import Queue
 from seminar.spec import Stage
 from seminar.store import Interrupted, Record, Store
+from seminar.sweep import Sweep
 from seminar.watch import StopWhen
 from tests.conftest import ROOT, seminar_here
 from tests.records import finish, no_training
@@ -81,6 +82,21 @@ def test_what_others_put_into_a_folder_stays(tmp_path: Path, cell: MakeCell) -> 
     assert {path.name for path in folder.glob(".*")} == {".ipynb_checkpoints", ".DS_Store", ".nfs000000012"}
 
 
+def test_what_others_put_beside_plans_and_trainings_is_none_of_them(
+    tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS puts `._NAME` beside NAME on file systems of others; in it are no JSON and no text."""
+    monkeypatch.chdir(tmp_path)
+    made = cell(losses="pce")
+    finish(made.stage, 40.0)
+    catalogue.write(Path("runs"), [catalogue.Planned(Sweep("losses", "", {}), [made])])
+    for path in [path for path in Path("runs").rglob("*.json*") if path.is_file()]:
+        (path.parent / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07\xff")
+        (path.parent / ".ipynb_checkpoints").mkdir(exist_ok=True)
+    assert Catalogue(Store(Path("runs"))).sweeps == {"losses"}
+    assert "1 done" in seminar_here("status").stdout
+
+
 @pytest.mark.parametrize("damage", ["deleted", "emptied", "cut", "torn"])
 def test_a_lost_curve_is_written_anew_from_the_checkpoint(damage: str, tmp_path: Path, cell: MakeCell) -> None:
     trained, store = cell(losses="pce", epochs=4, data_train=4, data_val=2), Store(tmp_path)
@@ -107,6 +123,35 @@ def test_a_lost_curve_is_written_anew_from_the_checkpoint(damage: str, tmp_path:
     assert [line["epoch"] for line in store.curve(key)] == [1, 2, 3, 4]
     assert store.curve(key)[:2] == before
     assert record["sessions"] == 2
+
+
+@dataclass
+class DeleteCurve:
+    """A watch that deletes the curve after an epoch, as somebody who tidies up a folder does."""
+
+    path: Path
+    after: int
+
+    def begin(self, stage: Stage, folder: Path, epoch: int) -> None: ...
+
+    def step(self, stage: Stage, done: int, total: int) -> None: ...
+
+    def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
+        if line["epoch"] == self.after:
+            self.path.unlink()
+
+    def end(self, stage: Stage, body: Record | None) -> None: ...
+
+
+@pytest.mark.parametrize("after", [2, 4])
+def test_a_curve_that_is_lost_while_it_is_trained_is_whole_at_the_end(
+    after: int, tmp_path: Path, cell: MakeCell
+) -> None:
+    trained, store = cell(losses="pce", epochs=4, data_train=4, data_val=2), Store(tmp_path)
+    watch = DeleteCurve(store.folder(trained.stage.key) / "metrics.jsonl", after)
+    store.ensure(trained.stage, lambda stage, folder, below: train.train(stage, trained.host, folder, below, [watch]))
+    assert [line["epoch"] for line in store.curve(trained.stage.key)] == [1, 2, 3, 4]
+    assert store.record(trained.stage.key) is not None
 
 
 def test_a_full_disk_is_named_by_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
