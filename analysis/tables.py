@@ -105,7 +105,7 @@ def escape_markdown(text: str) -> str:
 
     def plain(part: str) -> str:
         # "[" stays: intervals must be readable in a terminal, and without "](" it makes no link.
-        part = re.sub(r"([\\|*<])|\](?=\()", lambda match: "\\" + match[0], part)
+        part = re.sub(r"([\\|*<~$])|\](?=\()", lambda match: "\\" + match[0], part)
         # An underscore inside a word is not emphasis.
         return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", part)
 
@@ -174,7 +174,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\char34{}",  # \textquotedbl is missing in LaTeX's default encoding
     "±": r"$\pm$",
     MINUS: r"$-$",
     DASH: "--",

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seminar.spec import InputError, Scalar, Settings, is_later, unknown
+from seminar.text import brief
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -58,7 +59,7 @@ class Entry(Generic[T]):
                     result.append(setting)
             except ValidationError as error:
                 reasons = "; or: ".join(dict.fromkeys(str(found["msg"]) for found in error.errors()))
-                raise InputError(f"{prefix}{name}={value!r}: {reasons}") from None
+                raise InputError(f"{prefix}{name}={brief(value)}: {reasons}") from None
         return tuple(result)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from seminar.spec import InputError, Scalar, unknown
+from seminar.sweep import is_value, parse_yaml
+from seminar.text import brief, plain
 
 PAPER: dict[str, Scalar] = {
     "losses": "pce+crf+pcons+pseudo",
@@ -90,11 +92,28 @@ def digest(profile: str, split: str = SPLITS[0]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _file(name: str) -> dict[str, Any]:
-    """Read a profile's file; `like: NAME` takes the values of another profile for all that it does not set."""
-    own: dict[str, Any] = yaml.safe_load((_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
-    like = own.pop("like", None)
-    return own if like is None else _file(like) | own
+def _file(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read a profile's file; `like: NAME` takes the values of another profile for all that it does not set. `above`:
+    the profiles that are like this one. Raises `InputError` for a file that cannot be used."""
+    path = _folder() / f"{name}.yaml"
+    try:
+        own = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"profile {path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(own, dict):
+        raise InputError(f"profile {path}: write one setting a line, for example epochs: 10")
+    like, tuning = own.pop("like", None), own.get("tuning") or {}
+    if not isinstance(tuning, dict):
+        raise InputError(f"profile {path}: tuning={brief(tuning)}: write settings below it, one a line")
+    for setting, value in [*own.items(), *tuning.items()]:
+        if setting != "tuning" and not is_value(value):
+            raise InputError(f"profile {path}: {plain(setting)}={brief(value)}: one number, text or truth value")
+    if like is None:
+        return own
+    if like not in profiles() or like in (name, *above):
+        others = [other for other in profiles() if other not in (name, *above)]
+        raise InputError(f"profile {path}: {unknown('like', like, others)}")
+    return _file(like, (name, *above)) | own
 
 
 def _folder() -> Any:

@@ -29,6 +29,7 @@ from seminar.parts import Entry
 from seminar.schedules import schedules
 from seminar.spec import InputError, Part, Scalar, Settings, Stage, Term, one_line, unknown
 from seminar.sweep import DEFAULT, LeftOut, Point, Sweep, parse_settings
+from seminar.text import brief, plain
 
 # Every module of seminar.data registers its data sets when it is imported: adding one is adding a file.
 for _module in pkgutil.iter_modules(data_package.__path__):
@@ -36,6 +37,8 @@ for _module in pkgutil.iter_modules(data_package.__path__):
 
 MODULE_SEED = 1000
 """The k-th model of a chain trains with seed + 1000 k: every model of a chain differs, and seeds 0..999 never meet."""
+MOST_MODULES = 50
+"""K of the longest chain: the cost of planning grows faster than it, and 200 nested stages take minutes."""
 _SWEPT = {"profile", "variant", "split"}
 """Settings that choose other settings."""
 
@@ -51,15 +54,15 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+        raise InputError(f"device={brief(name)}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...") from None
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device={name!r}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...")
+        raise InputError(f"device={brief(name)}: choose from auto, cpu, cuda, cuda:0, cuda:1, ...")
     if together > 1 and device.index not in (None, local):
-        raise InputError(f"device={name!r}: each process of torchrun takes its own GPU; write device=cuda")
+        raise InputError(f"device={brief(name)}: each process of torchrun takes its own GPU; write device=cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         built = "" if torch.version.cuda is not None else " (this torch is built without CUDA)"
         raise InputError(
-            f"device={name!r}: this machine has {torch.cuda.device_count()} CUDA device(s){built}; "
+            f"device={brief(name)}: this machine has {torch.cuda.device_count()} CUDA device(s){built}; "
             "take device=cpu or auto"
         )
     return device
@@ -141,7 +144,7 @@ def _cells(sweep: Sweep, used: set[str], known: set[str], leave_out: bool) -> tu
 
 def _refuse(unread: Mapping[str, tuple[Scalar, ...]]) -> None:
     for name, values in unread.items():
-        given = ",".join(map(str, values))
+        given = plain(",".join(map(str, values)))
         raise InputError(f"{name}={given}: has no effect on anything in this request; leave it out")
 
 
@@ -218,7 +221,7 @@ def _point_cell(point: Point, used: set[str], known: set[str]) -> Cell:
             if name not in read:
                 raise InputError(f"{name}: has no effect on anything in this request; leave it out")
     except InputError as error:
-        raise error if variant == DEFAULT else type(error)(f"variant={variant!r}: {error}") from None
+        raise error if variant == DEFAULT else type(error)(f"variant={brief(variant)}: {error}") from None
     finally:
         used |= read - changes.keys()  # The value that the point gives to a changed setting was not read.
     own = {name: value for name, value in cell.own.items() if name in point or name in changes}
@@ -254,18 +257,21 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     chain_length = 1
     if _reads("pseudo", terms):
         modules = reader.take("modules")
-        if not isinstance(modules, int) or isinstance(modules, bool) or modules < 0:
-            raise InputError(f"modules={modules!r}: K, the number of student-student modules, is a whole number >= 0")
+        if not isinstance(modules, int) or isinstance(modules, bool) or not 0 <= modules <= MOST_MODULES:
+            raise InputError(
+                f"modules={brief(modules)}: K, the number of student-student modules, is a whole number from 0 to "
+                f"{MOST_MODULES}"
+            )
         chain_length = modules + 1
     common = _common(reader, data, paths, host)
     seed = reader.take("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MODULE_SEED:
-        raise InputError(f"seed={seed!r}: a seed is a whole number from 0 to {MODULE_SEED - 1}")
+        raise InputError(f"seed={brief(seed)}: a seed is a whole number from 0 to {MODULE_SEED - 1}")
     stage: Stage | None = None
     for module in range(chain_length):
         own_terms = tuple(t for t in terms if module or not loss_terms.needs("pseudo", losses[t.name]))
         if not own_terms:
-            raise InputError(f"losses={reader.take('losses')!r}: the ancillary would have no loss to learn from")
+            raise InputError(f"losses={brief(reader.take('losses'))}: the ancillary would have no loss to learn from")
         stage = _stage(reader, common, own_terms, seed + MODULE_SEED * module, stage)
     assert stage is not None
     if annotation in entry.paths and annotation not in paths:
@@ -285,11 +291,11 @@ def _terms(reader: _Reader) -> tuple[Term, ...]:
     text = str(reader.take("losses"))
     names = text.split("+")
     if len(set(names)) != len(names):
-        raise InputError(f"losses={text!r}: a term is named twice")
+        raise InputError(f"losses={brief(text)}: a term is named twice")
     terms: list[Term] = []
     for name in sorted(names):
         if name not in losses:
-            raise InputError(f"losses={text!r}: no term {name!r}; {unknown('term', name, losses)}")
+            raise InputError(f"losses={brief(text)}: {unknown('term', name, losses)}")
         weight = reader.take(f"lambda_{name}", loss_terms.defaults[name].weight)
         if weight == 0:
             continue  # A term of weight 0 is no term: the row is then the same training as the one without it.
@@ -301,9 +307,9 @@ def _terms(reader: _Reader) -> tuple[Term, ...]:
         except ValidationError as error:
             wrong = str(error.errors()[0]["loc"][0])
             setting = f"lambda_{name}" if wrong == "weight" else f"{name}_{wrong}"
-            raise InputError(f"{setting}={error.errors()[0]['input']!r}: {error.errors()[0]['msg']}") from None
+            raise InputError(f"{setting}={brief(error.errors()[0]['input'])}: {error.errors()[0]['msg']}") from None
     if not terms:
-        raise InputError(f"losses={text!r}: all weights are 0, there is nothing to learn from")
+        raise InputError(f"losses={brief(text)}: all weights are 0, there is nothing to learn from")
     return tuple(terms)
 
 
@@ -322,7 +328,9 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
     for name in measured.split("+"):
         metrics[name]  # raises for a name that is none
     if "miou" not in measured.split("+"):
-        raise InputError(f"metrics={measured!r}: miou is what reports compare by; write metrics=miou+{measured}")
+        raise InputError(
+            f"metrics={brief(measured)}: miou is what reports compare by; write metrics=miou+{plain(measured)}"
+        )
     return {
         "data": data,
         "data_fingerprint": _fingerprint(data, tuple(sorted(paths.items()))),

@@ -124,9 +124,9 @@ class Stage(_Value):
     precision: Literal["fp32", "tf32", "bf16"]
     compile: Later[bool] = False
 
-    crop: Annotated[int, Field(ge=16)]
+    crop: Annotated[int, Field(ge=16, le=10_000)]
     scale_min: Annotated[float, Field(gt=0)]
-    scale_max: Annotated[float, Field(gt=0)]
+    scale_max: Annotated[float, Field(gt=0, le=10)]
     flip: bool
     augment_noise: Literal["blur", "noise", "none"]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast, get_args
 import yaml
 
 from seminar.spec import InputError, Scalar, unknown
-from seminar.text import brief
+from seminar.text import brief, plain
 
 _KEYS = {"name", "description", "program", "method", "metric", "parameters", "command", "project", "entity"}
 _SEARCH_KEYS = {"run_cap", "early_terminate"}
@@ -26,6 +26,8 @@ Method = Literal["grid", "random", "bayes"]
 
 LARGEST = 10**6
 """Signs of the longest sweep file that is read."""
+DIGITS = 18
+"""Of the longest whole number that a setting may have."""
 DEFAULT = "default"
 """As the value of a setting: as if it was not given, so the profile or the paper decides."""
 PAIRED = "seed"
@@ -153,7 +155,7 @@ def load(path: Path) -> Sweep:
         text = path.read_text(encoding="utf-8")
         if len(text) > LARGEST:
             raise InputError(f"sweep file {path}: {len(text):,} signs, more than the {LARGEST:,} of any sweep file")
-        raw = _yaml(text)
+        raw = parse_yaml(text)
     except FileNotFoundError:
         raise InputError(f"sweep file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -193,10 +195,10 @@ def load(path: Path) -> Sweep:
         try:
             read[str(name)] = _values(spec, search)
         except InputError as error:
-            raise InputError(f"sweep file {path}: parameter {str(name)!r} {error}") from None
+            raise InputError(f"sweep file {path}: parameter {brief(str(name))} {error}") from None
     found = Sweep(
-        name=str(raw.get("name") or path.stem),
-        description=str(raw.get("description") or "").strip(),
+        name=" ".join(str(raw.get("name") or path.stem).split()),  # one line, as is all that is printed of a sweep
+        description=" ".join(str(raw.get("description") or "").split()),
         parameters={name: values for name, values in read.items() if not isinstance(values, Range)},
         method=cast(Method, method),
         ranges={name: span for name, span in read.items() if isinstance(span, Range)},
@@ -210,7 +212,7 @@ def load(path: Path) -> Sweep:
     return found
 
 
-def _yaml(text: str) -> object:
+def parse_yaml(text: str) -> object:
     """Return the value of a YAML text. Raises `yaml.YAMLError` or `ValueError`, also for aliases (a few lines of them
     make gigabytes), for a key that stands twice (the first would be lost), for a text that is nested too deep, and for
     a path that YAML reads as something else."""
@@ -230,18 +232,19 @@ def _check(node: yaml.Node | None, path: bool = False) -> None:
         read = yaml.safe_load(node.value) if node.style is None else node.value
         other = not isinstance(read, bool | int | float | str | None)  # a date
         if other or (type(read) is int and str(read) != node.value):
-            raise ValueError(f"{node.value} is read as {read}; write it in quotes to keep it as it is")
+            raise ValueError(f"{plain(node.value)} is read as {plain(read)}; write it in quotes to keep it as it is")
     elif isinstance(node, yaml.SequenceNode):
         for part in node.value:
             _check(part, path)
     elif isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError("a key is a list or a mapping; write a name")
             if key.value in seen:
-                raise ValueError(f"the key {key.value!r} stands twice; the first one would be lost")
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-            _check(value, path or may_be_path(str(key.value)))
+                raise ValueError(f"the key {brief(key.value)} stands twice; the first one would be lost")
+            seen.add(key.value)
+            _check(value, path or may_be_path(key.value))
 
 
 def may_be_path(name: str) -> bool:
@@ -254,12 +257,12 @@ def _scalars(name: str, text: str) -> list[Any]:
     """Return the values of a setting of the command line. What may be a path stays the text it is, unless it is a
     number and no file or folder has that name; a comma separates values only where none has the whole name."""
     if not may_be_path(name):
-        return [_yaml(part) for part in text.split(",")]
+        return [parse_yaml(part) for part in text.split(",")]
     parts = [text] if Path(text).exists() else text.split(",")
     values: list[Any] = []
     for part in parts:
         try:
-            value = _yaml(part)
+            value = parse_yaml(part)
         except (yaml.YAMLError, ValueError):
             value = part
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -282,9 +285,15 @@ def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
     if not isinstance(values, list) or not values:
         raise InputError("has no 'values': a list with at least one entry")
     for value in values:
-        if not isinstance(value, bool | int | float | str):
-            raise InputError(f"has the value {brief(value)}: no number, text or truth value")
+        if not is_value(value):
+            raise InputError(f"has the value {brief(value)}: no number of up to {DIGITS} digits, text or truth value")
     return tuple(values)
+
+
+def is_value(value: object) -> bool:
+    """Return whether a setting may have a value: a number, a text or a truth value. No whole number is so long that
+    computing with it fails."""
+    return isinstance(value, bool | float | str) or (isinstance(value, int) and abs(value) < 10**DIGITS)
 
 
 def _range(spec: Mapping[str, object]) -> Range:
@@ -292,12 +301,12 @@ def _range(spec: Mapping[str, object]) -> Range:
     for bound in (low, high):
         # YAML 1.1 reads 1e-4 as text, and W&B does not say so.
         if isinstance(bound, bool) or not isinstance(bound, int | float):
-            raise InputError(f"has the bound {bound!r}: no number (write 1.0e-4, with a dot)")
+            raise InputError(f"has the bound {brief(bound)}: no number (write 1.0e-4, with a dot)")
     assert isinstance(low, int | float) and isinstance(high, int | float)
     if isinstance(low, int) != isinstance(high, int):
         raise InputError(f"has the bounds {low!r} and {high!r}: both whole numbers, or both with a dot")
     if not low < high or not max(abs(low), abs(high)) < 1e300:
-        raise InputError(f"has the bounds {low!r} and {high!r}: min must be below max")
+        raise InputError(f"has the bounds {brief(low)} and {brief(high)}: min must be below max")
     kind = spec.get("distribution", "int_uniform" if isinstance(low, int) else "uniform")
     if spec.keys() - {"min", "max", "distribution"} or kind not in _DISTRIBUTIONS:
         raise InputError(f"is {brief(spec)}: choose min, max and distribution from {', '.join(_DISTRIBUTIONS)}")
@@ -323,7 +332,7 @@ def _halving(path: Path, spec: object) -> Halving:
 
 def _whole(path: Path, name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"sweep file {path}: {name}={value!r}: a whole number, at least {least}")
+        raise InputError(f"sweep file {path}: {name}={brief(value)}: a whole number, at least {least}")
     return value
 
 
@@ -338,17 +347,17 @@ def parse_settings(arguments: list[str], seeds: int | None = None) -> dict[str, 
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or not name or not text:
-            raise InputError(f"{argument!r}: write name=value, for example alpha=0.99 or seed=0,1,2")
+            raise InputError(f"{brief(argument)}: write name=value, for example alpha=0.99 or seed=0,1,2")
         if name in settings:
-            raise InputError(f"{argument!r}: {name!r} is given twice")
+            raise InputError(f"{brief(argument)}: {brief(name)} is given twice")
         try:
             values = tuple(_scalars(name, text))
         except (yaml.YAMLError, ValueError):
             raise InputError(f"{brief(argument)}: the value is not a plain number, text or truth value") from None
-        if not all(isinstance(value, bool | int | float | str) for value in values):
+        if not all(map(is_value, values)):
             raise InputError(f"{brief(argument)}: the value is not a plain number, text or truth value")
         if len(set(map(repr, values))) < len(values):
-            raise InputError(f"{argument!r}: a value is given twice")
+            raise InputError(f"{brief(argument)}: a value is given twice")
         settings[name] = values
     if seeds is not None:
         if "seed" in settings:

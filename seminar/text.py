@@ -10,6 +10,7 @@ import unicodedata
 
 JOINERS = "\u200c\u200d"
 """Invisible, but part of words in Persian and of some pictograms."""
+FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 LONGEST_NAME = 80
 
 
@@ -30,20 +31,28 @@ def printable(text: object) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """Return the text for a cell of a CSV file: one that begins as a formula does gets a `'` before it, by which
-    spreadsheets take it for text."""
+    """Return the text for a cell of a CSV file: one that begins as a formula does, also in the wide signs of Chinese
+    and Japanese, gets a `'` before it, by which spreadsheets take it for text."""
     shown = printable(text)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    return f"'{shown}" if shown.lstrip("\n").startswith(FORMULAS) else shown
 
 
 def file_name(name: str) -> str:
     """Return a name as the name of a file or folder, a different one for every name. Names of up to 80 letters (a to
     z), digits, `-` and `_` stay as they are; others are cut and changed, and end in 8 digits of their SHA-256."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", unicodedata.normalize("NFKD", name))[:LONGEST_NAME]
-    return plain if plain == name and name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", unicodedata.normalize("NFKD", name))[:LONGEST_NAME]
+    return kept if kept == name and name else f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def brief(value: object, longest: int = 200) -> str:
     """Return a value of others as Python writes it, cut to `longest` signs."""
-    shown = repr(value)
+    return _cut(repr(value), longest)
+
+
+def plain(value: object, longest: int = 200) -> str:
+    """Return a value of others as a user writes it, in one line, cut to `longest` signs."""
+    return _cut(printable(value).replace("\n", r"\n"), longest)
+
+
+def _cut(shown: str, longest: int) -> str:
     return shown if len(shown) <= longest else f"{shown[:longest]}..."

@@ -16,15 +16,17 @@ import pytest
 from analysis import tables
 from analysis.__main__ import main as analysis
 from analysis.tables import Column, Table
-from seminar import pool, search
+from seminar import pool, presets, recipes, search
 from seminar.catalogue import Cell
 from seminar.display import Display
 from seminar.jobs import Call
+from seminar.spec import InputError
 from seminar.store import Store
 from seminar.text import brief, file_name, printable, spreadsheet
 from tests.conftest import ROOT, seminar_here
 from tests.records import finish
 
+KNOWN = sorted({*recipes.known_settings(), "profile", "variant", "split"})
 ORDERS = "\x1b]0;owned\x07\x1b[2J\r\x9b31m\u202egnp.exe"
 NAMES = [
     "../../../x",
@@ -123,6 +125,12 @@ def test_tables_hold_no_orders_and_no_formulas() -> None:
     assert [row[1] for row in rows[1:]] == ["-1.5"] * len(cells), "numbers stay numbers"
     assert [row[0] for row in rows[-2:]] == ["pce+crf", "a=b"]
     assert spreadsheet("-2+3") == "'-2+3"
+    for wide in ("\uff1d1", "\uff0b1", "\uff0d1", "\uff201", "\n=1"):
+        assert spreadsheet(wide) == f"'{wide}"
+    signs = tables.latex(Table('a "b" c', (Column("$x$ ~~y~~"),), ()))
+    assert r"a \char34{}b\char34{} c" in signs, "in every encoding of fonts"
+    assert r"\$x\$" in signs
+    assert r"\$x\$ \~\~y\~\~" in tables.markdown(Table("t", (Column("$x$ ~~y~~"),), ()))
     for made in (text, tables.markdown(table), tables.latex(table)):
         assert not set(made) & set("\x1b\x07\r\x9b\u202e")
 
@@ -156,14 +164,29 @@ def test_a_dollar_in_a_name_is_no_formula() -> None:
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi")
 )
+ONE = "parameters: {seed: {value: 0}}\n"
 SWEEPS = {
     "aliases": ("name: x\nmethod: grid\nparameters:\n  seed: &s {value: 0}\n  epochs: *s\n", "it has the alias *s"),
     "a billion laughs": (f"name: x\nmethod: grid\n{LAUGHS}parameters: {{seed: {{values: *i}}}}\n", "has the alias *a"),
-    "deep": ("name: " + "[" * 5000 + "]" * 5000, "it is nested too deep"),
+    "deep": ("name: " + "[" * 1500 + "]" * 1500, "it is nested too deep"),
     "long": ("#" * 2_000_000, "2,000,000 signs, more than the 1,000,000 of any sweep file"),
     "a long value": (
-        f"method: grid\nparameters: {{seed: {{values: [[{'1, ' * 100_000}]]}}}}\n",
-        "no number, text or truth value",
+        f"method: grid\nparameters: {{seed: {{values: [[{'1, ' * 10_000}]]}}}}\n",
+        "no number of up to 18 digits, text or truth value",
+    ),
+    "a long list where a number belongs": (f"method: random\nrun_cap: [{'1, ' * 10_000}]\n{ONE}", "run_cap=[1, 1"),
+    "a long list as a bound": (
+        f"method: random\nrun_cap: 2\nparameters: {{lr: {{min: [{'1, ' * 10_000}], max: 2}}}}\n",
+        "has the bound [1, 1",
+    ),
+    "a long number": (
+        f"method: grid\nparameters: {{epochs: {{value: {'9' * 400}}}}}\n",
+        "no number of up to 18 digits",
+    ),
+    "a long text": (f"method: grid\nparameters: {{losses: {{value: {'x+' * 10_000}y}}}}\n", "losses='x+x"),
+    "a long date for a path": (
+        f"method: grid\nparameters: {{data_root: {{value: 0x{'1' * 1000}}}}}\n",
+        "write it in quotes",
     ),
     "a name that is none": ("name: [a]\nmethod: grid\nparameters: {seed: {value: 0}}\n", "name=['a']: write a text"),
 }
@@ -179,7 +202,57 @@ def test_a_sweep_file_cannot_fill_memory_or_screen(kind: str, tmp_path: Path) ->
     assert len(errors.splitlines()) == 1
 
 
-@pytest.mark.parametrize("setting", [f"alpha={'[' * 5000}", f"alpha={'9' * 5000}x", f"{'z' * 5000}=1", "lr=*a"])
+@pytest.mark.parametrize("name", ["a\nsweep b: done", "a\r\n\tsweep b: done", "a\n\nsweep b: done"])
+def test_a_name_cannot_add_lines_to_what_is_printed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    content = {"name": name, "description": name, "method": "grid", "parameters": {"seed": {"value": 0}}}
+    Path("mine.yaml").write_text(json.dumps(content))
+    given = ["profile=toy", "losses=pce", "--dry-run"]
+    (*_, first, _, _, _) = seminar_here("sweep", "mine.yaml", *given).stdout.splitlines()
+    assert first == "sweep a sweep b: done: a sweep b: done"
+    content["parameters"]["alpha"] = {"value": f"0.9{name}"}  # type: ignore[index]
+    Path("mine.yaml").write_text(json.dumps(content))
+    (line,) = seminar_here("sweep", "mine.yaml", *given, code=2).stderr.splitlines()
+    assert "has no effect" in line
+
+
+@pytest.mark.parametrize("setting", KNOWN)
+def test_no_value_of_any_setting_fills_the_screen(setting: str) -> None:
+    """Nor does it end in a traceback, before there is a training."""
+    for value in ("x" * 5000, "a\nb", "\ud800", 10**17, -(10**17), 1e308, float("inf"), True, "../../x"):
+        message = ""
+        try:
+            recipes.one({"profile": "toy", "losses": "pce+pseudo", setting: value})
+        except (InputError, OSError) as error:
+            message = str(error)
+        assert len(message) < 1500
+        assert "\n" not in message
+
+
+PROFILES = {
+    "none": ("[", "not valid YAML"),
+    "a list": ("- a", "write one setting a line"),
+    "aliases": ("a: &a 1\nb: *a", "it has the alias *a"),
+    "a setting twice": ("lr: 0.1\nlr: 0.2", "the key 'lr' stands twice"),
+    "a list as a value": ("lr: [0.1]", "lr=[0.1]: one number"),
+    "tuning that is none": ("tuning: 3", "tuning=3: write settings below it"),
+    "a list in tuning": ("tuning: {lr: [0.1]}", "lr=[0.1]: one number"),
+    "like none": ("like: creature", "like='creature'"),
+    "like itself": ("like: mine", "like='mine'"),
+}
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_a_profile_that_cannot_be_used_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, message = PROFILES[kind]
+    (tmp_path / "mine.yaml").write_text(content)
+    monkeypatch.setattr(presets, "_folder", lambda: tmp_path)
+    (line,) = seminar_here("train", "profile=mine", code=2).stderr.splitlines()
+    assert f"profile {tmp_path / 'mine.yaml'}: " in line
+    assert message in line
+
+
+@pytest.mark.parametrize("setting", [f"alpha={'[' * 1500}", f"alpha={'9' * 5000}x", f"{'z' * 5000}=1", "lr=*a"])
 def test_a_setting_cannot_fill_the_screen(setting: str) -> None:
     errors = seminar_here("train", "profile=toy", setting, code=2).stderr
     assert len(errors) < 3000  # the choices of a setting

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from seminar.spec import InputError
 from seminar.store import write_atomic
+from seminar.text import printable
 
 SETTLED = 2 * 10**9
 """Nanoseconds after which a file is taken to be what it was: file systems keep times to two seconds at worst, so one
@@ -41,7 +42,7 @@ def digests(paths: Iterable[Path], folder: Path) -> list[str]:
     old = {name: known[name] for name in facts if name in known and known[name][:3] == facts[name]}
     rest = {name: path for path, name in files if name not in old}
     if len(rest) > 100:
-        print(f"reading {len(rest):,} files of {folder} to know their contents (once)", file=sys.stderr)
+        print(printable(f"reading {len(rest):,} files of {folder} to know their contents (once)"), file=sys.stderr)
     for name, path in tqdm(rest.items(), desc="contents", unit="file", disable=not sys.stderr.isatty(), leave=False):
         now = time.time_ns()
         try:

@@ -521,7 +521,7 @@ class Creatures:
         seed: Annotated[int, Field(ge=0)] = 0,
         train: Annotated[int, Field(ge=1, le=VALIDATION)] = 320,
         val: Annotated[int, Field(ge=1, le=VALIDATION)] = 160,
-        size: Annotated[int, Field(ge=32)] = 64,
+        size: Annotated[int, Field(ge=32, le=10_000)] = 64,
         background_clicks: Annotated[int, Field(ge=0)] = 2,
     ) -> None:
         self.seed, self.train, self.val = seed, train, val
