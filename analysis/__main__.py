@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from analysis import exhibits, overview, page, reference, report
 from seminar import schema
@@ -14,7 +15,7 @@ from seminar.catalogue import Catalogue
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic, write_json
 from seminar.sweep import parse_settings
-from seminar.text import printable, tolerate_encoding
+from seminar.text import plain, printable, tolerate_encoding
 
 _EXAMPLES = """\
 examples:
@@ -34,9 +35,16 @@ _FILES = ".files.json"
 """The names of the files that the last call wrote into a folder of reports."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; argparse itself prints all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, printable(f"analysis: {plain(message, 500)}; see {self.prog} --help\n"))
+
+
 def _parser() -> argparse.ArgumentParser:
     names = ", ".join(f"{entry.name} ({', '.join(entry.sweep_files)})" for entry in exhibits.registered().values())
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m analysis",
         description=f"Rebuild tables and figures from the records of finished trainings. Exhibits: {names}.",
         epilog=_EXAMPLES,

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -23,7 +23,7 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
-from seminar.text import brief, printable, tolerate_encoding
+from seminar.text import brief, plain, printable, tolerate_encoding
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
@@ -91,8 +91,15 @@ def _rank() -> str:
     return os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; argparse itself prints all options before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, printable(f"{self.prog}: {plain(message, 500)}; see {self.prog} --help\n"))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="seminar", description="Seminar Learning: train, sweep and keep track of click-supervised segmentation."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -396,8 +403,10 @@ def _json_settings(text: str) -> dict[str, Scalar]:
     if not isinstance(settings, dict):
         raise InputError(f'{brief(text)}: write an object, for example {{"losses": "pce", "seed": 0}}')
     for name, value in settings.items():
-        if not isinstance(value, bool | int | float | str):
-            raise InputError(f"{name}={brief(value)}: one number, text or truth value")
+        if not sweeps.is_value(value):
+            raise InputError(
+                f"{plain(name)}={brief(value)}: one number of up to {sweeps.DIGITS} digits, text or truth value"
+            )
     return settings
 
 
@@ -491,7 +500,13 @@ def _requested(options: argparse.Namespace) -> tuple[list[sweeps.Sweep], dict[st
     settings = sweeps.parse_settings([item for item in options.settings if item not in files], options.seeds)
     if options.trials is not None and options.trials < 1:
         raise InputError(f"--trials {options.trials}: at least 1 is needed")
-    return [sweeps.load(Path(file)).capped(options.trials) for file in files], settings
+    loaded: dict[str, sweeps.Sweep] = {}
+    for file in files:
+        sweep = sweeps.load(Path(file)).capped(options.trials)
+        if sweep.name in loaded:  # their plans and studies would be one
+            raise InputError(f"{file}: a file before it has the name {brief(sweep.name)} as well; write another 'name'")
+        loaded[sweep.name] = sweep
+    return list(loaded.values()), settings
 
 
 def _storage(options: argparse.Namespace) -> str | None:

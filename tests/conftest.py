@@ -50,11 +50,14 @@ class Said(NamedTuple):
 
 def seminar_here(*arguments: str, code: int = 0) -> Said:
     """Run a command in this process, without a new interpreter; it must end with `code`."""
+    result: object
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     out, errors = io.StringIO(), io.StringIO()
     try:
         with redirect_stdout(out), redirect_stderr(errors):
             result = main(arguments)
+    except SystemExit as ended:  # by argparse
+        result = ended.code
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
