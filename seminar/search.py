@@ -121,8 +121,8 @@ def storage_url(text: str) -> str:
     url, shown = _parsed(text), without_password(text)
     if url is None:
         raise InputError("--storage: that is no URL; write postgresql://USER@HOST/DATABASE or mysql://...")
-    if _misread(url):
-        raise InputError("--storage: the password holds @ or /; write %40 for @ and %2F for / in it")
+    if _is_ambiguous(text):
+        raise InputError("--storage: the password holds @; write %40 for @, %2F for / and %3F for ? in it")
     kind = url.get_backend_name()
     if kind == "sqlite":
         raise InputError(
@@ -139,14 +139,15 @@ def storage_url(text: str) -> str:
 def without_password(text: str) -> str:
     """Return a URL that may be shown and recorded: also without its options, which may hold passwords."""
     url = _parsed(text)
-    if url is None or _misread(url):  # parts of the password may be in the wrong place
+    if url is None or _is_ambiguous(text):
         return "***"
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-def _misread(url: sqlalchemy.engine.URL) -> bool:
-    """Return whether a password with `@` or `/` in it was taken for the host or the database."""
-    return any("@" in (part or "") for part in (url.username, url.host, url.database))
+def _is_ambiguous(text: str) -> bool:
+    """Return whether a part of a password may be taken for the host, the database or an option: only one `@` is the
+    one before the host."""
+    return text.count("@") > 1
 
 
 def _parsed(text: str) -> sqlalchemy.engine.URL | None:

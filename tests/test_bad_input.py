@@ -201,7 +201,7 @@ ROWS: list[tuple[str, Callable[[], object], str, str]] = [
     ("SQLite", nothing, f"{SWEEP} --storage sqlite:///a.db", "SQLite hands one trial to two workers"),
     ("a database that is none", nothing, f"{SWEEP} --storage here", "--storage: that is no URL"),
     ("another database", nothing, f"{SWEEP} --storage oracle://h/d", "'oracle' is none of"),
-    ("a password with signs", nothing, f"{SWEEP} --storage postgresql://me:a@b/c@h/d", "write %40 for @ and %2F for /"),
+    ("a password with signs", nothing, f"{SWEEP} --storage postgresql://me:a@b/c@h/d", "write %40 for @, %2F for /"),
     # Folders of photos.
     (
         "a folder that is missing",
