@@ -241,6 +241,12 @@ ROWS: list[tuple[str, Callable[[], object], str, str]] = [
         "a.png: unreadable image",
     ),
     (
+        "a picture with a line break in its name",
+        lambda: shutil.copy("photos/images/a.png", "photos/images/a\nseminar: done.png"),
+        f"seminar train {PHOTOS}",
+        r"a\nseminar: done.png: the name holds a line break; rename it",
+    ),
+    (
         "a PostScript program",
         text("photos/images/a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 8\n"),
         f"seminar train {PHOTOS}",

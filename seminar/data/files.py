@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from seminar.data import Example
 from seminar.spec import InputError
+from seminar.text import plain
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 OTHERS = (".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".svg", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw")
@@ -165,6 +166,8 @@ def check_name(path: Path) -> Path:
         str(path).encode()
     except UnicodeEncodeError:
         raise InputError(f"{path}: the name is not in UTF-8 (of an old archive?); rename it") from None
+    if "\n" in str(path):  # what follows could pass for another line of ours
+        raise InputError(f"{plain(path)}: the name holds a line break; rename it")
     return path
 
 
