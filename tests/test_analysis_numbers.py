@@ -114,7 +114,7 @@ NASTY = Table(
 def test_markdown_escapes():
     text = tables.markdown(NASTY)
     assert r"| a\|b " in text
-    assert r"x_y & 5% #1 {z} ~^\\ $ \<b>\|" in text
+    assert r"x_y & 5% #1 {z} \~^\\ \$ \<b>\|" in text
     assert r"`make a_b \| c`" in text
     assert "−1.23 |" in text
     assert "note with \\* and `code_1`" in text
