@@ -27,6 +27,7 @@ from seminar.text import brief, plain, printable, tolerate_encoding
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
+    from seminar.plan import Plan, SearchPlan
     from seminar.trials import Tuning
     from seminar.watch import Watch
 
@@ -442,7 +443,7 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import catalogue, jobs, parallel, plan, recipes
+    from seminar import catalogue, jobs, parallel, recipes
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -463,23 +464,9 @@ def _sweep(options: argparse.Namespace) -> int:
     grids = [part for part in parts if not part.sweep.is_search and part.cells]
     tunings = _tunings(parts, settings, options.runs)
     _settle(_stages(grids, tunings, store), store, options, ask=not options.dry_run)
-    plans = []
-    if grids:
-        cells = [cell for part in grids for cell in part.cells]
-        sweep = sweeps.together([part.sweep for part in grids])
-        plans.append(plan.make_plan(sweep, cells, store, executor.workers, executor.elsewhere))
-        _tell("\n".join(plans[0].lines()))
-    searches = []
-    for tuning in tunings:
-        sampler, pruner = choices[tuning.sweep.name]
-        searches.append(plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere))
-        _tell("\n".join(searches[-1].lines()))
-    reported = [catalogue.Planned(tuning.sweep, tuning.reported()) for tuning in tunings]
-    try:
-        catalogue.write(options.runs, [*parts, *reported])
-    except OSError:
-        if not options.dry_run:  # a plan alone can be looked at where nothing may be written
-            raise
+    plans = _plans(grids, store, executor)
+    searches = _search_plans(tunings, choices, store, executor)
+    _write_plans([*parts, *(catalogue.Planned(each.sweep, each.reported()) for each in tunings)], options)
     if options.dry_run:
         return 0
     call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options))
@@ -557,6 +544,44 @@ def _stages(grids: Sequence[Planned], tunings: Sequence[Tuning], store: Store) -
     cells = [cell for part in grids for cell in part.cells]
     cells += [cell for tuning in tunings for cell in tuning.reported()]
     return [*(cell.stage for cell in cells), *map(store.stage, trials)]
+
+
+def _plans(grids: Sequence[Planned], store: Store, executor: pool.Executor) -> list[Plan]:
+    """Plan all grids together, and print the plan; returns an empty list where there is no grid."""
+    from seminar import plan
+
+    if not grids:
+        return []
+    cells = [cell for part in grids for cell in part.cells]
+    sweep = sweeps.together([part.sweep for part in grids])
+    found = plan.make_plan(sweep, cells, store, executor.workers, executor.elsewhere)
+    _tell("\n".join(found.lines()))
+    return [found]
+
+
+def _search_plans(
+    tunings: Sequence[Tuning], choices: Mapping[str, tuple[str, str]], store: Store, executor: pool.Executor
+) -> list[SearchPlan]:
+    """Plan each search with its sampler and pruner, `choices` by its name, and print the plans."""
+    from seminar import plan
+
+    found = []
+    for tuning in tunings:
+        sampler, pruner = choices[tuning.sweep.name]
+        found.append(plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere))
+        _tell("\n".join(found[-1].lines()))
+    return found
+
+
+def _write_plans(planned: Sequence[Planned], options: argparse.Namespace) -> None:
+    """Write what was planned into the folder of runs."""
+    from seminar import catalogue
+
+    try:
+        catalogue.write(options.runs, planned)
+    except OSError:
+        if not options.dry_run:  # a plan alone can be looked at where nothing may be written
+            raise
 
 
 def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
