@@ -157,6 +157,13 @@ def _warned(table: Table, warnings: Sequence[str]) -> Table:
     return replace(table, notes=(*warnings, *table.notes))
 
 
+def with_background(rows: Sequence[Row]) -> bool:
+    """Return whether the data set of these rows has a background, so that there are recalls of it and the oracle bias
+    to show; True as long as no row has a score."""
+    scored = [row.runs for row in rows if row.runs["student_miou"].notna().any()]
+    return not scored or any(runs["background_recall"].notna().any() for runs in scored)
+
+
 def stem(name: str, group: str, groups: Collection[str]) -> str:
     """Return the file name of what is drawn for one group: the exhibit's where there is no other group."""
     return name if len(groups) == 1 else f"{name}_{slug(group)}"

@@ -46,7 +46,8 @@ class Study:
     `against`: the label of the row that each other row is compared with; None: see `compared`. `pairs` comes first, and
     maps the label of a row to that of the row to compare it with. `printed`: the entry of paper.yaml with the same
     labels. With the figure `axis`, `axis` is its title, `point(stage)` a place on it and `line(stage)` the line it
-    belongs to. `says`: the title of the claims. `recalls`: also show recalls and the oracle bias. `more`: further
+    belongs to. `says`: the title of the claims. `recalls`: also show recalls and the oracle bias, where
+    the data set has a background. `more`: further
     tables of a group's rows. `shown`: how the figure names a row.
     """
 
@@ -259,6 +260,7 @@ def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason:
     others = {"ancillary_miou": "ancillary"} if apart else {}
     others |= {"teacher_miou": "teacher"} if any(row.runs["has_teacher"].any() for row in rows) else {}
     further = {name: name.removeprefix("student_") for row in rows for name in frame.metrics(row.runs)}
+    recalled = study.recalls and blocks.with_background(rows)
     targets = list(dict.fromkeys(group.compared.values()))
     head = f"vs {targets[0]}" if len(targets) == 1 else "difference"
     body: list[tuple[Value, ...]] = []
@@ -271,7 +273,7 @@ def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason:
         ]
         if printed is not None:
             values.append(" / ".join(tables.fixed(printed.value(network, row.label)) for network in printed.miou))
-        if study.recalls:
+        if recalled:
             recalls = [tables.fixed(row.over_seeds(f"{kind}_recall").mean, 0) for kind in ("background", "foreground")]
             values += ["/".join(recalls), row.over_seeds("miou_bias").mean]
         values += [row.over_seeds(metric).mean for metric in (*further, *others)]
@@ -286,7 +288,7 @@ def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason:
         compare = f"; it cannot be compared with the numbers here: {reason}" if reason else ""
         titles = " / ".join(printed.titles.values())
         notes.append(f"paper: {titles}, one run each{compare}. {' '.join(printed.conflicts)}".strip())
-    if study.recalls:
+    if recalled:
         columns += [Column("bg/fg"), Column("+bias")]
         notes.append("bg/fg: recall of the background, and mean recall of the foreground classes, in %.")
         notes.append(blocks.BIAS_NOTE)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 
-def palette(classes: int = 256) -> list[tuple[int, int, int]]:
-    """Return PASCAL VOC's colour map: the colour of label k, made of the bits of k."""
+def palette(background: int | None = 0) -> list[tuple[int, int, int]]:
+    """Return the colours of labels 0..255: PASCAL VOC's, which makes the colour of label k of the bits of k.
+
+    Black is the colour of the class `background`, and of none where there is none: the classes before it take VOC's
+    colours from the first that is not black. 254 (outside the image) and 255 (no label) keep VOC's colours.
+    """
+    colours = _voc()
+    if background is None:
+        return [*colours[1:255], *colours[254:]]
+    return [*colours[1 : background + 1], colours[0], *colours[background + 1 :]]
+
+
+def _voc() -> list[tuple[int, int, int]]:
     colours: list[tuple[int, int, int]] = []
-    for label in range(classes):
+    for label in range(256):
         rgb = [0, 0, 0]
         for bit in range(8):
             for channel in range(3):

@@ -37,6 +37,7 @@ def evaluate(
     examples: Sequence[Example],
     stage: Stage,
     classes: int,
+    background: int | None,
     *,
     protocol: str,
     device: torch.device,
@@ -47,12 +48,13 @@ def evaluate(
 
     Protocol `crop`: short side to the training crop, centre crop (the paper's). `full`: every image at its own size.
     The teacher's scores hold its `agreement` with the student, in % of all pixels, which needs no mask. `features`
-    computes what the networks share of a batch, or None; `workers`: loader processes.
+    computes what the networks share of a batch, or None; `workers`: loader processes. `background`: the class that is
+    no object, or None.
     """
     views = EvaluationViews(examples, stage.crop if protocol == "crop" else None)
     own = Subset(views, parallel.own_share(range(len(views))))
     size = stage.batch_size if protocol == "crop" else FULL_BATCH
-    counted = {role: [metrics[name].make(classes) for name in stage.metrics.split("+")] for role in nets}
+    counted = {role: [metrics[name].make(classes, background) for name in stage.metrics.split("+")] for role in nets}
     alike = torch.zeros(2, dtype=torch.int64)
     with evaluating(nets):
         for images, masks in DataLoader(own, batch_size=size, num_workers=workers):

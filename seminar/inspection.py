@@ -33,6 +33,8 @@ class Contents:
     """What the images of a data set hold; counts of labels are by class index, and only of training images."""
 
     classes: tuple[str, ...]
+    background: int | None = 0
+    """Index of the class that is no object, or None."""
     fingerprint: str = ""
     wrong: list[str] = field(default_factory=list)
     """What cannot be used, a line each; where there is any, the counts are not all of it."""
@@ -44,8 +46,10 @@ class Contents:
     misplaced: Counter[int] = field(default_factory=Counter)
     scribbles: Counter[int] = field(default_factory=Counter)
     pixels: Counter[int] = field(default_factory=Counter)
+    without_click: int = 0
     without_foreground: int = 0
-    without_background: int = 0
+    without_background: list[str] = field(default_factory=list)
+    """Names of the images without a click on the background, where there is one."""
     drawn: list[int] = field(default_factory=list)
     """Labelled pixels of each training view that was drawn."""
     sheet: list[Image.Image] = field(default_factory=list)
@@ -75,13 +79,25 @@ class Contents:
         return [
             *lines,
             "",
-            f"clicks: {self.clicks.total() - self.clicks[0]} on objects, {self.clicks[0]} on the background",
-            f"images to train on without a click on an object: {self.without_foreground}, on the background: "
-            f"{self.without_background}",
+            *self._grounds(),
             *([each] if self.annotation == "clicks" else []),
             f"labelled pixels of a training view, drawn as in an epoch: {mean:.2f} on average; {empty} of "
             f"{len(self.drawn)} views have none ({100 * empty / max(1, len(self.drawn)):.1f} %)",
             f"fingerprint: {self.fingerprint}",
+        ]
+
+    def _grounds(self) -> list[str]:
+        """Return how many clicks are on objects and on the background, and how many images have none."""
+        if self.background is None:
+            return [
+                f"clicks: {self.clicks.total()}; every class is an object, there is no background",
+                f"images to train on without a click: {self.without_click}",
+            ]
+        below = self.clicks[self.background]
+        return [
+            f"clicks: {self.clicks.total() - below} on objects, {below} on the background",
+            f"images to train on without a click on an object: {self.without_foreground}, on the background: "
+            f"{len(self.without_background)}",
         ]
 
     def doubts(self) -> list[str]:
@@ -127,10 +143,10 @@ def contents(given_settings: Mapping[str, Scalar]) -> Contents:
     except InputError as error:
         return Contents((), wrong=_every_problem(given_settings) or [str(error)])
     dataset = open_data(cell.stage, cell.host)
-    found = Contents(dataset.classes, fingerprint=dataset.fingerprint())
+    found = Contents(dataset.classes, dataset.background, fingerprint=dataset.fingerprint())
     found.annotation = cell.stage.annotation or found.annotation
     found.doubted = getattr(dataset, "doubts", list)()
-    view = views.training_view(cell.stage)
+    view = views.training_view(cell.stage, dataset.background)
     last = len(dataset.split("train")) - 1
     chosen = {round(number * last / (SHEET - 1)) for number in range(SHEET)}
     for split, place, example in _examples(dataset, found.wrong):
@@ -147,14 +163,16 @@ def contents(given_settings: Mapping[str, Scalar]) -> Contents:
         for click in example.clicks:
             truth = int(example.mask[int(click.y), int(click.x)])
             found.misplaced[click.cls] += truth < PADDING and truth != click.cls
-        found.without_foreground += not any(click.cls for click in example.clicks)
-        found.without_background += not any(click.cls == 0 for click in example.clicks)
+        found.without_click += not example.clicks
+        found.without_foreground += not any(click.cls != found.background for click in example.clicks)
+        if found.background is not None and not any(click.cls == found.background for click in example.clicks):
+            found.without_background.append(example.id)
         torch.manual_seed(views.mix(cell.stage.seed, 0, place))
         drawn = view(example)
         if "labels" in drawn:
             found.drawn.append(int((drawn["labels"] < PADDING).sum()))
         if place in chosen:
-            found.sheet.append(_thumbnail(example))
+            found.sheet.append(_thumbnail(example, found.background))
     if found.wrong:
         # Once each: what is found while measuring the whole is found again with every image
         found.wrong = _every_problem(given_settings) or list(dict.fromkeys(found.wrong))
@@ -192,26 +210,26 @@ def _counted(labels: Tensor) -> dict[int, int]:
     return {cls: count for cls, count in enumerate(labels.long().bincount().tolist()) if count}
 
 
-def _thumbnail(example: Example) -> Image.Image:
+def _thumbnail(example: Example, background: int | None) -> Image.Image:
     """Return the image with its clicks and scribbles, beside it the mask where there is one, below it its name."""
     picture = Image.fromarray(example.image.permute(1, 2, 0).numpy())
     scale = _THUMB / max(picture.size)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     picture = picture.resize(size)
-    draw = ImageDraw.Draw(picture)
+    draw, colours = ImageDraw.Draw(picture), palette(background)
     for scribble in example.scribbles:
         if len(scribble.points) == 1:
             ((x, y),) = scribble.points
-            draw.rectangle((x * scale - 1, y * scale - 1, x * scale + 1, y * scale + 1), fill=palette()[scribble.cls])
-        draw.line([(x * scale, y * scale) for x, y in scribble.points], fill=palette()[scribble.cls], width=3)
+            draw.rectangle((x * scale - 1, y * scale - 1, x * scale + 1, y * scale + 1), fill=colours[scribble.cls])
+        draw.line([(x * scale, y * scale) for x, y in scribble.points], fill=colours[scribble.cls], width=3)
     for click in example.clicks:
         x, y = click.x * scale, click.y * scale
-        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=palette()[click.cls], outline="white")
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colours[click.cls], outline="white")
     masked = bool((example.mask < PADDING).any())
     whole = Image.new("RGB", ((1 + masked) * size[0], size[1] + _NAME), "white")
     whole.paste(picture, (0, 0))
     if masked:
-        whole.paste(colour(example.mask).resize(size, Image.Resampling.NEAREST), (size[0], 0))
+        whole.paste(colour(example.mask, background).resize(size, Image.Resampling.NEAREST), (size[0], 0))
     draw, name = ImageDraw.Draw(whole), "".join(sign if sign.isprintable() else "?" for sign in example.id)
     while len(name) > 1 and draw.textlength(name) > whole.width:
         name = "…" + name[2:]  # names of one folder differ at their end
@@ -233,6 +251,6 @@ def contact_sheet(found: Contents) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for cls, name in enumerate(found.classes):
         x, y = cls % per_line * 150, rows * high + cls // per_line * 18
-        draw.rectangle((x, y + 3, x + 11, y + 14), fill=palette()[cls], outline="black")
+        draw.rectangle((x, y + 3, x + 11, y + 14), fill=palette(found.background)[cls], outline="black")
         draw.text((x + 16, y + 2), name, fill="black")
     return sheet

@@ -1,7 +1,7 @@
 """Segmentation metrics by name, one decorated class each. All values in percent; None where a value does not exist.
 
-A metric is made with the number of classes. What it returns is kept in the record under its names, and a number among
-it becomes a column of the tables.
+A metric is made with the number of classes and the index of the background (None: every class is an object). What it
+returns is kept in the record under its names, and a number among it becomes a column of the tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Metric(Protocol):
 
     counts: Tensor
 
-    def __init__(self, classes: int) -> None: ...
+    def __init__(self, classes: int, background: int | None) -> None: ...
 
     def add(self, logits: Tensor, mask: Tensor) -> None:
         """Count `logits` (B, C, H, W) against `mask` (B, H, W); values of the mask >= C are left out."""
@@ -38,49 +38,64 @@ _BIASES = torch.arange(-60, 61) / 10
 
 
 @metrics.register("miou")
-class Confusion:
+class MeanIoU:
     """Confusion counts over a data set, for every additive bias on the background logit at once.
 
-    A pixel is background under bias b exactly where max_fg - bg <= b (arg-max takes the first of
-    equals). So it is enough to count, by ground truth and best foreground class, how many pixels fall between two
-    neighbouring biases.
+    A pixel is background under bias b exactly where max_fg - bg < b, or <= b where the background comes first among
+    the classes that are equal (arg-max takes the first of equals). So it is enough to count, by ground truth and best
+    foreground class, how many pixels fall between two neighbouring biases.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.counts = torch.zeros(classes, classes, len(_BIASES) + 1, dtype=torch.int64)
+    def __init__(self, classes: int, background: int | None) -> None:
+        self.classes, self.background = classes, background
+        self._gaps = 1 if background is None else len(_BIASES) + 1
+        self.counts = torch.zeros(classes, classes, self._gaps, dtype=torch.int64)
 
     def add(self, logits: Tensor, mask: Tensor) -> None:
-        """Count `logits` (B, C, H, W) against `mask` (B, H, W); values of the mask >= C are left out."""
         known = mask < self.classes
         truth = mask[known].long()
         pixels = logits.float().movedim(1, -1)[known]
-        best, foreground = pixels[:, 1:].max(1)
-        gap = torch.bucketize(best - pixels[:, 0], _BIASES.to(best.device))
-        foreground = foreground + 1
-        flat = (truth * self.classes + foreground) * (len(_BIASES) + 1) + gap
+        gap = torch.zeros_like(truth)
+        if self.background is None:
+            predicted = pixels.argmax(1)
+        else:
+            ground = pixels[:, self.background].clone()
+            pixels[:, self.background] = -torch.inf
+            best, predicted = pixels.max(1)
+            biases = _BIASES.to(best.device)
+            gap = torch.bucketize(best - ground, biases)
+            if self.background > 0:  # to win over a class that comes before it, the bias must be larger than the gap
+                larger = torch.bucketize(best - ground, biases, right=True)
+                gap = torch.where(predicted < self.background, larger, gap)
+        flat = (truth * self.classes + predicted) * self._gaps + gap
         self.counts += torch.bincount(flat, minlength=self.counts.numel()).view_as(self.counts).cpu()
 
     def scores(self) -> Scores:
-        """Return `miou`, `iou` per class, `background_recall`, `foreground_recall` (mean over the foreground classes),
-        and `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`)."""
+        """Return `miou`, and by class `iou` and `recall`.
+
+        Where there is a background, also `background_recall`, `foreground_recall` (mean over the other classes), and
+        `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`).
+        """
         plain = self._at(_BIASES.tolist().index(0.0))
         iou, recall = _iou(plain), _recall(plain)
+        found: Scores = {"miou": mean(iou), "iou": iou, "recall": recall}
+        if self.background is None:
+            return found
         biased = [(mean(_iou(self._at(index))), bias) for index, bias in enumerate(_BIASES.tolist())]
         best, bias = max(biased, key=lambda pair: (-1.0 if pair[0] is None else pair[0], -abs(pair[1])))
-        return {
-            "miou": mean(iou),
-            "iou": iou,
-            "background_recall": recall[0],
-            "foreground_recall": mean(recall[1:]),
+        return found | {
+            "background_recall": recall[self.background],
+            "foreground_recall": mean([value for cls, value in enumerate(recall) if cls != self.background]),
             "miou_bias": best,
             "background_bias": None if best is None else round(bias, 1),
         }
 
     def _at(self, index: int) -> Tensor:
-        """Return (C, C) counts, truth by prediction, under the bias `_BIASES[index]`."""
+        """Return (C, C) counts, truth by prediction, under the bias `_BIASES[index]` of the background."""
+        if self.background is None:
+            return self.counts[:, :, 0]
         result = self.counts[:, :, index + 1 :].sum(2)
-        result[:, 0] = self.counts[:, :, : index + 1].sum((1, 2))
+        result[:, self.background] = self.counts[:, :, : index + 1].sum((1, 2))
         return result
 
 
@@ -95,7 +110,7 @@ class BoundaryIoU:
 
     DISTANCE = 0.02
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, background: int | None) -> None:
         self.classes = classes
         self.counts = torch.zeros(2, classes, dtype=torch.int64)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from seminar import machine
+from seminar import machine, schema
 from seminar.colours import palette
 from seminar.data.files import IMAGES, check_name, find_images, read_image
 from seminar.data.pictures import colour
@@ -37,11 +37,13 @@ AREAS = "areas.csv"
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network on `device`. `short`: the short side in pixels at which it sees a picture. `window`: side of
-    the windows that are slid over it; None: it sees the whole at once."""
+    """A trained network on `device`. `background`: the class that is no object, or None. `short`: the short side in
+    pixels at which it sees a picture. `window`: side of the windows that are slid over it; None: it sees the whole at
+    once."""
 
     net: nn.Module
     classes: tuple[str, ...]
+    background: int | None
     device: torch.device
     short: int
     window: int | None = None
@@ -105,7 +107,9 @@ def predictor(
     if here.type == "cuda":
         machine.prepare(here, "fp32")  # whatever it was trained in: every digit, on every card
     net = finished_network(stage, len(classes), store.folder(key), "teacher" if teacher else "student", here)
-    return Predictor(net, classes, here, short or stage.crop, stage.crop if sliding else None)
+    return Predictor(
+        net, classes, schema.background(record), here, short or stage.crop, stage.crop if sliding else None
+    )
 
 
 def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -161,11 +165,12 @@ def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[st
             continue
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         mask = Image.fromarray(labels).convert("P")
-        mask.putpalette([value for rgb in palette() for value in rgb])
+        mask.putpalette([value for rgb in palette(predict.background) for value in rgb])
         write_atomic(out / f"{name}.png", lambda file, picture=mask: picture.save(file, "PNG"))  # type: ignore[misc]
         photo = Image.fromarray(image)
-        mixed = Image.blend(photo, colour(torch.from_numpy(labels)), 0.5)
-        mixed.paste(photo, mask=Image.fromarray(np.where(labels == 0, 255, 0).astype(np.uint8)))  # background as it is
+        mixed = Image.blend(photo, colour(torch.from_numpy(labels), predict.background), 0.5)
+        if predict.background is not None:  # it stays as it is in the photo
+            mixed.paste(photo, mask=Image.fromarray(np.where(labels == predict.background, 255, 0).astype(np.uint8)))
         write_atomic(out / f"{name}_overlay.jpg", lambda file, picture=mixed: picture.save(file, "JPEG"))  # type: ignore[misc]
         counts = np.bincount(labels.ravel(), minlength=len(predict.classes))
         for cls, count in enumerate(counts.tolist()):

@@ -40,6 +40,7 @@ def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
         "weights_sha256": saved,
         **{f"{name}_sha256": value for name, value in learned_from.items() if value is not None},
         "classes": list(trainer.dataset.classes),
+        "background": trainer.dataset.background,
         "metrics": {role: {"crop": crop[role], "full": full[role]} for role in crop},
         "best": {role: _best(curve, role) for role in crop},
         "data": {"train_images": len(trainer.train_examples), "val_images": len(trainer.val_examples)},

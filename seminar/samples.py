@@ -29,6 +29,7 @@ def early_epoch(stage: Stage) -> int:
 def write_samples(
     nets: Mapping[str, nn.Module],
     examples: Sequence[Example],
+    background: int | None,
     folder: Path,
     when: Literal["early", "final"],
     device: torch.device,
@@ -52,6 +53,7 @@ def write_samples(
             clicks = [(click.x, click.y, click.cls) for click in example.clicks]
             arrays[f"{number}_clicks"] = np.array(clicks, np.float32).reshape(-1, 3)
             if when == "final":
-                picture = strip(example, [labels[role] for role in ("student", "teacher") if role in labels])
+                shown = [labels[role] for role in ("student", "teacher") if role in labels]
+                picture = strip(example, shown, background)
                 write_atomic(folder / f"{number}.png", lambda file, p=picture: p.save(file, "PNG"))  # type: ignore[misc]
     write_atomic(folder / f"{when}.npz", lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

@@ -44,6 +44,8 @@ class Scores(TypedDict):
     foreground_recall: NotRequired[Percent | None]
     miou_bias: NotRequired[Percent | None]
     background_bias: NotRequired[Finite | None]
+    iou: NotRequired[list[Percent | None]]
+    recall: NotRequired[list[Percent | None]]
     boundary_iou: NotRequired[Percent | None]
     agreement: NotRequired[Percent | None]
 
@@ -118,6 +120,7 @@ class RecordFile(TypedDict):
     metrics: Networks
     environment: Environment
     classes: list[str]
+    background: NotRequired[Whole | None]
     settings: NotRequired[dict[str, Value]]
     cell: NotRequired[CellFacts | None]
     started: NotRequired[str]
@@ -131,6 +134,13 @@ class RecordFile(TypedDict):
     weights_sha256: NotRequired[dict[str, Sha256]]
     pretrained_sha256: NotRequired[Sha256]
     ancillary_sha256: NotRequired[Sha256]
+
+
+def background(record: Mapping[str, Any]) -> int | None:
+    """Return the index of the class of a record that is no object, or None where every class is one. Records without
+    the field are of data sets whose first class is the background."""
+    found: int | None = record.get("background", 0)
+    return found
 
 
 @with_config(_OPEN)

@@ -197,7 +197,7 @@ class Trainer:
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches of training views of `epoch`, in the order that (seed, epoch) gives."""
-        examples = TrainingViews(self.stage, self.train_examples, epoch)
+        examples = TrainingViews(self.stage, self.train_examples, epoch, self.dataset.background)
         order = batches(len(self.train_examples), self.stage.batch_size, self.stage.seed, epoch)
         own = [list(parallel.own_share(batch)) for batch in order]
         pinned = self.device.type == "cuda"
@@ -241,6 +241,7 @@ class Trainer:
             self.val_examples,
             self.stage,
             self.classes,
+            self.dataset.background,
             protocol=protocol,
             device=self.device,
             workers=self.host.loader_workers,
@@ -251,7 +252,7 @@ class Trainer:
         """Write what each network predicts for the sample images (see `seminar.samples`)."""
         if parallel.leads():
             nets = self.nets if self.ancillary is None else {**self.nets, "ancillary": self.ancillary}
-            write_samples(nets, self.val_examples, folder, when, self.device)
+            write_samples(nets, self.val_examples, self.dataset.background, folder, when, self.device)
 
     def _start(self) -> dict[str, Any]:
         return {

@@ -47,8 +47,8 @@ def normalise(image: Tensor) -> Tensor:
 class TrainingViews(TorchDataset[dict[str, Tensor]]):
     """Training views of one epoch; each is drawn from its own (seed, epoch, index)."""
 
-    def __init__(self, stage: Stage, examples: Sequence[Example], epoch: int) -> None:
-        self.view = training_view(stage)
+    def __init__(self, stage: Stage, examples: Sequence[Example], epoch: int, background: int | None) -> None:
+        self.view = training_view(stage, background)
         self.examples, self.seed, self.epoch = examples, stage.seed, epoch
         self.masks = any(needs("masks", losses[term.name]) for term in stage.losses)
 
@@ -64,8 +64,8 @@ class TrainingViews(TorchDataset[dict[str, Tensor]]):
         return views if self.masks else {name: view for name, view in views.items() if name != "masks"}
 
 
-def training_view(stage: Stage) -> TrainView:
-    """Return what draws the training views of a stage, from torch's global generator."""
+def training_view(stage: Stage, background: int | None) -> TrainView:
+    """Return what draws the training views of a stage, from torch's global generator; `background`: see `TrainView`."""
     return TrainView(
         stage.crop,
         stage.scale_min,
@@ -75,6 +75,7 @@ def training_view(stage: Stage) -> TrainView:
         stage.click_size,
         stage.click_order,
         stage.annotation,
+        background,
     )
 
 

@@ -77,6 +77,16 @@ def test_draw_clicks_later_background_covers_nothing_else() -> None:
     assert drawn([(1.5, 1.5, 9), (1.5, 1.5, 0)], size=1)[1] == [U, 9, U, U, U]
 
 
+@pytest.mark.parametrize(
+    ("background", "expected"), [(0, [7, 7, 7, 4, U]), (7, [0, 0, 4, 4, U]), (None, [0, 0, 7, 4, U])]
+)
+def test_draw_clicks_covers_the_background_and_no_other_class(background: int | None, expected: list[int]) -> None:
+    """Three squares of 3 pixels: of class 4, over it 7, over it 0, where neither is the background."""
+    points = torch.tensor([(2.5, 1.5), (1.5, 1.5), (0.5, 1.5)])
+    labels = draw_clicks(points, torch.tensor([4, 7, 0]), 4, 5, 3, background)
+    assert labels[1].tolist() == expected
+
+
 @pytest.mark.parametrize("point", [(-0.1, 1.0), (5.0, 1.0), (1.0, -0.1), (1.0, 4.0)])
 def test_draw_clicks_leaves_out_points_outside(point: tuple[float, float]) -> None:
     assert drawn([(*point, 3)], size=5) == [[U] * 5] * 4

@@ -21,7 +21,8 @@ from seminar import recipes, sweep
 from seminar.__main__ import main
 from seminar.data import Click, Scribble, creatures, example, files
 from seminar.data.creatures import Creatures, make
-from seminar.data.folder import Folder, simulate
+from seminar.data.folder import Folder
+from seminar.data.simulated import simulate
 from seminar.spec import InputError
 from seminar.store import Store
 from seminar.sweep import Sweep
@@ -373,7 +374,7 @@ def test_a_simulated_click_is_rather_in_the_middle_and_specks_get_none() -> None
     mask = np.zeros((101, 101), np.uint8)
     mask[20:81, 20:81] = 1
     mask[0, 0] = 2
-    drawn = [simulate(mask, 0, np.random.default_rng(n)) for n in range(200)]
+    drawn = [simulate(mask, 0, 0, np.random.default_rng(n)) for n in range(200)]
     assert all(len(clicks) == 1 for clicks in drawn)
     away = [max(abs(click.x - 50.5), abs(click.y - 50.5)) for (click,) in drawn]
     assert np.mean(away) < 10, "evenly drawn it would be 20"
@@ -383,7 +384,7 @@ def test_a_simulated_click_is_rather_in_the_middle_and_specks_get_none() -> None
 def test_how_large_an_object_must_be_for_a_simulated_click(rows: int, clicked: bool) -> None:
     mask = np.zeros((100, 100), np.uint8)
     mask[50 : 50 + rows, 20:30] = 3
-    assert bool(simulate(mask, 0, np.random.default_rng(0))) is clicked, "0.3 % of the pixels are needed"
+    assert bool(simulate(mask, 0, 0, np.random.default_rng(0))) is clicked, "0.3 % of the pixels are needed"
 
 
 def test_a_simulated_click_lies_on_its_object_whatever_is_drawn() -> None:
@@ -394,14 +395,14 @@ def test_a_simulated_click_lies_on_its_object_whatever_is_drawn() -> None:
     mask = np.full((10, 10), 255, np.uint8)
     mask[4:8, 6:9] = 2
     mask[9, 5:] = 0
-    found = simulate(mask, 1, Lowest())  # type: ignore[arg-type]
+    found = simulate(mask, 0, 1, Lowest())  # type: ignore[arg-type]
     assert found == [Click(6.5, 4.5, 2), Click(5.5, 9.5, 0)]
 
 
 def test_an_object_at_the_edge_is_clicked_in_its_middle() -> None:
     mask = np.zeros((20, 41), np.uint8)
     mask[:, :21] = 1
-    drawn = [click for n in range(100) for click in simulate(mask, 0, np.random.default_rng(n))]
+    drawn = [click for n in range(100) for click in simulate(mask, 0, 0, np.random.default_rng(n))]
     assert 9 < np.mean([click.x for click in drawn]) < 12
 
 
@@ -440,9 +441,14 @@ def test_a_wrong_class_is_named_with_the_nearest(build: Build) -> None:
     lists(root, "a b", "c")
     assert "class='catt'" in message(root)
     assert "did you mean 'cat'" in message(root)
-    for text in ("cat\ndog\n", "background\n", "background\ncat\ncat\n"):
+    for text, why in (
+        ("cat\ndog\n", "no class 'background'; data_background=NAME names the class that is no object"),
+        ("background\n", "1 class, and two are needed; the background counts as one"),
+        ("background\ncat\ncat\n", "class 'cat' is in it twice"),
+        ("background\ncat\nbg\n", "class 'bg' is in it twice"),
+    ):
         (root / "classes.txt").write_text(text)
-        assert "write different names, one a line, the first of them 'background'" in message(root)
+        assert why in message(root)
 
 
 def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None:

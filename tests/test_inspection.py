@@ -49,7 +49,7 @@ def test_counts_and_doubts(photos: Path) -> None:
     assert found.clicked == {0: 5, 1: 5}
     assert +found.misplaced == {1: 1}
     assert found.pixels == {0: 5 * 600, 1: 5 * 600}
-    assert (found.without_foreground, found.without_background) == (0, 0)
+    assert (found.without_foreground, found.without_background) == (0, [])
     assert len(found.drawn) == 5
     assert found.doubts() == ["class 'lid' has no label to learn from"]
     text = "\n".join(found.lines())
@@ -73,7 +73,7 @@ def test_images_without_a_kind_of_click(photos: Path) -> None:
     rows = ["1,10,15,box", "2,10,15,box", "3,30,15,background", "4,10,15,box", "4,30,15,background"]
     (photos / "clicks.csv").write_text("\n".join(["image,x,y,class", *rows]))
     found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
-    assert (found.without_foreground, found.without_background) == (1, 2)
+    assert (found.without_foreground, found.without_background) == (1, ["1", "2"])
     assert "without a click on an object: 1, on the background: 2" in "\n".join(found.lines())
 
 
@@ -232,7 +232,7 @@ def test_drawn_scribbles_are_counted_by_the_line() -> None:
     blank = torch.zeros(3, 10, 20, dtype=torch.uint8)
     example = Example("a", blank, torch.full((10, 20), 255, dtype=torch.uint8), (), (*lines, *dots))
     assert inspection._strokes(example) == {1: 3, 2: 1}
-    drawn = np.asarray(inspection._thumbnail(replace(example, scribbles=tuple(dots))))
+    drawn = np.asarray(inspection._thumbnail(replace(example, scribbles=tuple(dots)), 0))
     scale = drawn.shape[1] / 20
     for x, y, cls in ((8.5, 2.5, 1), (3.5, 3.5, 2)):
         assert tuple(drawn[int(y * scale), int(x * scale)]) == palette()[cls]
@@ -240,7 +240,7 @@ def test_drawn_scribbles_are_counted_by_the_line() -> None:
 
 def test_the_sheet_is_evenly_spaced(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "SHEET", 3)
-    monkeypatch.setattr(inspection, "_thumbnail", lambda example: example.id)
+    monkeypatch.setattr(inspection, "_thumbnail", lambda example, background: example.id)
     found = inspection.contents({"profile": "toy", "data": "folder", "data_root": str(photos)})
     assert found.sheet == ["1", "3", "5"]
 
@@ -249,11 +249,11 @@ def test_a_picture_of_the_sheet_has_its_clicks_and_its_mask_beside_it() -> None:
     mask = torch.full((90, 180), 255, dtype=torch.uint8)
     mask[:30, :60] = 2
     example = Example("a", torch.full((3, 90, 180), 9, dtype=torch.uint8), mask, (Click(120.0, 30.0, 1),))
-    drawn = np.asarray(inspection._thumbnail(example))
+    drawn = np.asarray(inspection._thumbnail(example, 0))
     assert drawn.shape == (90 + 14, 360, 3)
     assert (drawn[90:] < 128).any(), "its name"
-    assert inspection._thumbnail(replace(example, id="a\nb")).size == (360, 104)
-    longer = inspection._thumbnail(replace(example, id="holidays/" * 20 + "a"))
+    assert inspection._thumbnail(replace(example, id="a\nb"), 0).size == (360, 104)
+    longer = inspection._thumbnail(replace(example, id="holidays/" * 20 + "a"), 0)
     assert longer.size == (360, 104)
     assert (np.asarray(longer)[90:, -20:] < 128).any(), "the end of it"
     for x, y, colour in (
@@ -265,7 +265,7 @@ def test_a_picture_of_the_sheet_has_its_clicks_and_its_mask_beside_it() -> None:
     ):
         assert tuple(drawn[y, x]) == colour, (x, y)
     nothing = replace(example, mask=torch.full_like(mask, 255))
-    assert inspection._thumbnail(nothing).size == (180, 104), "no mask"
+    assert inspection._thumbnail(nothing, 0).size == (180, 104), "no mask"
 
 
 def test_the_sheet_is_read_line_by_line_above_the_colours_of_the_classes() -> None:

@@ -1,4 +1,4 @@
-"""Confusion counts and what is computed from them."""
+"""MeanIoU counts and what is computed from them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,63 @@ import pytest
 import torch
 from torch import Tensor
 
-from seminar.metrics import Confusion, metrics
+from seminar.metrics import MeanIoU, metrics
 
 
 def scored(logits: Tensor, mask: Tensor) -> dict[str, object]:
-    confusion = Confusion(logits.shape[1])
+    confusion = MeanIoU(logits.shape[1], 0)
     confusion.add(logits, mask)
     return confusion.scores()
+
+
+def best_bias(logits: Tensor, truth: Tensor, background: int) -> tuple[float, float]:
+    """The mIoU and the bias that a search over all biases finds."""
+    best = (-1.0, 0.0)
+    for step in range(-60, 61):
+        moved = logits.clone()
+        moved[:, background] += step / 10
+        predicted, classes = moved.argmax(1), logits.shape[1]
+        ious = []
+        for cls in range(classes):
+            mine, true = predicted == cls, truth == cls
+            if (mine | true).any():
+                ious.append(100 * float((mine & true).sum() / (mine | true).sum()))
+        score = sum(ious) / len(ious)
+        if score > best[0] + 1e-9 or (abs(score - best[0]) < 1e-9 and abs(step / 10) < abs(best[1])):
+            best = (score, step / 10)
+    return best
+
+
+@pytest.mark.parametrize("background", [0, 1, 3])
+def test_the_background_may_be_any_class(background: int) -> None:
+    """Logits of few values, so that there are many ties, which arg-max gives to the first class."""
+    generator = torch.Generator().manual_seed(11)
+    logits = torch.randint(-3, 4, (2, 4, 12, 12), generator=generator) / 2
+    truth = torch.where(torch.rand(2, 12, 12, generator=generator) < 0.6, background, logits.argmax(1))
+    metric = MeanIoU(4, background)
+    metric.add(logits, truth)
+    scores = metric.scores()
+    predicted = logits.argmax(1)
+    recalls = [100 * float((predicted[truth == cls] == cls).double().mean()) for cls in range(4)]
+    assert scores["recall"] == pytest.approx(recalls)
+    assert scores["background_recall"] == pytest.approx(recalls[background])
+    others = [recall for cls, recall in enumerate(recalls) if cls != background]
+    assert scores["foreground_recall"] == pytest.approx(sum(others) / 3)
+    assert (scores["miou_bias"], scores["background_bias"]) == pytest.approx(best_bias(logits, truth, background))
+
+
+def test_without_a_background_there_is_no_bias() -> None:
+    generator = torch.Generator().manual_seed(12)
+    logits = torch.randn(2, 3, 8, 8, generator=generator)
+    truth = torch.randint(0, 3, (2, 8, 8), generator=generator)
+    metric = MeanIoU(3, None)
+    metric.add(logits, truth)
+    assert metric.counts.sum() == truth.numel()
+    scores = metric.scores()
+    assert set(scores) == {"miou", "iou", "recall"}
+    with_one = MeanIoU(3, 0)
+    with_one.add(logits, truth)
+    assert scores == {name: with_one.scores()[name] for name in scores}
 
 
 def one_hot(prediction: Tensor, classes: int) -> Tensor:
@@ -44,7 +94,7 @@ def test_batches_add_up() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(4, 5, 6, 6, generator=generator)
     truth = torch.randint(0, 5, (4, 6, 6), generator=generator)
-    confusion = Confusion(5)
+    confusion = MeanIoU(5, 0)
     for i in range(4):
         confusion.add(logits[i : i + 1], truth[i : i + 1])
     assert confusion.scores() == scored(logits, truth)
@@ -96,7 +146,7 @@ def test_boundary_iou_by_hand_and_by_brute_force() -> None:
     predicted = truth.roll((1, 2), (1, 2))
     noise = torch.randint(0, 60, truth.shape, generator=generator)
     truth = torch.where(noise == 0, 255, truth)
-    metric = metrics["boundary"].make(3)
+    metric = metrics["boundary"].make(3, 0)
     metric.add(one_hot(predicted, 3), truth)
     expected = []
     for cls in range(3):
@@ -106,9 +156,9 @@ def test_boundary_iou_by_hand_and_by_brute_force() -> None:
             overlap, union = overlap + len(a & b), union + len(a | b)
         expected.append(100 * overlap / union)
     assert metric.scores()["boundary_iou"] == pytest.approx(sum(expected) / 3)
-    exact = metrics["boundary"].make(3)
+    exact = metrics["boundary"].make(3, 0)
     exact.add(one_hot(predicted, 3), predicted)
     assert exact.scores()["boundary_iou"] == 100
     # Boundaries see a shift that the whole mask hardly does.
     assert expected[1] < scored(one_hot(predicted, 3), truth)["iou"][1] - 20  # type: ignore[index]
-    assert metrics["boundary"].make(3).scores()["boundary_iou"] is None
+    assert metrics["boundary"].make(3, 0).scores()["boundary_iou"] is None

@@ -267,13 +267,13 @@ class Bright(nn.Module):
 def test_labels_lie_where_they_belong(window: int | None, size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     image[size[0] // 2 :, size[1] // 4 :] = 255
-    labels = Predictor(Bright(), ("a", "b", "c"), torch.device("cpu"), min(size), window)(image)
+    labels = Predictor(Bright(), ("a", "b", "c"), 0, torch.device("cpu"), min(size), window)(image)
     np.testing.assert_array_equal(labels, (image[..., 0] > 0).astype(np.uint8))
 
 
 def test_a_tie_goes_to_the_first_class() -> None:
     """As an arg-max has it."""
-    labels = Predictor(Steps([5.0]), ("a", "b"), torch.device("cpu"), 4)(np.zeros((4, 4, 3), np.uint8))
+    labels = Predictor(Steps([5.0]), ("a", "b"), 0, torch.device("cpu"), 4)(np.zeros((4, 4, 3), np.uint8))
     assert not labels.any()
 
 
@@ -284,7 +284,7 @@ def test_what_is_written_for_a_turned_photo(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
     Image.fromarray(stored).save(tmp_path / "photo.png", exif=exif)
-    bright = Predictor(Bright(), ("background", "box", "lid"), torch.device("cpu"), 40)
+    bright = Predictor(Bright(), ("background", "box", "lid"), 0, torch.device("cpu"), 40)
     out = tmp_path / "out"
     assert list(predict.label(bright, {"deep/photo": tmp_path / "photo.png"}, out)) == []
     expected = np.zeros((80, 40), np.uint8)
@@ -318,13 +318,13 @@ class Steps(nn.Module):
 @pytest.mark.parametrize(("short", "seen"), [(16, (1, 3, 16, 40)), (80, (1, 3, 80, 200))])
 def test_a_picture_is_seen_at_the_size_asked_for(short: int, seen: tuple[int, ...]) -> None:
     net = Steps([0.0])
-    labels = Predictor(net, ("a", "b"), torch.device("cpu"), short)(np.zeros((40, 100, 3), np.uint8))
+    labels = Predictor(net, ("a", "b"), 0, torch.device("cpu"), short)(np.zeros((40, 100, 3), np.uint8))
     assert net.seen == [seen]
     assert labels.shape == (40, 100)
 
 
 def test_where_windows_overlap_their_mean_counts() -> None:
-    slide = Predictor(Steps([2.0, 6.0]), ("a", "b"), torch.device("cpu"), 3, 3)._slide
+    slide = Predictor(Steps([2.0, 6.0]), ("a", "b"), 0, torch.device("cpu"), 3, 3)._slide
     logits = slide(torch.zeros(1, 3, 3, 5, dtype=torch.uint8))
     assert torch.equal(logits, torch.tensor([2.0, 2.0, 4.0, 6.0, 6.0]).expand(1, 2, 3, 5))
 

@@ -21,7 +21,7 @@ from seminar import crf, losses, machine, networks, recipes, results, samples, t
 from seminar.catalogue import Cell, Host
 from seminar.data import PADDING, UNLABELLED
 from seminar.data.augment import eval_view
-from seminar.metrics import Confusion
+from seminar.metrics import MeanIoU
 from seminar.schedules import lr_factor
 from seminar.spec import InputError, Stage
 from seminar.store import Interrupted, Store
@@ -411,7 +411,7 @@ def test_evaluation_scores_each_net_in_eval_mode_and_changes_none(trainer: Train
     for role, net in nets.items():
         assert net.training
         assert_equal_states(before[role], net.state_dict())
-        confusion = Confusion(trainer.classes)
+        confusion = MeanIoU(trainer.classes, trainer.dataset.background)
         with torch.no_grad():
             confusion.add(net.eval()(normalise(images.float())), masks)
         assert scores[role]["iou"] == pytest.approx(confusion.scores()["iou"], abs=0.1)

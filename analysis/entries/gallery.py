@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from analysis import blocks, figures, tables
 from analysis.exhibits import EXHIBITS, Request, exhibit
 from analysis.report import Report
 from analysis.tables import Column, Table, Value
+from seminar import schema
 from seminar.spec import InputError, Stage
 
 Labels = NDArray[np.uint8]
@@ -75,11 +77,10 @@ def chosen(samples: Samples, name: str) -> dict[str, int]:
     return {low: order[0], **between, high: order[-1]}
 
 
-def _classes(request: Request, stage: Stage) -> Sequence[str]:
-    """Return the names of the classes of a finished training, by index."""
+def _classes(request: Request, stage: Stage) -> dict[str, Any]:
+    """Return the names of the classes of a finished training, by index, and which of them is the background."""
     record = request.source.record(stage.key) or {}
-    names: Sequence[str] = record.get("classes", ())
-    return names
+    return {"classes": record.get("classes", ()), "background": schema.background(record)}
 
 
 def _pictures(
@@ -129,7 +130,7 @@ def fig6(request: Request) -> Report:
             body += [(name, kind, number, label, value) for label, value in scores.items()]
         title = f"{EXHIBITS['fig6'].title}\n{name}, seed {seed}"
         classes = _classes(request, stages[last])
-        drawn[blocks.stem("fig6", name, by_group)] = figures.gallery(rows, title, classes=classes)
+        drawn[blocks.stem("fig6", name, by_group)] = figures.gallery(rows, title, **classes)
     return _pictures("fig6", request, sorted(missing), "losses", body, drawn)
 
 
@@ -168,7 +169,7 @@ def fig3(request: Request) -> Report:
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
         title = f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}"
         classes = _classes(request, stage)
-        drawn[blocks.stem("fig3", name, by_group)] = figures.gallery(rows, title, classes=classes)
+        drawn[blocks.stem("fig3", name, by_group)] = figures.gallery(rows, title, **classes)
     return _pictures("fig3", request, missing, "network", body, drawn)
 
 

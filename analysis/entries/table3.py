@@ -40,8 +40,9 @@ def order(group: str, rows: Sequence[Row]) -> Table:
 
 
 def calibration(group: str, rows: Sequence[Row]) -> Table:
-    """Return what of each row is background calibration, and how its teacher compares."""
+    """Return what of each row is background calibration (where there is a background), and how its teacher compares."""
     metrics = ("background_recall", "foreground_recall", "student_miou", "miou_bias", "background_bias")
+    grounded = blocks.with_background(rows)
     body: list[tuple[Value, ...]] = []
     for row in rows:
         values = [row.over_seeds(metric).mean for metric in metrics]
@@ -50,25 +51,30 @@ def calibration(group: str, rows: Sequence[Row]) -> Table:
         teacher = tables.mean_and_std(row.over_seeds("teacher_miou"))
         best = row.over_seeds("best_student_miou").mean
         shown = tables.difference(apart, 2)
-        body.append((SHOWN.get(row.label, row.label), *values[:4], gained, values[4], teacher, shown, best))
-    columns = (
-        Column("losses", right=False),
+        own = (*values[:4], gained, values[4]) if grounded else (values[2],)
+        body.append((SHOWN.get(row.label, row.label), *own, teacher, shown, best))
+    of_background = (
         Column("background recall"),
         Column("foreground recall"),
         Column("mIoU"),
         Column("+bias"),
         Column("gained by it"),
         Column("the bias", 2),
+    )
+    columns = (
+        Column("losses", right=False),
+        *(of_background if grounded else (Column("mIoU"),)),
         Column("teacher mIoU (n)"),
         Column("teacher - student"),
         Column("best epoch"),
     )
     notes = (
         "In %, means over seeds.",
-        blocks.BIAS_NOTE,
+        blocks.BIAS_NOTE if grounded else "Every class of this data set is an object: there is no background to bias.",
         "best epoch: student mIoU of the epoch that is best on the validation set; that choice flatters it.",
     )
-    return Table(f"Calibration and teacher ({group})", columns, tuple(body), notes)
+    what = "Calibration and teacher" if grounded else "Teacher"
+    return Table(f"{what} ({group})", columns, tuple(body), notes)
 
 
 TABLE3 = Study(

@@ -26,13 +26,15 @@ def gallery(
     rows: Sequence[tuple[str, Panels, NDArray[np.generic]]],
     title: str,
     classes: Sequence[str] = (),
+    background: int | None = 0,
 ) -> None:
     """Draw rows of pictures: (name of the row, titled panels, clicks (k, 3) as x, y, class for the first panel).
 
     A panel is an image (H, W, 3) uint8 or labels (H, W) uint8 in the colours of PASCAL VOC. `classes`:
-    the names of the classes; with them, a legend names the colours that occur.
+    the names of the classes; with them, a legend names the colours that occur. `background`: the class that is black,
+    or None.
     """
-    colours = np.array(palette(), np.uint8)
+    colours = np.array(palette(background), np.uint8)
     columns = max((len(panels) for _, panels, _ in rows), default=1)
     width, height = 1.25 * columns + 0.5, 1.55 * max(len(rows), 1) + 0.6
     found = _occurring(rows) if classes else []

@@ -58,7 +58,10 @@ class Dataset(Protocol):
     """What the rest of the suite needs of a data set."""
 
     classes: tuple[str, ...]
-    """Names by class index; index 0 is the background."""
+    """Names by class index."""
+    background: int | None
+    """Index of the class that is no object, or None where every class is one, as in street scenes. Clicks on objects
+    are drawn over clicks on it, and it has a recall and a bias of its own."""
     dense: bool
     """Whether there are images to train on with a dense mask, for full supervision."""
 

@@ -24,16 +24,20 @@ NOISE_MAX = 0.1
 """Largest standard deviation of the additive noise, as a fraction of the range of a pixel (0.1 = 25.5 of 255)."""
 
 
-def draw_clicks(points: Tensor, classes: Tensor, height: int, width: int, size: int) -> Tensor:
+def draw_clicks(
+    points: Tensor, classes: Tensor, height: int, width: int, size: int, background: int | None = 0
+) -> Tensor:
     """Return (height, width) uint8: every click as a square of its class, clipped at the border; 255 elsewhere.
 
-    `points` (n, 2): x, y in continuous pixels (pixel = floor); `classes` (n,): 0 = background; `size`: side of the
-    square, odd. Foreground wins over background, later over earlier. A point outside the canvas draws nothing.
+    `points` (n, 2): x, y in continuous pixels (pixel = floor); `classes` (n,); `size`: side of the square, odd.
+    Foreground wins over the class `background` (None: there is none), later over earlier. A point outside the canvas
+    draws nothing.
     """
     labels = torch.full((height, width), UNLABELLED, dtype=torch.uint8)
     canvas, half = labels.numpy(), size // 2
     clicks = zip(points.floor().int().tolist(), classes.tolist(), strict=True)
-    for (x, y), cls in sorted(clicks, key=lambda click: click[1] != 0):  # stable: the order within a kind stays
+    # The sort is stable: the order within a kind stays.
+    for (x, y), cls in sorted(clicks, key=lambda click: click[1] != background):
         if 0 <= x < width and 0 <= y < height:
             canvas[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1] = cls
     return labels
@@ -57,7 +61,8 @@ class TrainView:
     additive Gaussian noise (sigma uniform in 0..`NOISE_MAX`) or nothing. `click_size`: side of a click's square or
     width of a scribble, odd, or None: no `labels`. `click_order`: `geometry_first` moves the points and draws them
     last, `raster_first` draws them on the full image and resamples that like the mask; None with `click_size` None.
-    `annotation`: what the labels are drawn from, or None: no `labels`.
+    `annotation`: what the labels are drawn from, or None: no `labels`. `background`: the class that others are drawn
+    over, or None.
 
     All randomness comes from torch's global generator. A seed gives one geometry, whatever `noise`, `click_*` and
     `annotation` are.
@@ -73,10 +78,11 @@ class TrainView:
         click_size: int | None,
         click_order: Literal["geometry_first", "raster_first"] | None,
         annotation: Annotation | None = "clicks",
+        background: int | None = 0,
     ) -> None:
         self.crop, self.flip, self.noise = crop, flip, noise
         self.click_size, self.click_order = (None, None) if annotation is None else (click_size, click_order)
-        self.scribbles = annotation == "scribbles"
+        self.scribbles, self.background = annotation == "scribbles", background
         self.short_min = max(1, int(scale_min * crop))
         self.short_max = max(self.short_min, int(scale_max * crop))
 
@@ -113,9 +119,10 @@ class TrainView:
         def draw(points: Tensor, height: int, width: int, size: int) -> Tensor:
             if not self.scribbles:
                 classes = torch.tensor([click.cls for click in example.clicks])
-                return draw_clicks(points, classes, height, width, size)[None]
+                return draw_clicks(points, classes, height, width, size, self.background)[None]
             lengths = [len(scribble.points) for scribble in example.scribbles]
-            return draw_scribbles(points, lengths, [line.cls for line in example.scribbles], height, width, size)[None]
+            lines = [line.cls for line in example.scribbles]
+            return draw_scribbles(points, lengths, lines, height, width, size, self.background)[None]
 
         maps = example.mask[None]
         if self.click_size is not None and self.click_order == "raster_first":

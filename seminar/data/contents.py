@@ -65,10 +65,14 @@ def _facts(path: Path) -> _Facts:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def cache() -> Path:
+    """Return the folder for what can be computed again: `seminar-learning` in $XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "seminar-learning"
+
+
 def _place(folder: Path) -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     digits = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:16]
-    return Path(base) / "seminar-learning" / f"{digits}.json"
+    return cache() / f"{digits}.json"
 
 
 def _load(place: Path) -> dict[str, tuple[int, int, int, str]]:

@@ -513,6 +513,7 @@ class Creatures:
     """The generated data set: 6 classes, `train` + `val` images of `size` x `size` pixels from one `seed`."""
 
     classes = ("background", *OBJECTS)
+    background: int | None = 0
     dense = True
 
     def __init__(

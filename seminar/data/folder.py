@@ -25,7 +25,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydantic import Field
-from scipy import ndimage
 from tqdm import tqdm
 
 from seminar.data import PADDING, UNLABELLED, Click, Example, Scribble, Split, datasets
@@ -47,15 +46,15 @@ from seminar.data.files import (
     read_mask,
     read_text,
 )
+from seminar.data.simulated import draw_clicks_on
 from seminar.data.strokes import in_reach
-from seminar.spec import InputError, unknown
+from seminar.spec import InputError, Later, unknown
 
 BACKGROUND = ("background", "bg", "_background_")
-"""What class 0 may be called."""
+"""What the class `background` may be called."""
+NO_BACKGROUND = "none"
 VOID = ("void", "ignore", "__ignore__")
 """What a polygon may be called whose pixels are not evaluated."""
-SMALLEST = 0.003
-"""Share of an image that an object must have to get a simulated click."""
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 Points = tuple[tuple[float, float], ...]
@@ -97,7 +96,7 @@ class Folder:
         *.json        labelme's files, beside the images or in labelme/: points are clicks, lines scribbles, polygons,
                       rectangles and circles dense masks
         masks/        <image>.png, class indices (255: void)      to evaluate by, optional
-        classes.txt   names, one a line, the background first      needed with masks/ or where classes are numbers
+        classes.txt   names, one a line, in the order of their numbers   needed with masks/ or where classes are numbers
         train.txt, val.txt   which images are which                optional
 
     An image goes by its path below the folder of images, with or without its suffix; x and y are pixels of the picture
@@ -109,7 +108,9 @@ class Folder:
     `max_side`: images are made smaller until the longer side is no longer than this, 0: they stay as they are.
     `simulated`: n > 0: no labels are read, and every object of a mask (a connected piece of at least `SMALLEST` of the
     image) gets one click, every background n; drawn from `simulated_seed` and the name of the image. `clicks_outside`:
-    what a click outside its image is. `held_out`: n > 0 validates on every n-th training image and trains on the
+    what a click outside its image is. `background`: the name of the class that is no object, or `none` where every
+    class is one, as in street scenes; the objects of `simulated` are then of all classes, and what no polygon covers is
+    void. `held_out`: n > 0 validates on every n-th training image and trains on the
     others, to choose settings by.
 
     Raises `InputError` for whatever cannot be used; `seminar data check` lists all of it. A point of a line or an area
@@ -117,6 +118,7 @@ class Folder:
     """
 
     classes: tuple[str, ...]
+    background: int | None
 
     def __init__(
         self,
@@ -130,6 +132,7 @@ class Folder:
         simulated_seed: Annotated[int, Field(ge=0)] = 0,
         clicks_outside: Literal["error", "drop"] = "error",
         held_out: Annotated[int, Field(ge=0)] = 0,
+        background: Later[str] = BACKGROUND[0],
     ) -> None:
         self._max_side, self._drop_outside = max_side, clicks_outside == "drop"
         self._simulated, self._simulated_seed = simulated, simulated_seed
@@ -146,8 +149,12 @@ class Folder:
             for path in self._label_files:
                 for id, found in self._read_labels(path):
                     self._add(path, id, found)
+        self._background = _composed(background.strip())
         self.classes = self._name_classes(root)
+        self.background = None if self._background == NO_BACKGROUND else self.classes.index(self._background)
         self._ids = self._divide(root, val_share, held_out)
+        if len(self.classes) < 2:
+            raise InputError(f"{root}: {len(self.classes)} class, and two are needed; the background counts as one")
         self.dense = any(id in self._masks or self._labels.get(id, Labels()).areas for id in self._ids["train"])
         self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
@@ -260,7 +267,7 @@ class Folder:
         mask = self._mask(id, labels, width, height)
         clicks = list(self._clicks(id, labels, width, height))
         if self._simulated:
-            clicks = simulate(mask, self._simulated, _generator(self._simulated_seed, id))
+            clicks = draw_clicks_on(mask, self.background, self._simulated, self._simulated_seed, id)
         scribbles = list(self._scribbles(id, labels, width, height))
         scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
         if scale < 1:
@@ -485,27 +492,44 @@ class Folder:
     def _name_classes(self, root: Path) -> tuple[str, ...]:
         path = root / "classes.txt"
         used = {_composed(name) for labels in self._labels.values() for name in labels.names}
+        ground = [] if self._background == NO_BACKGROUND else [self._background]
         if not is_there(path):
             numbers = sorted(name for name in used if name.isdecimal())
             if numbers or self._masks:
                 why = f"class {numbers[0]} is a number" if numbers else f"the masks in {root} hold numbers"
-                raise InputError(f"{path}: not found, but {why}; write the names, one a line, the background first")
-            path, names = root, ["background", *sorted(name for name in used if name.lower() not in BACKGROUND)]
+                raise InputError(
+                    f"{path}: not found, but {why}; write the names, one a line, in the order of their numbers"
+                )
+            path, names = root, [*ground, *sorted(name for name in used if not self._is_background(name))]
         else:
             names = [_composed(line.strip()) for line in read_text(path).splitlines() if line.strip()]
-            if len(set(names)) != len(names) or len(names) < 2 or names[0].lower() not in BACKGROUND:
-                raise InputError(f"{path}: write different names, one a line, the first of them 'background'")
+            same = [place for place, name in enumerate(names) if self._is_background(name)]
+            if ground and not same:
+                raise InputError(
+                    f"{path}: no class {ground[0]!r}; data_background=NAME names the class that is no object, "
+                    "data_background=none says that there is none"
+                )
+            for place in same[:1]:
+                names[place] = ground[0]
+            twice = [names[place] for place in same[1:]] + [name for name in names if names.count(name) > 1]
+            if twice:
+                raise InputError(f"{path}: class {twice[0]!r} is in it twice")
         if len(names) > PADDING:
             raise InputError(f"{path}: {len(names)} classes, of which a mask can hold {PADDING}")
         strange = [name for name in names if not name.isprintable()]
         if strange:
             raise InputError(f"{path}: class {strange[0]!r} holds what cannot be printed")
-        return ("background", *names[1:])
+        return tuple(names)
+
+    def _is_background(self, name: str) -> bool:
+        """Return whether a name is that of the background; the usual one has several forms."""
+        usual = self._background == BACKGROUND[0] and name.lower() in BACKGROUND
+        return usual or (name == self._background != NO_BACKGROUND)
 
     def _class(self, id: str, name: str) -> int:
         name = _composed(name)
-        if name.lower() in BACKGROUND:
-            return 0
+        if self.background is not None and self._is_background(name):
+            return self.background
         if name in self.classes:
             return self.classes.index(name)
         if name.isdecimal() and len(name) <= len(str(PADDING)) and int(name) < len(self.classes):
@@ -580,7 +604,7 @@ class Folder:
             return mask
         if not labels.areas:
             return np.full((height, width), UNLABELLED, np.uint8)
-        canvas = Image.new("L", (width, height), 0)
+        canvas = Image.new("L", (width, height), UNLABELLED if self.background is None else self.background)
         draw = ImageDraw.Draw(canvas)
         for name, kind, points in labels.areas:
             value = UNLABELLED if name.lower() in VOID else self._class(id, name)
@@ -626,31 +650,6 @@ class Folder:
 
     def _small(self) -> bool:
         return fit_into_memory(self._images[id] for id in self._all_ids)
-
-
-def simulate(mask: NDArray[np.uint8], background: int, rng: np.random.Generator) -> list[Click]:
-    """Return clicks as a person might set them: one for each object, rather in its middle, and `background` anywhere
-    else."""
-    clicks: list[Click] = []
-    for cls in sorted(set(np.unique(mask).tolist()) - {0, UNLABELLED}):
-        pieces, count = ndimage.label(mask == cls)
-        for piece in range(1, count + 1):
-            where = pieces == piece
-            if where.sum() >= SMALLEST * mask.size:
-                clicks.append(_draw(ndimage.distance_transform_edt(np.pad(where, 1))[1:-1, 1:-1] ** 4, cls, rng))
-    free = (mask == 0).astype(np.float64)
-    return clicks + [_draw(free, 0, rng) for _ in range(background if free.any() else 0)]
-
-
-def _draw(weights: NDArray[np.float64], cls: int, rng: np.random.Generator) -> Click:
-    """Return a click on a pixel drawn with these weights."""
-    ends = np.cumsum(weights)
-    at = int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))
-    return Click(at % weights.shape[1] + 0.5, at // weights.shape[1] + 0.5, cls)
-
-
-def _generator(seed: int, id: str) -> np.random.Generator:
-    return np.random.default_rng([seed, *hashlib.sha256(id.encode()).digest()[:8]])
 
 
 def _label_files(root: Path, given: Path | None) -> Iterable[Path]:

@@ -15,25 +15,26 @@ _SMALLEST = 128
 _GAP = 4
 
 
-def colour(labels: Tensor) -> Image.Image:
-    """Return (H, W) labels as an RGB picture."""
+def colour(labels: Tensor, background: int | None) -> Image.Image:
+    """Return (H, W) labels as an RGB picture; the class `background` is black."""
     picture = Image.fromarray(np.asarray(labels, dtype=np.uint8)).convert("P")
-    picture.putpalette([value for rgb in palette() for value in rgb])
+    picture.putpalette([value for rgb in palette(background) for value in rgb])
     return picture.convert("RGB")
 
 
-def strip(example: Example, predictions: Sequence[Tensor]) -> Image.Image:
+def strip(example: Example, predictions: Sequence[Tensor], background: int | None) -> Image.Image:
     """Return the image with clicks | truth | each prediction (H, W), enlarged by a whole factor where the image is
     small."""
     _, height, width = example.image.shape
     factor = max(1, -(-_SMALLEST // min(height, width)))
-    panels = [Image.fromarray(example.image.permute(1, 2, 0).numpy()), colour(example.mask)]
-    panels += [colour(prediction) for prediction in predictions]
+    panels = [Image.fromarray(example.image.permute(1, 2, 0).numpy()), colour(example.mask, background)]
+    panels += [colour(prediction, background) for prediction in predictions]
     panels = [panel.resize((width * factor, height * factor), Image.Resampling.NEAREST) for panel in panels]
     draw = ImageDraw.Draw(panels[0])
+    colours = palette(background)
     for click in example.clicks:
         x, y, radius = click.x * factor, click.y * factor, max(3, min(height, width) * factor // 80)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=palette()[click.cls], outline="white")
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colours[click.cls], outline="white")
     sheet = Image.new("RGB", (len(panels) * (width * factor + _GAP) - _GAP, height * factor), "white")
     for number, panel in enumerate(panels):
         sheet.paste(panel, (number * (width * factor + _GAP), 0))

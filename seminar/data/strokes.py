@@ -38,14 +38,20 @@ def trace(starts: NDArray[np.intp], ends: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def draw_scribbles(
-    points: Tensor, lengths: Sequence[int], classes: Sequence[int], height: int, width: int, size: int
+    points: Tensor,
+    lengths: Sequence[int],
+    classes: Sequence[int],
+    height: int,
+    width: int,
+    size: int,
+    background: int | None = 0,
 ) -> Tensor:
     """Return (height, width) uint8: every scribble as a line of its class, 255 elsewhere.
 
     `points` (n, 2): x, y in continuous pixels (pixel = floor), on the canvas or not: `lengths[0]` >= 1 corners of the
-    first scribble, then those of the second; `classes`: one for each scribble, 0 = background; `size`: side of the
-    square brush that follows the line, odd. Foreground wins over background, later over earlier. The canvas is a
-    window: it shows what an endless one would show there.
+    first scribble, then those of the second; `classes`: one for each scribble; `size`: side of the square brush that
+    follows the line, odd. Foreground wins over the class `background` (None: there is none), later over earlier. The
+    canvas is a window: it shows what an endless one would show there.
     """
     corners = np.floor(points.numpy()).astype(np.intp)
     strokes = zip(np.split(corners, np.cumsum(lengths, dtype=np.intp))[:-1], classes, strict=True)
@@ -53,7 +59,8 @@ def draw_scribbles(
     # Twice half a brush around the canvas: a line that passes this close outside still leaves whole squares
     frame = np.full((height + 4 * half, width + 4 * half), UNLABELLED, dtype=np.uint8)
     down, right = np.mgrid[half : half + size, half : half + size].reshape(2, -1)
-    for line, cls in sorted(strokes, key=lambda stroke: stroke[1] != 0):  # stable: the order within a kind stays
+    # The sort is stable: the order within a kind stays.
+    for line, cls in sorted(strokes, key=lambda stroke: stroke[1] != background):
         last = len(line) - 1
         x, y = trace(line[: max(last, 1)], line[min(last, 1) :]).reshape(-1, 2).T
         near = (x >= -half) & (x < width + half) & (y >= -half) & (y < height + half)

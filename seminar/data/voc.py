@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import reprlib
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from itertools import groupby, pairwise
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from xml.etree import ElementTree
 
 import numpy as np
-import torch
 from pydantic import Field
 from scipy import ndimage
 
-from seminar.data import UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data import UNLABELLED, Scribble, datasets
 from seminar.data.contents import digests
-from seminar.data.files import (
-    Examples,
-    existing,
-    find_unusable,
-    fit_into_memory,
-    image_size,
-    read_bytes,
-    read_image,
-    read_mask,
-    read_text,
-)
+from seminar.data.files import existing, read_bytes, read_mask
+from seminar.data.listed import Listed, OutsideClicks, divide, read_clicks, read_ids
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
 
@@ -53,7 +39,7 @@ CLICK_FILES = (
 
 
 @datasets.register("voc")
-class Voc:
+class Voc(Listed):
     """A folder with `JPEGImages/<id>.jpg`, `SegmentationClassAug/` or else `SegmentationClass/<id>.png` (palette or
     grey PNG: 0..20, 255 = void) and id lists `<name>.txt`, there or in `ImageSets/Segmentation[Aug]/`.
 
@@ -73,7 +59,7 @@ class Voc:
     """
 
     classes: tuple[str, ...] = CLASSES
-    dense = True
+    background: int | None = 0
 
     def __init__(
         self,
@@ -84,30 +70,24 @@ class Voc:
         scribbles: Path | None = None,
         train_list: str = "train",
         val_list: str = "val",
-        clicks_outside: Literal["error", "drop"] = "error",
+        clicks_outside: OutsideClicks = "error",
         held_out: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
-        self._drop_outside = clicks_outside == "drop"
         folder = existing([root], "; data_root=DIR names the folder, `seminar data voc` makes one")
         self._images = existing([folder / "JPEGImages"])
         self._masks = existing([root / "SegmentationClassAug", root / "SegmentationClass"])
         every = _read_ids(root, train_list)
-        if held_out:
-            learnt = [id for place, id in enumerate(every) if place % held_out]
-            self._ids: dict[Split, list[str]] = {"train": learnt, "val": every[::held_out]}
-            if not learnt:
-                raise InputError(f"data_held_out={held_out}: all {len(every)} training images are held out")
-        else:
-            self._ids = {"train": every, "val": _read_ids(root, val_list)}
-        shared = sorted(set(self._ids["train"]) & set(self._ids["val"]))
+        ids = divide(every, None if held_out else _read_ids(root, val_list), held_out)
+        shared = sorted(set(ids["train"]) & set(ids["val"]))
         if shared:
             raise InputError(
                 f"{root}: {len(shared)} id(s), first {shared[0]!r}, are in both lists, {train_list!r} for training and"
                 f" {val_list!r} for validation"
             )
+        wanted = sorted({*ids["train"], *ids["val"]})
         for folder, suffix in ((self._images, ".jpg"), (self._masks, ".png")):
             present = {path.name for path in folder.iterdir()}
-            missing = [id for id in self._all_ids if id + suffix not in present]
+            missing = [id for id in wanted if id + suffix not in present]
             if missing:
                 more = f", and {len(missing) - 1} more of the listed ids" if missing[1:] else ""
                 raise InputError(f"{folder / (missing[0] + suffix)}: no such file{more}")
@@ -115,146 +95,50 @@ class Voc:
             given or existing([root / name for name in names], f"; {setting} can name another file")
             for given, names, setting in zip((clicks_fg, clicks_bg), CLICK_FILES, ("data_clicks_fg", "data_clicks_bg"))
         )
-        self._clicks = {path: _read_clicks(path, self._all_ids) for path in (fg, bg)}
-        if not any(clicks.get(id) for clicks in self._clicks.values() for id in self._ids["train"]):
+        clicks = {path: read_clicks(path, wanted, len(CLASSES)) for path in (fg, bg)}
+        if not any(found.get(id) for found in clicks.values() for id in ids["train"]):
             raise InputError(f"{fg}: no id of the list {train_list!r} has a click, neither here nor in {bg}")
-        self._scribbles = None if scribbles is None else _find_scribbles(scribbles, self._all_ids)
-        if self._scribbles is not None and not any(id in self._scribbles for id in self._ids["train"]):
+        self._scribbles = None if scribbles is None else _find_scribbles(scribbles, wanted)
+        if self._scribbles is not None and not any(id in self._scribbles for id in ids["train"]):
             raise InputError(
                 f"{scribbles}: no id of the list {train_list!r} has scribbles (a file <id>.xml or <id>.png) here"
             )
-        self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
+        super().__init__(ids, self._images, clicks, clicks_outside)
 
-    def split(self, split: Split) -> Sequence[Example]:
-        """Return the examples of a split, read when indexed; raises `InputError` for a file that cannot be used."""
-        return self._splits[split]
+    def files(self, id: str) -> tuple[Path, Path]:
+        return self._images / f"{id}.jpg", self._masks / f"{id}.png"
 
-    def fingerprint(self) -> str:
-        """Return 16 hexadecimal digits over ids, clicks of the training images, the contents of all images and masks
-        and, where a folder of scribbles is named, of its files for the training images."""
-        clicks = [
-            [(click.x, click.y, click.cls) for clicks in self._clicks.values() for click in clicks.get(id, ())]
-            for id in self._ids["train"]
-        ]
-        files = [path for id in self._all_ids for path in self._files(id)]
-        data: list[object] = [self._ids, clicks, digests(files, self._images)]
+    def _identity(self) -> list[object]:
+        """Return what the fingerprint is made of; also, where a folder of scribbles is named, its files for the
+        training images."""
+        data = super()._identity()
         if self._scribbles is not None:
             drawn = {id: self._scribbles[id] for id in self._ids["train"] if id in self._scribbles}
             data.append(dict(zip(drawn, digests(drawn.values(), self._images.with_name("scribbles")))))
-        return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
+        return data
 
-    def unusable(self) -> list[str]:
-        """Return a line for each example that cannot be used, as `find_unusable` finds them."""
-        return find_unusable(self._all_ids, self.read, self._glance, self._small)
-
-    def _glance(self, id: str) -> None:
-        """Check the headers of an example and its clicks; `read` checks all. Scribbles are not looked at: those that
-        were drawn as a picture would have to be decoded."""
-        image, mask = self._files(id)
-        width, height = image_size(image)
-        _check_mask_size(mask, image_size(mask), width, height)
-        self._inside(id, width, height)
-
-    def read(self, id: str) -> Example:
-        """Decode and check one example."""
-        image_path, mask_path = self._files(id)
-        image, mask = read_image(image_path), read_mask(mask_path)
-        height, width = image.shape[:2]
-        _check_mask_size(mask_path, (mask.shape[1], mask.shape[0]), width, height)
-        wrong = (mask >= len(CLASSES)) & (mask != UNLABELLED)
-        if wrong.any():
-            raise InputError(f"{mask_path}: value {mask[wrong].min()} is neither a class 0..20 nor 255 (void)")
-        inside = self._inside(id, width, height)
-        scribbles: list[Scribble] = []
-        if self._scribbles is not None and id in self._scribbles:
-            for whole in _read_scribbles(self._scribbles[id], (height, width)):
-                # A line is cut where it leaves what is in reach, and where it comes back.
-                for near, run in groupby(whole.points, lambda point: in_reach(point, width, height)):
-                    if near:
-                        scribbles.append(Scribble(tuple(run), whole.cls))
-                    elif not self._drop_outside:
-                        x, y = next(run)
-                        raise InputError(
-                            f"{self._scribbles[id]}: scribble point x={x} y={y} is far outside"
-                            f" the {width}x{height} image; data_clicks_outside=drop leaves such points out"
-                        )
-        # permute makes no copy: channels stay innermost in memory, and torchvision resizes that several times faster.
-        return Example(
-            id=id,
-            image=torch.from_numpy(image).permute(2, 0, 1),
-            mask=torch.from_numpy(mask),
-            clicks=tuple(inside),
-            scribbles=tuple(scribbles),
-        )
-
-    def _inside(self, id: str, width: int, height: int) -> list[Click]:
-        """Return the clicks of an example. Raises `InputError` for one outside the image, unless those are dropped."""
-        inside: list[Click] = []
-        for path, clicks in self._clicks.items():
-            for click in clicks.get(id, ()):
-                if 0 <= click.x < width and 0 <= click.y < height:
-                    inside.append(click)
+    def scribbles(self, id: str, width: int, height: int) -> Iterator[Scribble]:
+        if self._scribbles is None or id not in self._scribbles:
+            return
+        for whole in _read_scribbles(self._scribbles[id], (height, width)):
+            # A line is cut where it leaves what is in reach, and where it comes back.
+            for near, run in groupby(whole.points, lambda point: in_reach(point, width, height)):
+                if near:
+                    yield Scribble(tuple(run), whole.cls)
                 elif not self._drop_outside:
+                    x, y = next(run)
                     raise InputError(
-                        f"{path}: {id}: click x={click.x} y={click.y} is outside the {width}x{height} image; "
-                        "data_clicks_outside=drop leaves such clicks out"
+                        f"{self._scribbles[id]}: scribble point x={x} y={y} is far outside"
+                        f" the {width}x{height} image; data_clicks_outside=drop leaves such points out"
                     )
-        return inside
-
-    @cached_property
-    def _all_ids(self) -> list[str]:
-        return sorted({*self._ids["train"], *self._ids["val"]})
-
-    def _small(self) -> bool:
-        return fit_into_memory(self._files(id)[0] for id in self._all_ids)
-
-    def _files(self, id: str) -> tuple[Path, Path]:
-        return self._images / f"{id}.jpg", self._masks / f"{id}.png"
-
-
-def _check_mask_size(path: Path, size: tuple[int, int], width: int, height: int) -> None:
-    if size != (width, height):
-        raise InputError(f"{path}: the mask has {size[0]}x{size[1]} pixels, its image {width}x{height}")
 
 
 def _read_ids(root: Path, name: str) -> list[str]:
     folders = (root, root / "ImageSets" / "Segmentation", root / "ImageSets" / "SegmentationAug")
-    path = next((folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").exists()), None)
-    if path is None:
+    found = read_ids(folders, name)
+    if found is None:
         raise InputError(f"{root / name}.txt: not found (nor in ImageSets/Segmentation or ImageSets/SegmentationAug)")
-    ids = sorted(read_text(path).split())
-    if not ids:
-        raise InputError(f"{path}: the list is empty")
-    for before, id in pairwise(ids):
-        if before == id:
-            raise InputError(f"{path}: {id} is listed twice")
-    return ids
-
-
-def _read_clicks(path: Path, ids: Iterable[str]) -> dict[str, tuple[Click, ...]]:
-    """Return the clicks of the given ids that have an entry."""
-    try:
-        entries = json.loads(read_text(path))
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(entries, dict):
-        raise InputError(f"{path}: expected an object {{image id: [click, ...]}}, got a {type(entries).__name__}")
-    return {id: tuple(_clicks(f"{path}: {id}", entries[id])) for id in ids if id in entries}
-
-
-def _clicks(where: str, entry: object) -> Iterator[Click]:
-    if not isinstance(entry, list):
-        raise InputError(f"{where}: expected a list of clicks, got {reprlib.repr(entry)}")
-    for click in entry:
-        match click:
-            case {"x": int() | float() as x, "y": int() | float() as y, "cls": int() as cls}:
-                if not 0 <= cls < len(CLASSES):
-                    raise InputError(f"{where}: click with cls {cls}, expected 0..20")
-                yield Click(float(x), float(y), cls)
-            case _:
-                raise InputError(f"{where}: expected a click with numbers x, y and cls, got {reprlib.repr(click)}")
+    return found
 
 
 def _find_scribbles(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
