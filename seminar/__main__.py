@@ -687,10 +687,11 @@ def _predict(options: argparse.Namespace) -> int:
     images = predict.pictures(options.pictures, options.out)
     net = predict.predictor(store, key, options.device, options.teacher, options.short, options.sliding)
     failed = list(predict.label(net, images, options.out))
-    for line in failed:
+    unread = predict.unreadable(options.pictures)
+    for line in (*failed, *unread):
         _say(line)
     _tell(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
-    return 1 if failed else 0
+    return 1 if failed or unread else 0
 
 
 def _export(options: argparse.Namespace) -> int:

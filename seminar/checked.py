@@ -11,8 +11,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from seminar import schema
+import torch
+
+from seminar import schema, views
 from seminar.catalogue import Host
+from seminar.data import PADDING, Dataset
 from seminar.recipes import open_data
 from seminar.spec import InputError, Stage
 from seminar.store import Store, write_json
@@ -20,15 +23,18 @@ from seminar.text import printable
 
 SHOWN = 10
 """How many problems of a data set are shown."""
+VIEWS = 32
+"""Training views that are drawn to see whether any holds a label; mostly the first one does."""
 
 
 def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
-    """Look once at each data set that these trainings need. Raises `InputError` with a line for each example that
-    cannot be used; of many the first ones. Prints what can be used but may not be meant.
+    """Look once at each data set that these trainings need, and each time at some views of it. Raises `InputError` with
+    a line for each example that cannot be used; of many the first ones. Prints what can be used but may not be meant.
 
     A data set with files has a method `unusable`, which says what it looks at and what it cannot find, and one
     `doubts`.
     """
+    trainings = list(trainings)
     for path, (stage, host) in {_file(stage, store): (stage, host) for stage, host in trainings}.items():
         if _error(path) == (True, None, None):
             _show(stage, _notes(path))
@@ -44,6 +50,29 @@ def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
         notes = list(getattr(open_data(stage, host), "doubts", list)())
         _show(stage, notes)
         _remember(path, None, None, notes)
+    for stage, host in {_view(stage, store): (stage, host) for stage, host in trainings}.values():
+        dataset = open_data(stage, host)
+        count = _views_without_label(stage, dataset) if hasattr(dataset, "unusable") else 0
+        _show(stage, [views.no_label(count)] if count else [])
+
+
+def _view(stage: Stage, store: Store) -> tuple[object, ...]:
+    """Return what decides whether views of a data set hold labels."""
+    return _file(stage, store), stage.crop, stage.scale_min, stage.scale_max, stage.annotation
+
+
+def _views_without_label(stage: Stage, dataset: Dataset) -> int:
+    """Return how many training views were drawn, if none of them holds a label; 0 as soon as one does, or where the
+    stage learns from none."""
+    view = views.training_view(stage, dataset.background)
+    examples = dataset.split("train")
+    places = range(0, len(examples), max(1, len(examples) // VIEWS))[:VIEWS]
+    for place in places:
+        torch.manual_seed(views.mix(stage.seed, 0, place))
+        drawn = view(examples[place])
+        if "labels" not in drawn or bool((drawn["labels"] < PADDING).any()):
+            return 0
+    return len(places)
 
 
 def _show(stage: Stage, notes: Iterable[str]) -> None:

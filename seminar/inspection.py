@@ -18,11 +18,13 @@ from tqdm import tqdm
 
 from seminar import views
 from seminar.colours import palette
-from seminar.data import PADDING, Example, Split, datasets
+from seminar.data import NO_SCORE, PADDING, Example, Split, datasets
 from seminar.data.pictures import colour
 from seminar.recipes import one, open_data
 from seminar.spec import InputError, Scalar
 
+SHOWN = 20
+"""Images of one kind that are named."""
 SHEET = 24
 """Training images on a contact sheet."""
 _THUMB, _GAP, _NAME = 180, 6, 14
@@ -110,8 +112,14 @@ class Contents:
                 if not self.clicks[cls] and not self.scribbles[cls]
             ),
         ]
-        if not self.masked["val"]:
-            found.append("no validation image has a mask: there will be no mIoU, only pictures and agreement")
+        if not self.masked["val"] and NO_SCORE not in found:
+            found.append(NO_SCORE)
+        if self.drawn and not any(self.drawn):
+            found.append(views.no_label(len(self.drawn)))
+        if self.without_background and self.clicks[self.background or 0]:
+            names = ", ".join(self.without_background[:SHOWN])
+            more = f" and {len(self.without_background) - SHOWN} more" if self.without_background[SHOWN:] else ""
+            found.append(f"images to train on without a click on the background: {names}{more}")
         if self.masked["train"] and self.misplaced.total() > 0.1 * self.clicks.total():
             found.append(f"{self.misplaced.total()} clicks lie on another class than their own: are x and y swapped?")
         return found

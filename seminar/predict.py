@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,18 +22,22 @@ from tqdm import tqdm
 
 from seminar import machine, schema
 from seminar.colours import palette
-from seminar.data.files import IMAGES, check_name, find_images, read_image
-from seminar.data.pictures import colour
+from seminar.data.files import IMAGES, check_name, find_images, find_unreadable, read_image, read_text
+from seminar.data.pictures import colour, legend
 from seminar.recipes import pick_device
 from seminar.spec import InputError
-from seminar.store import Store, write_atomic
-from seminar.text import spreadsheet
+from seminar.store import Store, write_atomic, write_json
+from seminar.text import brief, spreadsheet
 from seminar.views import normalise
 from seminar.weights import finished_network
 
 OVERLAP = 1 / 3
 """Share of a window that sliding windows have in common with the next."""
 AREAS = "areas.csv"
+COLUMNS = ("image", "class", "pixels", "percent")
+CLASSES = "classes.txt"
+ORIGIN = "predictions.json"
+"""Says which network made what lies in a folder, and how."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,13 @@ class Predictor:
     device: torch.device
     short: int
     window: int | None = None
+    origin: str = ""
+    """Which network of which training it is."""
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """Return what decides its predictions, but for the picture."""
+        return {"network": self.origin, "classes": list(self.classes), "short": self.short, "window": self.window}
 
     @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -106,23 +118,26 @@ def predictor(
     here = pick_device(device)
     if here.type == "cuda":
         machine.prepare(here, "fp32")  # whatever it was trained in: every digit, on every card
-    net = finished_network(stage, len(classes), store.folder(key), "teacher" if teacher else "student", here)
-    return Predictor(
-        net, classes, schema.background(record), here, short or stage.crop, stage.crop if sliding else None
-    )
+    role: Literal["teacher", "student"] = "teacher" if teacher else "student"
+    net = finished_network(stage, len(classes), store.folder(key), role, here)
+    origin = f"{role} of {key}, weights {record.get('weights_sha256', {}).get(role, 'unknown')[:12]}"
+    window = stage.crop if sliding else None
+    return Predictor(net, classes, schema.background(record), here, short or stage.crop, window, origin)
 
 
 def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
     """Return the pictures named or lying in the folders named, by the name of their results in `out`. Of a folder as
     one trains on it these are its `images/`; neither its masks nor what lies in `out` is labelled. Raises `InputError`
     where there is none, or where results would lie among other files."""
-    if out.exists() and not (out.is_dir() and (AREAS in (there := os.listdir(out)) or not there)):
+    if out.exists() and not (out.is_dir() and (ORIGIN in (there := os.listdir(out)) or not there)):
         raise InputError(f"--out {out}: holds something else than predictions; name a new folder")
     found: dict[str, Path] = {}
     for place in places:
         if place.is_dir():
             folder = place / "images" if (place / "images").is_dir() else place
             inside = [path for path in find_images(folder) if not path.resolve().is_relative_to(out.resolve())]
+            if not inside and unreadable([place]):
+                raise InputError(unreadable([place])[0])
             if not inside:
                 raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
         elif place.resolve().is_relative_to(out.resolve()):
@@ -139,42 +154,103 @@ def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
     return found
 
 
-def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
-    """Write `NAME.png` (palette mask), `NAME_overlay.jpg` and, for all, `areas.csv` to `out`; yields a line for each
-    picture that could not be read."""
+def unreadable(places: Sequence[Path]) -> list[str]:
+    """Return a line for each picture in these folders whose format nothing here reads."""
+    folders = [place / "images" if (place / "images").is_dir() else place for place in places if place.is_dir()]
+    return [
+        f"{path}: {path.suffix[1:].upper()} pictures cannot be read; convert it to JPEG or PNG"
+        for folder in folders
+        for path in find_unreadable(folder)
+    ]
+
+
+def claim(predict: Predictor, out: Path) -> None:
+    """Make the folder of results, or check that those in it are of the same network, looking in the same way. Raises
+    `InputError` where they are not: masks of two networks would lie among each other."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
-    write_atomic(out / AREAS, lambda file: None)  # by which `pictures` knows a folder of predictions
-    table = io.StringIO()
-    areas = csv.writer(table, lineterminator="\n")
-    areas.writerow(["image", "class", "pixels", "percent"])
-    for name, path in tqdm(images.items(), desc="pictures", disable=not sys.stderr.isatty()):
+    path = out / ORIGIN
+    if path.exists():
         try:
-            image = read_image(path, upright=True)
-        except InputError as error:
-            yield str(error)
-            continue
-        try:
-            labels = predict(image)
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                raise
-            yield f"{path}: at a short side of {predict.short} pixels memory does not suffice; see --short"
-            continue
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        mask = Image.fromarray(labels).convert("P")
-        mask.putpalette([value for rgb in palette(predict.background) for value in rgb])
-        write_atomic(out / f"{name}.png", lambda file, picture=mask: picture.save(file, "PNG"))  # type: ignore[misc]
-        photo = Image.fromarray(image)
-        mixed = Image.blend(photo, colour(torch.from_numpy(labels), predict.background), 0.5)
-        if predict.background is not None:  # it stays as it is in the photo
-            mixed.paste(photo, mask=Image.fromarray(np.where(labels == predict.background, 255, 0).astype(np.uint8)))
-        write_atomic(out / f"{name}_overlay.jpg", lambda file, picture=mixed: picture.save(file, "JPEG"))  # type: ignore[misc]
-        counts = np.bincount(labels.ravel(), minlength=len(predict.classes))
-        for cls, count in enumerate(counts.tolist()):
-            if count:
-                texts = (spreadsheet(name), spreadsheet(predict.classes[cls]))
-                areas.writerow([*texts, count, f"{100 * count / labels.size:.3f}"])
-    write_atomic(out / AREAS, lambda file: file.write(table.getvalue().encode()))
+            known = schema.parse(path.read_bytes())
+        except (OSError, ValueError):
+            known = None
+        if known != predict.identity:
+            other = known.get("network", "?") if isinstance(known, dict) else "?"
+            how = "" if other != predict.origin else ", seen in another way (--short, --sliding)"
+            raise InputError(
+                f"--out {out}: holds the masks of {brief(str(other))}{how}; name another folder, or move it away"
+            )
+    write_json(path, predict.identity)
+    write_atomic(out / CLASSES, lambda file: file.write(("\n".join(predict.classes) + "\n").encode()))
+
+
+def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
+    """Write `NAME.png` (palette mask), `NAME_overlay.jpg` with a legend and, for all, `areas.csv` and `classes.txt` to
+    `out`; yields a line for each picture that could not be read. Raises `InputError` as `claim` does."""
+    claim(predict, out)
+    rows = _areas(out / AREAS)
+    try:
+        for name, path in tqdm(images.items(), desc="pictures", disable=not sys.stderr.isatty()):
+            try:
+                image = read_image(path, upright=True)
+            except InputError as error:
+                yield str(error)
+                continue
+            try:
+                labels = predict(image)
+            except RuntimeError as error:
+                if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                    raise
+                yield f"{path}: at a short side of {predict.short} pixels memory does not suffice; see --short"
+                continue
+            rows[spreadsheet(name)] = _write(predict, out, name, image, labels)
+    finally:  # also of what was labelled before somebody stopped it
+        table = io.StringIO()
+        csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(row for lines in rows.values() for row in lines)])
+        write_atomic(out / AREAS, lambda file: file.write(table.getvalue().encode()))
+
+
+def _write(
+    predict: Predictor, out: Path, name: str, image: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> list[list[str]]:
+    """Write the mask and the overlay of one picture; return its rows of `areas.csv`."""
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    mask = Image.fromarray(labels).convert("P")
+    mask.putpalette([value for rgb in palette(predict.background) for value in rgb])
+    mixed = _overlay(predict, image, labels)
+    write_atomic(out / f"{name}.png", lambda file: mask.save(file, "PNG"))
+    write_atomic(out / f"{name}_overlay.jpg", lambda file: mixed.save(file, "JPEG"))
+    counts = np.bincount(labels.ravel(), minlength=len(predict.classes)).tolist()
+    return [
+        [spreadsheet(name), spreadsheet(predict.classes[cls]), str(count), f"{100 * count / labels.size:.3f}"]
+        for cls, count in enumerate(counts)
+        if count
+    ]
+
+
+def _overlay(predict: Predictor, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Image.Image:
+    """Return the photo with the colours of its classes, and below it a legend of them. The background stays as it
+    is."""
+    photo = Image.fromarray(image)
+    mixed = Image.blend(photo, colour(torch.from_numpy(labels), predict.background), 0.5)
+    if predict.background is not None:
+        mixed.paste(photo, mask=Image.fromarray(np.where(labels == predict.background, 255, 0).astype(np.uint8)))
+    colours = palette(predict.background)
+    found = [cls for cls in np.unique(labels).tolist() if cls != predict.background]
+    below = legend([(predict.classes[cls], colours[cls]) for cls in found], mixed.width, mixed.height)
+    whole = Image.new("RGB", (mixed.width, mixed.height + below.height), "white")
+    whole.paste(mixed, (0, 0))
+    whole.paste(below, (0, mixed.height))
+    return whole
+
+
+def _areas(path: Path) -> dict[str, list[list[str]]]:
+    """Return the rows of an earlier call by image: other pictures of the same network may lie in the folder."""
+    rows: dict[str, list[list[str]]] = {}
+    if path.exists():
+        for row in [*csv.reader(io.StringIO(read_text(path)))][1:]:
+            rows.setdefault(row[0], []).append(row)
+    return rows

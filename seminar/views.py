@@ -79,6 +79,14 @@ def training_view(stage: Stage, background: int | None) -> TrainView:
     )
 
 
+def no_label(count: int) -> str:
+    """Return what is noted where none of `count` training views holds a label."""
+    return (
+        f"none of {count} training views holds a label: crops are small against the images, or labels are few; make "
+        "the crop larger (crop=) or the images smaller (scale_max=, data_max_side=)"
+    )
+
+
 class EvaluationViews(TorchDataset[tuple[Tensor, Tensor]]):
     """Images and masks to evaluate on: centre crops of side `crop`, or whole (None)."""
 

@@ -242,7 +242,7 @@ def drawn(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     heads: list[list[str]] = []
 
     def remember(
-        rows: list[tuple[str, list[tuple[str, np.ndarray]], np.ndarray]], title: str, classes: object
+        rows: list[tuple[str, list[tuple[str, np.ndarray]], np.ndarray]], title: str, **classes: object
     ) -> dict[str, bytes]:
         heads.extend([name, *(head for head, _ in panels)] for name, panels, _ in rows)
         return {"png": b""}

@@ -19,7 +19,7 @@ from analysis import figures, frame, summary
 from analysis.__main__ import main as analyse
 from seminar import recipes, sweep
 from seminar.__main__ import main
-from seminar.data import Click, Scribble, creatures, example, files
+from seminar.data import NO_SCORE, Click, Scribble, creatures, example, files
 from seminar.data.creatures import Creatures, make
 from seminar.data.folder import Folder
 from seminar.data.simulated import simulate
@@ -167,7 +167,7 @@ def test_what_nobody_labelled_is_not_trained_on(build: Build) -> None:
     lists(root, "a b d e f", "c")
     data = Folder(root=root)
     assert [one.id for one in data.split("train")] == ["a"]
-    assert data.doubts() == ["images that are neither trained nor validated on: 4, for example b, d, e"]
+    assert data.doubts() == ["images that are neither trained nor validated on: 4, for example b, d, e", NO_SCORE]
 
 
 def test_masks_are_for_validation(build: Build) -> None:
@@ -189,9 +189,19 @@ def test_without_lists_a_share_is_for_validation_and_stays(build: Build) -> None
     names = [f"i{n}" for n in range(20)]
     rows = "".join(f"{name},1,1,cat\n" for name in names)
     root = build(f"image,x,y,class\n{rows}", " ".join(names))
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("background\ncat\n")
+    for name in (*names, "more"):
+        Image.new("L", (12, 8), 1).save(root / "masks" / f"{name}.png")
+    build(f"image,x,y,class\n{rows}more,1,1,cat\n", "more")
+    (root / "images" / "more.png").rename(root / "more.png")
+    (root / "masks" / "more.png").rename(root / "more mask.png")
+    (root / "clicks.csv").write_text(f"image,x,y,class\n{rows}")
     first = Folder(root=root, val_share=0.25)
     assert (len(first.split("train")), len(first.split("val"))) == (15, 5)
-    build(f"image,x,y,class\n{rows}more,1,1,cat\n", "more")
+    (root / "more.png").rename(root / "images" / "more.png")
+    (root / "more mask.png").rename(root / "masks" / "more.png")
+    (root / "clicks.csv").write_text(f"image,x,y,class\n{rows}more,1,1,cat\n")
     second = Folder(root=root, val_share=0.25)
     before, after = ({example.id for example in data.split("val")} for data in (first, second))
     assert len(before - after) <= 1
@@ -199,6 +209,26 @@ def test_without_lists_a_share_is_for_validation_and_stays(build: Build) -> None
     assert len(Folder(root=root, val_share=0.5).split("val")) == 10
     held = Folder(root=root, held_out=3)
     assert not {e.id for e in held.split("val")} & {e.id for e in Folder(root=root).split("val")}
+
+
+def test_without_masks_all_labels_are_trained_on(build: Build) -> None:
+    """Nothing can be scored, so nothing is held out; there are images to look at."""
+    names = [f"i{n}" for n in range(25)]
+    root = build("image,x,y,class\n" + "".join(f"{name},1,1,cat\n" for name in names), " ".join(names))
+    data = Folder(root=root)
+    assert len(data.split("train")) == 25
+    looked_at = {example.id for example in data.split("val")}
+    assert len(looked_at) == 24
+    assert NO_SCORE in data.doubts()
+    build(None, "other")
+    data = Folder(root=root)
+    assert [example.id for example in data.split("val")] == ["other"], "an image without a label, where there is one"
+    assert len(data.split("train")) == 25
+    build(None, "another")
+    (root / "val.txt").write_text("i3\n")
+    data = Folder(root=root)
+    assert [example.id for example in data.split("val")] == ["i3"]
+    assert len(data.split("train")) == 24, "who names images to validate on gets them"
 
 
 def test_every_nth_of_those_to_train_on_is_held_out(build: Build) -> None:
@@ -680,15 +710,19 @@ def test_pictures_of_floating_point_numbers_are_refused(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "settings", "why"),
+    ("names", "val", "settings", "why"),
     [
-        ("a", {}, ": every image with a click or a scribble (1) is to validate on, none to train on"),
-        ("a b c", {"held_out": 1}, ": data_held_out=1 leaves no image to train on"),
+        ("a", "a", {}, ": every image with a click or a scribble (1) is to validate on, none to train on"),
+        ("a b c", "", {"held_out": 1}, ": data_held_out=1 leaves no image to train on"),
     ],
 )
-def test_why_nothing_is_left_to_train_on(build: Build, names: str, settings: dict[str, int], why: str) -> None:
+def test_why_nothing_is_left_to_train_on(
+    build: Build, names: str, val: str, settings: dict[str, int], why: str
+) -> None:
     rows = "".join(f"{name},1,2,cat\n" for name in names.split())
     root = build(f"image,x,y,class\n{rows}", names)
+    if val:
+        (root / "val.txt").write_text(val)
     assert message(root, **settings) == f"{root}{why}"
 
 

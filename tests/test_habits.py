@@ -75,6 +75,36 @@ def test_clicks_that_are_shares_of_the_size_are_noted(photos: Path) -> None:
     )
 
 
+def test_views_without_any_label_are_noted_and_said_again_before_training(photos: Path, tmp_path: Path) -> None:
+    """Views of 32 of 640 x 320 pixels hardly ever hold a click in the corner; half of the height holds the middle."""
+    for name in ("p0", "p1", "p2", "p3"):
+        Image.new("RGB", (1600, 800)).save(photos / "images" / f"{name}.png")
+        (photos / "masks" / f"{name}.png").unlink(missing_ok=True)
+
+    def click(x: int, y: int) -> None:
+        rows = [f"p{n},{x + n},{y},{cls}" for n in range(4) for cls in ("background", "cell")]
+        (photos / "clicks.csv").write_text("\n".join(["image,x,y,class", *rows]))
+
+    click(3, 8)
+    data = ["profile=toy", "data=folder", f"data_root={photos}", "data_max_side=0"]
+    far, near = (["scale_min=10", "scale_max=10"], ["scale_min=1", "scale_max=1"])
+    note = "none of 4 training views holds a label: crops are small against the images"
+    assert note in seminar_here("data", "check", *data, *far, "--sheet", str(tmp_path / "sheet.png")).stdout
+    line = ["sweep", str(ROOT / "sweeps" / "losses.yaml"), *data, "seed=0", "losses=pce", "--dry-run"]
+    for _ in range(2):
+        assert seminar_here(*line, *far, "--runs", str(tmp_path / "runs")).stderr.count(note) == 1
+    click(800, 400)
+    assert "training views" not in seminar_here(*line, *near, "--runs", str(tmp_path / "runs")).stderr
+
+
+def test_images_without_a_click_on_the_background_are_named(photos: Path) -> None:
+    rows = ["p0,3,8,background", *(f"p{n},20,8,cell" for n in range(4))]
+    (photos / "clicks.csv").write_text("\n".join(["image,x,y,class", *rows]))
+    (photos / "train.txt").write_text("p0\np1\np2\n")
+    (photos / "val.txt").write_text("p3\n")
+    assert "images to train on without a click on the background: p1, p2" in notes(photos)
+
+
 @pytest.mark.parametrize("told", ["../elsewhere/p0.png", "old name.png", "p1.png", "day2/p0.png"])
 def test_labels_beside_a_picture_are_of_that_picture(told: str, tmp_path: Path) -> None:
     """Whatever imagePath says: folders are copied and pictures renamed."""

@@ -15,7 +15,7 @@ from PIL import Image
 from seminar import inspection
 from seminar.__main__ import main
 from seminar.colours import palette
-from seminar.data import Click, Example, Scribble
+from seminar.data import NO_SCORE, Click, Example, Scribble
 from seminar.inspection import Contents
 from tests.conftest import ROOT
 
@@ -126,7 +126,7 @@ def test_what_is_doubted() -> None:
     found.misplaced.update({0: 1})
     assert found.doubts() == ["3 clicks lie on another class than their own: are x and y swapped?"]
     found.masked.clear()
-    assert found.doubts() == ["no validation image has a mask: there will be no mIoU, only pictures and agreement"]
+    assert found.doubts() == [NO_SCORE]
 
 
 def test_a_good_folder_gets_a_sheet(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import nn
 from seminar import predict
 from seminar.__main__ import main
 from seminar.colours import palette
+from seminar.data.pictures import legend
 from seminar.predict import Predictor, pictures
 from seminar.spec import InputError
 from seminar.store import Store
@@ -58,7 +60,8 @@ def test_a_folder_is_labelled(runs: Path, photos: Path, tmp_path: Path, capsys: 
             assert mask.size == photo.size
             labels = np.array(mask)
         with Image.open(out / f"{name}_overlay.jpg") as overlay:
-            assert overlay.size == labels.shape[::-1]
+            assert overlay.width == labels.shape[1]
+            assert overlay.height > labels.shape[0], "a legend below"
         mine = [row for row in rows if row["image"] == name]
         assert sum(int(row["pixels"]) for row in mine) == labels.size
         assert sum(float(row["percent"]) for row in mine) == pytest.approx(100, abs=0.01)
@@ -208,7 +211,7 @@ def test_where_results_may_lie(photos: Path) -> None:
     out = photos / "deep"
     with pytest.raises(InputError, match="holds something else than predictions"):
         pictures([photos], out)
-    (out / "areas.csv").touch()
+    (out / "predictions.json").touch()
     assert pictures([photos], out) == {name[0]: photos / name for name in ("a.jpg", "c.png")}, "no result of before"
     (out / "deeper").mkdir()
     (out / "ö.png").rename(out / "deeper" / "ö.png")
@@ -293,14 +296,79 @@ def test_what_is_written_for_a_turned_photo(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.array(mask), expected)
         assert tuple(mask.getpalette()[3:6]) == palette()[1]
     with Image.open(out / "deep" / "photo_overlay.jpg") as overlay:
+        assert overlay.size == (40, 80 + 15)
+        swatch = np.array(overlay.crop((4, 84, 10, 90)), float).reshape(-1, 3).mean(0)
+        assert np.abs(swatch - palette()[1]).max() < 30, "the legend names the class that is not the background"
         assert overlay.getpixel((20, 30)) == (0, 0, 0), "the background as it is"
         mixed = np.array(overlay.getpixel((20, 70)))
         assert np.abs(mixed - (255 + np.array(palette()[1])) / 2).max() < 4, "half photo, half colour of the class"
+    assert (out / "classes.txt").read_text() == "background\nbox\nlid\n"
     assert (out / "areas.csv").read_text().splitlines() == [
         "image,class,pixels,percent",
         "deep/photo,background,2400,75.000",
         "deep/photo,box,800,25.000",
     ]
+
+
+def test_masks_of_two_networks_do_not_lie_among_each_other(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
+    first = Predictor(Bright(), ("background", "box", "lid"), 0, torch.device("cpu"), 30, origin="student of 1")
+    out = tmp_path / "out"
+    assert list(predict.label(first, {"a": tmp_path / "a.png"}, out)) == []
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for other, why in (
+        (replace(first, origin="teacher of 1"), "holds the masks of 'student of 1'; name another folder"),
+        (replace(first, short=20), "holds the masks of 'student of 1', seen in another way (--short, --sliding)"),
+    ):
+        with pytest.raises(InputError) as raised:
+            list(predict.label(other, {"a": tmp_path / "a.png"}, out))
+        assert why in str(raised.value)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert list(predict.label(first, {"b": tmp_path / "b.png"}, out)) == []
+    rows = [line.split(",")[0] for line in (out / "areas.csv").read_text().splitlines()]
+    assert rows == ["image", "a", "b"], "those of the call before stay"
+    (out / "predictions.json").write_text("[[")
+    with pytest.raises(InputError, match="holds the masks of"):
+        list(predict.label(first, {"b": tmp_path / "b.png"}, out))
+
+
+def test_areas_are_written_of_what_was_labelled_before_a_stop(tmp_path: Path) -> None:
+    class Stopping(Bright):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            if image.shape[-1] != 40:
+                raise KeyboardInterrupt
+            return super().forward(image)
+
+    for name, width in (("a", 40), ("b", 50)):
+        Image.new("RGB", (width, 30)).save(tmp_path / f"{name}.png")
+    stopping = Predictor(Stopping(), ("background", "box", "lid"), 0, torch.device("cpu"), 30)
+    with pytest.raises(KeyboardInterrupt):
+        list(predict.label(stopping, {name: tmp_path / f"{name}.png" for name in "ab"}, tmp_path / "out"))
+    assert (tmp_path / "out" / "areas.csv").read_text().splitlines()[1:] == ["a,background,1200,100.000"]
+
+
+def test_formats_that_cannot_be_read_are_named(
+    runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    line = ["predict", " ".join(WORDS), str(photos), "--runs", str(runs), "--out", str(tmp_path / "out")]
+    assert main(line) == 1
+    printed = capsys.readouterr()
+    assert "IMG_1.HEIC: HEIC pictures cannot be read; convert it to JPEG or PNG" in printed.err
+    assert printed.out.startswith("3 pictures labelled")
+    for path in photos.rglob("*.[jp][pn]g"):
+        path.unlink()
+    assert main(line) == 2
+    assert "IMG_1.HEIC: HEIC pictures cannot be read; convert it" in capsys.readouterr().err
+
+
+def test_a_legend_breaks_its_lines() -> None:
+    names = [(f"class number {number}", (number, 0, 0)) for number in range(1, 5)]
+    narrow, wide = legend(names, 130, 100), legend(names[:2], 1200, 100)
+    assert narrow.size == (130, 4 * 15), "letters of 10 pixels, a line for each"
+    assert wide.size == (1200, 60), "letters of 40 pixels, both in a line"
+    assert legend([], 50, 50).size == (50, 0)
 
 
 class Steps(nn.Module):

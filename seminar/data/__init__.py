@@ -19,6 +19,12 @@ UNLABELLED = 255
 PADDING = 254
 """Label of a pixel outside the image; it takes part in nothing."""
 
+NO_SCORE = (
+    "no validation image has a mask: there will be no mIoU and nothing to choose a best training by, but pictures, and "
+    "the agreement of teacher and student; name a training by its settings or its key"
+)
+"""What is noted, before anything is trained, about a data set without masks to evaluate by."""
+
 Split = Literal["train", "val"]
 Annotation = Literal["clicks", "scribbles"]
 """Which of the two kinds of label of an example the network learns from."""

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from tqdm import tqdm
 
-from seminar.data import PADDING, UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data import NO_SCORE, PADDING, UNLABELLED, Click, Example, Scribble, Split, datasets
 from seminar.data.contents import digests
 from seminar.data.files import (
     IMAGES,
@@ -57,6 +57,8 @@ VOID = ("void", "ignore", "__ignore__")
 """What a polygon may be called whose pixels are not evaluated."""
 
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+LOOKED_AT = 24
+"""Images that stand in for validation images where there is no mask."""
 Points = tuple[tuple[float, float], ...]
 Area = tuple[str, str, Points]
 """Name of the class, labelme's kind of shape, corners."""
@@ -101,8 +103,10 @@ class Folder:
 
     An image goes by its path below the folder of images, with or without its suffix; x and y are pixels of the picture
     as it is seen, turned as its EXIF data say. Without lists the images with a mask and no label are for validation; if
-    there are none, a share `val_share` of those with a mask; without masks, of those with a label. Which ones is
-    decided by a hash of their names, so that it stays when others are added. Images without a label are not trained on.
+    there are none, a share `val_share` of those with a mask. Which ones is decided by a hash of their names, so that it
+    stays when others are added. Without any mask nothing can be scored, so all labelled images are trained on, and
+    pictures are drawn of `LOOKED_AT` images without a label or, where all have one, of those that are trained on.
+    Images without a label are not trained on.
 
     `root`: that folder; `labels`: another CSV, JSON or folder of labelme files; `masks`: another folder of masks.
     `max_side`: images are made smaller until the longer side is no longer than this, 0: they stay as they are.
@@ -196,6 +200,8 @@ class Folder:
                 "height? Multiply them by the size of the image, they are pixels here"
             )
         found += self._unseen()
+        if not any(id in self._masks or self._labels.get(id, Labels()).areas for id in self._ids["val"]):
+            found.append(NO_SCORE)
         others = self._unused_files()
         if others:
             found.append(f"files that nothing reads: {_some(others)}")
@@ -545,20 +551,18 @@ class Folder:
             or (id in self._labels and (self._labels[id].clicks or self._labels[id].scribbles))
         }
         train, val = lists["train"], lists["val"]
-        if val is None:
-            masked: Iterable[str] = [
-                id for id in self._images if id in self._masks or self._labels.get(id, Labels()).areas
-            ]
-            free = sorted(
-                set(masked or labelled) - set(train or ()), key=lambda id: hashlib.sha256(id.encode()).digest()
-            )
-            val = sorted(set(free) - set(labelled)) or sorted(free[: max(1, round(val_share * len(free)))])
-        if train is None:
-            reserved = set(val)
-            train = [id for id in labelled if id not in reserved]
-        both = sorted(set(train) & set(val))
+        masked = {id for id in self._images if id in self._masks or self._labels.get(id, Labels()).areas}
+        both = sorted(set(train or ()) & set(val or ()))
         if both:
             raise InputError(f"{root}: {both[0]!r} is in train.txt and in val.txt")
+        if val is None and masked:
+            free = _shuffled(masked - set(train or ()))
+            val = sorted(set(free) - set(labelled)) or sorted(free[: max(1, round(val_share * len(free)))])
+        if train is None:
+            reserved = set(val or ())
+            train = [id for id in labelled if id not in reserved]
+        if val is None:
+            val = sorted(_shuffled(set(self._images) - set(labelled) or set(train))[:LOOKED_AT])
         train = [id for id in train if id in labelled]
         if held_out and train:
             train, val = [id for place, id in enumerate(train) if place % held_out], train[::held_out]
@@ -662,6 +666,11 @@ def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
     named = [path for path in known if is_there(path)]
     others = (path for path in root.rglob("*.json") if path not in named and not is_resource_fork(path))
     return [*named, *sorted(others)]
+
+
+def _shuffled(ids: Iterable[str]) -> list[str]:
+    """Return ids in an order that stays when others are added."""
+    return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).digest())
 
 
 def _name(path: Path, folder: Path) -> str:

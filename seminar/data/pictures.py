@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from seminar.colours import palette
@@ -20,6 +21,31 @@ def colour(labels: Tensor, background: int | None) -> Image.Image:
     picture = Image.fromarray(np.asarray(labels, dtype=np.uint8)).convert("P")
     picture.putpalette([value for rgb in palette(background) for value in rgb])
     return picture.convert("RGB")
+
+
+def legend(names: Sequence[tuple[str, tuple[int, int, int]]], width: int, height: int) -> Image.Image:
+    """Return a white picture of this width with the name of each class beside its colour, to stand below a picture of
+    `width` x `height` pixels; text is a thirtieth of its longer side, at least 10 pixels."""
+    from matplotlib import get_data_path  # its font has more letters than PIL's
+
+    size = max(10, max(width, height) // 30)
+    font = ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    line, gap = round(1.5 * size), size // 2
+    places: list[tuple[int, int]] = []
+    x = y = 0
+    for name, _ in names:
+        wide = size + gap + round(font.getlength(name)) + 2 * gap
+        if x and x + wide > width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += wide
+    picture = Image.new("RGB", (width, y + line if names else 0), "white")
+    draw = ImageDraw.Draw(picture)
+    for (name, colour_of), (x, y) in zip(names, places):
+        top = y + (line - size) // 2
+        draw.rectangle((x + gap // 2, top, x + gap // 2 + size - 1, top + size - 1), fill=colour_of, outline="black")
+        draw.text((x + size + gap, y + line // 2), name, fill="black", font=font, anchor="lm")
+    return picture
 
 
 def strip(example: Example, predictions: Sequence[Tensor], background: int | None) -> Image.Image:
