@@ -202,6 +202,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="where to put the pictures; what is printed goes into a text file beside it",
     )
+    bring = command(
+        "import",
+        _import,
+        "Clicks, lines and areas from the files of other tools, as clicks.csv or (with lines and areas) as files of "
+        "labelme. The data set `folder` reads the same files where they lie; this shows what is in them, and makes "
+        "them easy to mend.",
+        "seminar data import annotations.xml --images my_photos --out my_photos/clicks.csv\n"
+        "  seminar data import project-1.json --images my_photos --out my_photos/labelme",
+        data,
+    )
+    bring.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR", help="what a tool has exported")
+    bring.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of the pictures")
+    bring.add_argument(
+        "--out",
+        type=Path,
+        default=Path("clicks.csv"),
+        metavar="FILE.csv|DIR",
+        help="a table for clicks alone, or a folder for files of labelme; nothing is overwritten",
+    )
+    bring.add_argument(
+        "--unlabelled", type=int, choices=(0, 255), help="of label pictures (PNG): the value of pixels without a label"
+    )
     example = command(
         "example",
         _example,
@@ -649,6 +671,13 @@ def _look(settings: dict[str, Scalar], sheet: Path, notes: Sequence[str] = ()) -
     write_atomic(text, lambda file: file.write(whole.encode()))
     write_atomic(sheet, lambda file: picture.save(file, "PNG"))
     _tell(f"wrote {sheet} and {text}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from seminar.data.convert import convert
+
+    _tell("\n".join(convert(options.files, options.images, options.out, options.unlabelled)))
     return 0
 
 

@@ -508,7 +508,7 @@ def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None
     (root / "clicks.json").write_text("{")
     assert "clicks.json: cannot be read" in message(root)
     (root / "clicks.json").write_text("[1]")
-    assert "clicks.json: neither labelme's file nor {image: [click, ...]}" in message(root)
+    assert "clicks.json: in no form that is known. Read are: " in message(root)
     (root / "clicks.json").unlink()
     lists(root, "a b", "a")
     assert "'a' is in train.txt and in val.txt" in message(root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import shutil
@@ -137,10 +139,26 @@ def test_a_rectangle_of_four_points_is_one(photos: Path) -> None:
     assert example.mask[2, 2] != 1
 
 
-def test_an_ai_mask_is_refused_with_a_way_out(photos: Path) -> None:
-    labelme(photos, {"label": "cell", "shape_type": "mask", "points": [[1, 1], [9, 9]], "mask": "iVBORw0KGgo="})
-    (line,) = refusal(photos)
-    assert "an AI mask of labelme is not read; draw it as an AI polygon" in line
+def test_an_ai_mask_is_an_area(photos: Path) -> None:
+    """A PNG in base64, for the box from the first point to the second."""
+    mask = np.zeros((5, 9), bool)
+    mask[1:4, 2:7] = True
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, "PNG")
+    shape: dict[str, object] = {"label": "cell", "shape_type": "mask", "points": [[10, 3], [18, 7]]}
+    (photos / "masks" / "p1.png").unlink()
+    (photos / "labelme").mkdir()
+    file = photos / "labelme" / "p1.json"
+    text = base64.b64encode(content.getvalue()).decode()
+    file.write_text(json.dumps({"shapes": [{**shape, "mask": text}], "imagePath": "../images/p1.png"}))
+    data = Folder(root=photos)
+    (example,) = [one for split in ("train", "val") for one in data.split(split) if one.id == "p1"]  # type: ignore[arg-type]
+    expected = np.zeros((24, 36), np.uint8)
+    expected[4:7, 12:17] = 1
+    np.testing.assert_array_equal(example.mask.numpy(), expected)
+    for broken in ("iVBORw0KGgo=", "no base64!", None, text[:40]):
+        file.write_text(json.dumps({"shapes": [{**shape, "mask": broken}], "imagePath": "../images/p1.png"}))
+        assert "cell: a mask that is no picture of the size of its box" in refusal(photos)[0]
 
 
 def test_what_macos_adds_is_passed_over(photos: Path) -> None:
@@ -197,10 +215,9 @@ def test_a_name_with_dots_goes_by_itself(photos: Path) -> None:
     assert notes(photos) == []
 
 
-def test_a_file_of_coco_is_named(photos: Path) -> None:
-    (photos / "instances.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
-    (line,) = refusal(photos)
-    assert "is a file of COCO, which is not read" in line
+def test_a_key_of_json_that_stands_twice_is_named(photos: Path) -> None:
+    (photos / "clicks.json").write_text('{"p0": [{"x": 1, "y": 1, "class": "cell"}], "p0": []}')
+    assert "clicks.json: cannot be read ('p0' is in it twice)" in refusal(photos)[0]
 
 
 FOLDERS = [

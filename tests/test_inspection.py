@@ -220,7 +220,7 @@ def test_what_is_not_used_is_doubted(photos: Path) -> None:
     assert found.doubts() == [
         "images that are neither trained nor validated on: 1, for example 6",
         "no masks, which are PNG files: 1, for example 6.bmp",
-        "images with several files of labelme, all of which count: 1, for example 2",
+        "images with several files of labels, all of which count: 1, for example 2",
         "class 'lid' has no label to learn from",
     ]
     assert found.masked["train"] == 5, "also where the suffix is in capitals"

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-import math
-import re
-import reprlib
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -35,7 +27,6 @@ from seminar.data.files import (
     Examples,
     check_name,
     existing,
-    find_images,
     find_unreadable,
     find_unusable,
     fit_into_memory,
@@ -46,6 +37,8 @@ from seminar.data.files import (
     read_mask,
     read_text,
 )
+from seminar.data.labels import Labels, Source
+from seminar.data.named import Named, composed, label_files, name_of
 from seminar.data.simulated import draw_clicks_on
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, Later, unknown
@@ -56,37 +49,12 @@ NO_BACKGROUND = "none"
 VOID = ("void", "ignore", "__ignore__")
 """What a polygon may be called whose pixels are not evaluated."""
 
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 LOOKED_AT = 24
 """Images that stand in for validation images where there is no mask."""
-Points = tuple[tuple[float, float], ...]
-Area = tuple[str, str, Points]
-"""Name of the class, labelme's kind of shape, corners."""
 
 
 class _NothingLeft(InputError):
     """No image to train on, or none to validate on."""
-
-
-@dataclass
-class Labels:
-    """What somebody drew on one image, classes by name, in its pixels; `sizes`: (width, height) that it was drawn on,
-    as labelme's files record it."""
-
-    clicks: list[tuple[float, float, str]] = field(default_factory=list)
-    scribbles: list[tuple[Points, str]] = field(default_factory=list)
-    areas: list[Area] = field(default_factory=list)
-    sizes: dict[Path, tuple[int, int] | None] = field(default_factory=dict)
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Image size given by the last file that records one."""
-        return next((size for size in reversed(self.sizes.values()) if size), None)
-
-    @property
-    def names(self) -> set[str]:
-        drawn = [name for *_, name in self.clicks] + [name for _, name in self.scribbles]
-        return {*drawn, *(name for name, _, _ in self.areas if name.lower() not in VOID)}
 
 
 @datasets.register("folder")
@@ -137,23 +105,25 @@ class Folder:
         clicks_outside: Literal["error", "drop"] = "error",
         held_out: Annotated[int, Field(ge=0)] = 0,
         background: Later[str] = BACKGROUND[0],
+        unlabelled: Later[Literal["unknown", "0", "255"]] = "unknown",
     ) -> None:
         self._max_side, self._drop_outside = max_side, clicks_outside == "drop"
         self._simulated, self._simulated_seed = simulated, simulated_seed
         existing([root], "; data_root=DIR names the folder")
         self._folder = root / "images" if (root / "images").is_dir() else root
-        self._images = self._find_images(self._folder)
+        self._named = Named(self._folder, self.wrong)
+        self._images = self._named.paths
         self._not_masks: list[Path] = []
         self._masks = self._find_masks(root, masks)
         self._labels: dict[str, Labels] = {}
         self._root = root
         self._label_files: list[Path] = []
+        self._notes: list[str] = []
+        self._unlabelled = None if unlabelled == "unknown" else int(unlabelled)
         if not simulated:
-            self._label_files = [check_name(path) for path in _label_files(root, labels)]
-            for path in self._label_files:
-                for id, found in self._read_labels(path):
-                    self._add(path, id, found)
-        self._background = _composed(background.strip())
+            for path, meant in _label_files(root, labels):
+                self._read_labels(check_name(path), meant)
+        self._background = composed(background.strip())
         self.classes = self._name_classes(root)
         self.background = None if self._background == NO_BACKGROUND else self.classes.index(self._background)
         self._ids = self._divide(root, val_share, held_out)
@@ -209,8 +179,8 @@ class Folder:
             found.append(f"no masks, which are PNG files: {_some(path.name for path in self._not_masks)}")
         twice = [id for id, labels in self._labels.items() if len(labels.sizes) > 1]
         if twice:
-            found.append(f"images with several files of labelme, all of which count: {_some(twice)}")
-        return found
+            found.append(f"images with several files of labels, all of which count: {_some(twice)}")
+        return [*found, *self._notes]
 
     def _unseen(self) -> list[str]:
         """Return a line for each class that has labels and is in no mask; [] where masks would have to be read from
@@ -224,7 +194,7 @@ class Folder:
                 counts += np.bincount(read_mask(self._masks[id]).ravel(), minlength=256)
         void = 100 * counts[UNLABELLED] / max(1, counts.sum())
         hint = f"; {void:.0f} % of the pixels are 255, which means void: classes are 1, 2, ..." if void >= 1 else ""
-        labelled = {self._class(id, name) for id, labels in self._labels.items() for name in labels.names}
+        labelled = {self._class(id, name) for id, labels in self._labels.items() for name in _names(labels)}
         unseen = [self.classes[index] for index in sorted(labelled) if not counts[index]]
         return [f"class {name!r} has no pixel in any mask{hint}" for name in unseen]
 
@@ -316,21 +286,6 @@ class Folder:
             self.wrong(f"{self._masks[id]}: has {size[0]}x{size[1]} pixels, its image {width}x{height}")
         return size == (width, height)
 
-    def _find_images(self, folder: Path) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        for path in find_images(folder):
-            id = _name(path, folder)
-            if id in found:
-                suffix = path.stem == found[id].stem
-                why = (
-                    "an image goes by its name without the suffix" if suffix else "their accents are written otherwise"
-                )
-                self.wrong(f"{path}: {found[id].name} has the same name; {why}")
-            found[id] = path
-        if not found:
-            raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
-        return found
-
     def _find_masks(self, root: Path, folder: Path | None) -> dict[str, Path]:
         if folder is not None and not existing([folder]).is_dir():
             raise InputError(f"{folder}: is no folder of masks")
@@ -344,7 +299,7 @@ class Folder:
             if path.suffix.lower() != ".png":
                 self._not_masks += [path] if path.suffix.lower() in IMAGES else []
                 continue
-            id = _name(path, folder)
+            id = name_of(path, folder)
             if id in found:
                 self.wrong(f"{path}: {found[id].name} has the same name, with its accents or suffix written otherwise")
             if id in self._images:
@@ -353,151 +308,19 @@ class Folder:
                 self.wrong(f"{path}: no image goes by the name {id!r}")
         return found
 
-    def _add(self, path: Path, name: str, found: Labels) -> None:
-        id = self._id(name)
-        if id is None:
-            self.wrong(self._no_image(path, name))
+    def _read_labels(self, path: Path, meant: bool) -> None:
+        """Take over what a file has for each image; a file in no form that is known is left to `_unused_files`."""
+        source = Source(path, self.wrong, self._notes.append, self._unlabelled, meant)
+        found = self._named.labels(source)
+        if found is None:
             return
-        known = self._labels.setdefault(id, Labels())
-        known.clicks += found.clicks
-        known.scribbles += found.scribbles
-        known.areas += found.areas
-        known.sizes |= found.sizes
-
-    def _no_image(self, path: Path, name: str) -> str:
-        for other in find_unreadable(self._folder):
-            if _composed(name) in (_name(other, self._folder), _composed(other.relative_to(self._folder).as_posix())):
-                kind = other.suffix[1:].upper()
-                return f"{path}: {other.name}: {kind} pictures cannot be read; convert it to JPEG or PNG"
-        near = get_close_matches(_composed(name), self._images, n=1)
-        return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-
-    def _id(self, name: str) -> str | None:
-        """Return the image of a name, with or without its suffix."""
-        name = _composed(name)
-        if name in self._images:
-            return name
-        plain = Path(name)
-        # Only the end of a picture's name is one: `scan.2` is not `scan`.
-        id = plain.with_suffix("").as_posix() if plain.suffix.lower() in (*IMAGES, *OTHERS) else ""
-        return id if id in self._images else None
-
-    def _read_labels(self, path: Path) -> Iterator[tuple[str, Labels]]:
-        try:
-            text = read_text(path)
-            if path.suffix.lower() == ".csv":
-                yield from self._from_csv(path, text)
-                return
-            content = json.loads(text)
-        except InputError as error:
-            self.wrong(str(error))
-            return
-        except (ValueError, RecursionError, csv.Error) as error:
-            self.wrong(f"{path}: cannot be read ({error})")
-            return
-        if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-            yield from self._from_labelme(path, content)
-        elif isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-            self.wrong(
-                f"{path}: is a file of COCO, which is not read; write the clicks as rows image,x,y,class of a CSV"
-            )
-        elif isinstance(content, dict) and all(isinstance(clicks, list) for clicks in content.values()):
-            yield from self._from_json(path, content)
-        else:
-            self.wrong(f"{path}: neither labelme's file nor {{image: [click, ...]}}")
-
-    def _from_csv(self, path: Path, text: str) -> Iterator[tuple[str, Labels]]:
-        content = io.StringIO(text, newline=None)  # whatever ends the lines
-        first = content.readline()
-        content.seek(0)
-        separator = max(",;\t", key=first.count)
-        rows = csv.DictReader(content, delimiter=separator, skipinitialspace=True)
-        columns = [name for name in ("image", "x", "y", "class") if name not in (rows.fieldnames or ())]
-        if columns:
-            self.wrong(
-                f"{path}: no column {columns[0]!r}; the first line must be image,x,y,class, not {first.strip()!r}"
-            )
-            return
-        fields = len(rows.fieldnames or ())
-        commas: list[int] = []
-        long: list[int] = []
-        for row in rows:
-            x, y = _number(row["x"]), _number(row["y"])
-            if None in row:  # more fields than the first line has
-                long.append(rows.line_num)
-                continue
-            if any(_DECIMAL_COMMA.fullmatch((row[name] or "").strip()) for name in ("x", "y")):
-                commas.append(rows.line_num)
-                continue
-            if x is None or y is None or not row["image"] or not row["class"]:
-                self.wrong(f"{path}: line {rows.line_num}: expected image, two numbers and a class")
-                continue
-            yield row["image"].strip(), Labels([(x, y, row["class"].strip())])
-        for lines, why in (
-            (commas, "a decimal comma; write decimals with a point (12.5)"),
-            (
-                long,
-                f"more than the {fields} fields of the first line; write decimals with a point (12.5), and names that "
-                f"hold {separator!r} in quotes",
-            ),
-        ):
-            if lines:
-                more = f" and {len(lines) - 1} more lines" if lines[1:] else ""
-                self.wrong(f"{path}: line {lines[0]}{more}: {why}")
-
-    def _from_json(self, path: Path, content: dict[str, list[Any]]) -> Iterator[tuple[str, Labels]]:
-        for name, clicks in content.items():
-            found = Labels()
-            for click in clicks:
-                given = click if isinstance(click, dict) else {}
-                x, y, cls = _number(given.get("x")), _number(given.get("y")), given.get("class", given.get("cls"))
-                if x is None or y is None or not isinstance(cls, str | int):
-                    self.wrong(f"{path}: {name}: expected x, y and class, got {reprlib.repr(click)}")
-                else:
-                    found.clicks.append((x, y, str(cls)))
-            yield name, found
-
-    def _from_labelme(self, path: Path, content: dict[str, Any]) -> Iterator[tuple[str, Labels]]:
-        width, height = content.get("imageWidth"), content.get("imageHeight")
-        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-        found = Labels(sizes={path: size})
-        for shape in content["shapes"]:
-            try:
-                name, kind = str(shape["label"]), str(shape.get("shape_type", "polygon"))
-                points = tuple((_finite(x), _finite(y)) for x, y in shape["points"])
-            except (AttributeError, KeyError, TypeError, ValueError):
-                self.wrong(f"{path}: a shape without a label and points of two numbers: {reprlib.repr(shape)}")
-                continue
-            if kind in ("point", "points"):
-                found.clicks += [(x, y, name) for x, y in points]
-            elif kind in ("line", "linestrip") and points:
-                found.scribbles.append((points, name))
-            elif (kind, len(points)) in (("rectangle", 2), ("circle", 2)) or (kind == "polygon" and len(points) > 2):
-                found.areas.append((name, kind, points))
-            elif (kind, len(points)) == ("rectangle", 4):
-                found.areas.append((name, "polygon", points))
-            elif kind == "mask":
-                self.wrong(
-                    f"{path}: {name}: an AI mask of labelme is not read; draw it as an AI polygon, or write it as a "
-                    "PNG into masks/"
-                )
-            else:
-                self.wrong(
-                    f"{path}: {name}: a {kind} of {len(points)} points; read are point, line, linestrip, polygon (3 or "
-                    "more points), rectangle (2 or 4) and circle (2)"
-                )
-        beside = _name(path, self._folder) if path.is_relative_to(self._folder) else ""
-        if beside in self._images:  # where it lies counts more than what its picture was called once
-            yield beside, found
-            return
-        image = path.parent / str(content.get("imagePath") or path.stem).replace("\\", "/").replace("\0", "")
-        here, there = self._folder.resolve(), image.resolve()
-        inside = there.relative_to(here).as_posix() if there.is_relative_to(here) else ""
-        yield inside if inside and self._id(inside) else image.name, found
+        self._label_files.append(path)
+        for id, labels in found:
+            self._labels.setdefault(id, Labels()).add(labels)
 
     def _name_classes(self, root: Path) -> tuple[str, ...]:
         path = root / "classes.txt"
-        used = {_composed(name) for labels in self._labels.values() for name in labels.names}
+        used = {composed(name) for labels in self._labels.values() for name in _names(labels)}
         ground = [] if self._background == NO_BACKGROUND else [self._background]
         if not is_there(path):
             numbers = sorted(name for name in used if name.isdecimal())
@@ -508,7 +331,7 @@ class Folder:
                 )
             path, names = root, [*ground, *sorted(name for name in used if not self._is_background(name))]
         else:
-            names = [_composed(line.strip()) for line in read_text(path).splitlines() if line.strip()]
+            names = [composed(line.strip()) for line in read_text(path).splitlines() if line.strip()]
             same = [place for place, name in enumerate(names) if self._is_background(name)]
             if ground and not same:
                 raise InputError(
@@ -533,7 +356,7 @@ class Folder:
         return usual or (name == self._background != NO_BACKGROUND)
 
     def _class(self, id: str, name: str) -> int:
-        name = _composed(name)
+        name = composed(name)
         if self.background is not None and self._is_background(name):
             return self.background
         if name in self.classes:
@@ -586,9 +409,9 @@ class Folder:
         for name in read_text(path).splitlines():
             if not name.strip():
                 continue
-            id = self._id(name.strip())
+            id = self._named.id(name.strip())
             if id is None:
-                self.wrong(self._no_image(path, name.strip()))
+                self.wrong(self._named.missing(path, name.strip()))
             elif id in ids:
                 self.wrong(f"{path}: {id} is listed twice")
             else:
@@ -617,6 +440,9 @@ class Folder:
                 continue
             if kind == "polygon":
                 draw.polygon(points, fill=value)
+            elif kind == "runs":
+                for first, last in zip(points[::2], points[1::2]):
+                    draw.line((first, last), fill=value)
             else:
                 (x0, y0), (x1, y1) = points
                 if kind == "circle":
@@ -656,16 +482,14 @@ class Folder:
         return fit_into_memory(self._images[id] for id in self._all_ids)
 
 
-def _label_files(root: Path, given: Path | None) -> Iterable[Path]:
-    """Return the files that hold labels."""
-    if given is not None and not given.is_dir():
-        return [existing([given])]
+def _label_files(root: Path, given: Path | None) -> Iterable[tuple[Path, bool]]:
+    """Return the files that may hold labels, and whether somebody says that they do."""
     if given is not None:
-        return sorted(given.rglob("*.json"))
-    known = (root / "clicks.csv", root / "clicks.json")
-    named = [path for path in known if is_there(path)]
-    others = (path for path in root.rglob("*.json") if path not in named and not is_resource_fork(path))
-    return [*named, *sorted(others)]
+        inside = label_files(given) or sorted(given.rglob("*.png")) if given.is_dir() else [existing([given])]
+        return [(path, True) for path in inside]
+    named = [path for path in (root / "clicks.csv", root / "clicks.json") if is_there(path)]
+    others = [path for path in label_files(root) if path not in named]
+    return [*((path, True) for path in named), *((path, False) for path in others)]
 
 
 def _shuffled(ids: Iterable[str]) -> list[str]:
@@ -673,34 +497,10 @@ def _shuffled(ids: Iterable[str]) -> list[str]:
     return sorted(ids, key=lambda id: hashlib.sha256(id.encode()).digest())
 
 
-def _name(path: Path, folder: Path) -> str:
-    """Return what an image goes by."""
-    return _composed(path.relative_to(folder).with_suffix("").as_posix())
-
-
-def _composed(name: str) -> str:
-    """Return a name as most programs write it; some file systems take its accents apart (NFD)."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _finite(given: object) -> float:
-    """Raises `ValueError` for what is no finite number, or no number at all."""
-    if isinstance(given, bool) or not isinstance(given, int | float | str):
-        raise ValueError
-    try:
-        value = float(given)
-    except OverflowError:
-        raise ValueError from None
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-def _number(given: object) -> float | None:
-    try:
-        return _finite(given)
-    except ValueError:
-        return None
+def _names(labels: Labels) -> set[str]:
+    """Return the classes of which something is drawn."""
+    drawn = [name for *_, name in labels.clicks] + [name for _, name in labels.scribbles]
+    return {*drawn, *(name for name, _, _ in labels.areas if name.lower() not in VOID)}
 
 
 def _some(names: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated
-from xml.etree import ElementTree
 
 import numpy as np
 from pydantic import Field
@@ -14,7 +13,8 @@ from scipy import ndimage
 
 from seminar.data import UNLABELLED, Scribble, datasets
 from seminar.data.contents import digests
-from seminar.data.files import existing, read_bytes, read_mask
+from seminar.data.files import existing, read_mask
+from seminar.data.labels import parse_xml
 from seminar.data.listed import Listed, OutsideClicks, divide, read_clicks, read_ids
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
@@ -150,14 +150,6 @@ def _find_scribbles(folder: Path, ids: Iterable[str]) -> dict[str, Path]:
     return {id: folder / (id + end) for id in ids for end in (".png", ".xml") if id + end in present}
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Builds no document with a type declaration: that is where entities are declared, which can expand to gigabytes
-    or name other files."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("it has a document type declaration, which is refused")
-
-
 def _read_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
     return _drawn_scribbles(path, size) if path.suffix == ".png" else _listed_scribbles(path)
 
@@ -182,12 +174,7 @@ def _drawn_scribbles(path: Path, size: tuple[int, int]) -> Iterator[Scribble]:
 def _listed_scribbles(path: Path) -> Iterator[Scribble]:
     """Yield the scribbles of `<annotation><polygon><tag>class</tag><point><X>1</X><Y>2</Y></point>...</polygon>...`;
     points are zero-based pixels. A polygon without points is none."""
-    text = read_bytes(path)
-    try:
-        # S314 is about entities: none can be declared here
-        root = ElementTree.fromstring(text, ElementTree.XMLParser(target=_NoDoctype()))  # noqa: S314
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: encodings
-        raise InputError(f"{path}: not XML that can be read ({error})") from None
+    root = parse_xml(path)
     polygons = root.findall("polygon")
     if not polygons:
         raise InputError(f"{path}: no <polygon> in <{root.tag}>, so these are no scribbles of ScribbleSup")

@@ -1,0 +1,86 @@
+"""Files of the COCO data set, which many tools write: instances and key points."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from seminar.data.files import MOST_PIXELS
+from seminar.data.labels import Drawn, Labels, Source, finite, formats, pairs, runs, unrolled
+
+
+@formats.register("coco")
+class Coco:
+    """Visible key points are clicks of their category, segmentations are areas."""
+
+    single = False
+    what = "COCO key points and instances (.json)"
+
+    def knows(self, source: Source) -> bool:
+        content = source.json
+        return isinstance(content, dict) and all(
+            isinstance(content.get(name), list) for name in ("images", "annotations", "categories")
+        )
+
+    def read(self, source: Source) -> Iterator[Drawn]:
+        content, path = source.json, source.path
+        assert isinstance(content, dict)
+        try:
+            names = {one["id"]: str(one["name"]) for one in content["categories"]}
+            images = {one["id"]: one for one in content["images"]}
+            files = {id: str(one["file_name"]) for id, one in images.items()}
+        except (KeyError, TypeError):
+            source.wrong(f"{path}: a category without id and name, or an image without id and file_name")
+            return
+        drawn = {id: Labels() for id in images}
+        boxes: Counter[str] = Counter()
+        for annotation in content["annotations"]:
+            given = annotation if isinstance(annotation, dict) else {}
+            image, name = given.get("image_id"), names.get(given.get("category_id"))
+            where = f"{path}: annotation {given.get('id')}"
+            if image not in images or name is None:
+                source.wrong(f"{where}: of an image or a category that the file does not have")
+                continue
+            try:
+                if not _add(drawn[image], name, given, images[image]):
+                    boxes[files[image]] += 1
+            except (IndexError, KeyError, TypeError, ValueError):
+                source.wrong(
+                    f"{where} ({name}): key points or a segmentation that cannot be read; compressed masks are not "
+                    "read, write polygons"
+                )
+        for id, found in drawn.items():
+            width, height = images[id].get("width"), images[id].get("height")
+            found.sizes[path] = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+            yield (files[id],), found
+        if boxes:
+            source.wrong(
+                f"{path}: {boxes.total()} boxes without more in {len(boxes)} images, first {next(iter(boxes))}; "
+                "a box says neither which pixels an object has nor where to click"
+            )
+
+
+def _add(found: Labels, name: str, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
+    """Add an annotation; return whether it has more than a box. Raises `ValueError` and others where it is broken."""
+    known = False
+    given = annotation.get("keypoints")
+    if given:
+        known = True
+        for x, y, visible in zip(given[::3], given[1::3], given[2::3], strict=True):
+            if finite(visible) > 0:
+                found.clicks.append((finite(x), finite(y), name))
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        height, width = (int(finite(side)) for side in segmentation["size"])
+        if isinstance(segmentation["counts"], str) or not 0 < height * width <= MOST_PIXELS:
+            raise ValueError
+        flat = unrolled(segmentation["counts"], height * width)
+        found.areas.append((name, "runs", runs(flat.reshape(width, height).T, 0, 0)))  # by columns
+        return True
+    for polygon in segmentation or ():
+        points = pairs(polygon)
+        if len(points) < 3:
+            raise ValueError
+        found.areas.append((name, "polygon", points))
+    return known or bool(segmentation)

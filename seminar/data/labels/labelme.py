@@ -1,0 +1,82 @@
+"""Files of labelme (Wada): one JSON for each picture, written beside it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from seminar.data.files import MOST_PIXELS
+from seminar.data.labels import Drawn, Labels, Points, Source, finite, formats, runs
+
+
+@formats.register("labelme")
+class Labelme:
+    """Points are clicks, lines scribbles; polygons, rectangles, circles and masks are areas."""
+
+    single = True
+    what = "labelme (.json, one for each picture)"
+
+    def knows(self, source: Source) -> bool:
+        content = source.json
+        return isinstance(content, dict) and isinstance(content.get("shapes"), list)
+
+    def read(self, source: Source) -> Iterator[Drawn]:
+        content, path = source.json, source.path
+        assert isinstance(content, dict)
+        width, height = content.get("imageWidth"), content.get("imageHeight")
+        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+        found = Labels(sizes={path: size})
+        for shape in content["shapes"]:
+            self._shape(source, shape, found)
+        told = str(content.get("imagePath") or path.stem).replace("\\", "/").replace("\0", "")
+        yield (told, told.rpartition("/")[2]), found
+
+    def _shape(self, source: Source, shape: Any, found: Labels) -> None:
+        path = source.path
+        try:
+            name, kind = str(shape["label"]), str(shape.get("shape_type", "polygon"))
+            points = tuple((finite(x), finite(y)) for x, y in shape["points"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            source.wrong(f"{path}: a shape without a label and points of two numbers: {reprlib.repr(shape)}")
+            return
+        if kind in ("point", "points"):
+            found.clicks += [(x, y, name) for x, y in points]
+        elif kind in ("line", "linestrip") and points:
+            found.scribbles.append((points, name))
+        elif (kind, len(points)) in (("rectangle", 2), ("circle", 2)) or (kind == "polygon" and len(points) > 2):
+            found.areas.append((name, kind, points))
+        elif (kind, len(points)) == ("rectangle", 4):
+            found.areas.append((name, "polygon", points))
+        elif (kind, len(points)) == ("mask", 2):
+            pixels = _mask(shape, points)
+            if pixels is None:
+                source.wrong(f"{path}: {name}: a mask that is no picture of the size of its box; draw it again")
+            elif pixels:
+                found.areas.append((name, "runs", pixels))
+        else:
+            source.wrong(
+                f"{path}: {name}: a {kind} of {len(points)} points; read are point, line, linestrip, polygon (3 or "
+                "more points), rectangle (2 or 4), circle (2) and mask (2)"
+            )
+
+
+def _mask(shape: Mapping[str, Any], box: Points) -> Points | None:
+    """Return the pixels of a mask that an AI tool drew: a PNG in base64, for the box from the first point to the
+    second, both included. None: it is none."""
+    (left, top), (right, bottom) = ((round(x), round(y)) for x, y in box)
+    size = (right - left + 1, bottom - top + 1)
+    try:
+        content = base64.b64decode(shape.get("mask") or "", validate=True)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+            if picture.size != size or size[0] * size[1] > MOST_PIXELS:
+                return None
+            return runs(np.asarray(picture.convert("L")) > 0, left, top)
+    except (binascii.Error, TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
+        return None

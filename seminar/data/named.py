@@ -1,0 +1,110 @@
+"""The pictures of a folder, by the names that people and tools give them; and whose a file of labels is."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from seminar.data.files import IMAGES, OTHERS, find_images, find_unreadable, is_resource_fork
+from seminar.data.labels import Labels, Source, find, known
+from seminar.spec import InputError
+
+SUFFIXES = (".json", ".csv", ".xml", ".geojson", ".pnt")
+"""Ends of the names of files that may hold labels."""
+
+
+class Named:
+    """The pictures in `folder` and below it. Each goes by its path below the folder without its suffix: its id.
+
+    `wrong` is called with a line for each picture that cannot be told from another. Raises `InputError` for a folder
+    without any.
+    """
+
+    def __init__(self, folder: Path, wrong: Callable[[str], None]) -> None:
+        self.folder, self._wrong = folder, wrong
+        self.paths: dict[str, Path] = {}
+        for path in find_images(folder):
+            id = name_of(path, folder)
+            if id in self.paths:
+                suffix = path.stem == self.paths[id].stem
+                why = (
+                    "an image goes by its name without the suffix" if suffix else "their accents are written otherwise"
+                )
+                wrong(f"{path}: {self.paths[id].name} has the same name; {why}")
+            self.paths[id] = path
+        if not self.paths:
+            raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
+
+    def id(self, name: str) -> str | None:
+        """Return the id of the picture of a name, with or without its suffix."""
+        name = composed(name)
+        if name in self.paths:
+            return name
+        plain = Path(name)
+        # Only the end of a picture's name is one: `scan.2` is not `scan`.
+        id = plain.with_suffix("").as_posix() if plain.suffix.lower() in (*IMAGES, *OTHERS) else ""
+        return id if id in self.paths else None
+
+    def missing(self, path: Path, name: str) -> str:
+        """Return the message for a name in the file `path` that no picture has."""
+        for other in find_unreadable(self.folder):
+            if composed(name) in (name_of(other, self.folder), composed(other.relative_to(self.folder).as_posix())):
+                kind = other.suffix[1:].upper()
+                return f"{path}: {other.name}: {kind} pictures cannot be read; convert it to JPEG or PNG"
+        near = get_close_matches(composed(name), self.paths, n=1)
+        return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+    def labels(self, source: Source) -> Iterator[tuple[str, Labels]] | None:
+        """Return what a file has for each picture, by its id; None for a file in no form that is known. What cannot be
+        used is reported through the source."""
+        try:
+            form = find(source)
+        except InputError as error:
+            source.wrong(str(error))
+            return iter(())
+        if form is None and source.meant:
+            forms = "; ".join(what for _, what in known())
+            source.wrong(f"{source.path}: in no form that is known. Read are: {forms}")
+            return iter(())
+        return None if form is None else self._drawn(source, form.single, form.read(source))
+
+    def _drawn(
+        self, source: Source, single: bool, drawn: Iterator[tuple[tuple[str, ...], Labels]]
+    ) -> Iterator[tuple[str, Labels]]:
+        for names, found in drawn:
+            id = self._resolve(source.path, single, names)
+            if id is not None:
+                yield id, found
+            elif not found.empty:  # an export lists pictures on which nothing is drawn, too
+                source.wrong(self.missing(source.path, names[-1]))
+
+    def _resolve(self, path: Path, single: bool, names: Sequence[str]) -> str | None:
+        beside = name_of(path, self.folder) if single and path.is_relative_to(self.folder) else ""
+        if beside in self.paths:  # where it lies counts more than what its picture was called once
+            return beside
+        here = self.folder.resolve()
+        for name in names:
+            there = (path.parent / name).resolve()
+            inside = self.id(there.relative_to(here).as_posix()) if there.is_relative_to(here) else None
+            id = inside or self.id(name)
+            if id is not None:
+                return id
+        return None
+
+
+def label_files(folder: Path) -> list[Path]:
+    """Return the files in a folder and below it that may hold labels, sorted."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not is_resource_fork(path))
+    return sorted(found)
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """Return what a picture goes by."""
+    return composed(path.relative_to(folder).with_suffix("").as_posix())
+
+
+def composed(name: str) -> str:
+    """Return a name as most programs write it; some file systems take its accents apart (NFD)."""
+    return unicodedata.normalize("NFC", name)
