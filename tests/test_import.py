@@ -300,7 +300,7 @@ def test_coco(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (coco({"bbox": [1, 1, 3, 3]}), "1 boxes without more in 1 images, first a.jpg"),
+        (coco({"bbox": [1, 1, 3, 3]}), "1 boxes alone in 1 images, first a.jpg, are left out"),
         (coco({"segmentation": {"size": [20, 40], "counts": "abc"}}), "compressed masks are not read"),
         (
             coco({"segmentation": {"size": [20, 40], "counts": [1, 2]}}),
@@ -429,6 +429,7 @@ def test_labels_are_read_where_they_lie(images: Path) -> None:
     assert mask[5, 15] == 2
     assert "files that nothing reads: 3, for example info.json, other.xml, table.csv" in data.doubts()
     assert any("tags of whole images are left out" in note for note in data.doubts())
+    assert any("1 rectangles count as masks" in note for note in data.doubts())
 
 
 def test_what_was_imported_does_not_count_twice(images: Path) -> None:
@@ -452,6 +453,13 @@ FILES: dict[str, Callable[[Path], Path]] = {
     ),
     "qupath": lambda folder: write(folder / "a.geojson", [feature("Point", [3.5, 4]), feature("LineString", [[1, 2]])]),
 }
+
+
+def test_boxes_beside_segmentations_are_noted(tmp_path: Path) -> None:
+    content = coco({"bbox": [1, 1, 3, 3]}, {"segmentation": [[1, 1, 9, 1, 9, 8]]})
+    found, wrong, notes = read(write(tmp_path / "coco.json", content))
+    assert (len(found["a.jpg"].areas), wrong) == (1, [])
+    assert "1 boxes alone in 1 images, first a.jpg, are left out" in notes[0]
 
 
 @pytest.mark.parametrize("form", FILES)
@@ -526,3 +534,51 @@ def test_every_format_says_what_it_reads() -> None:
     found = package.known()
     assert len(found) == 12
     assert all(what for _, what in found)
+
+
+def test_what_datumaro_writes(images: Path, tmp_path: Path) -> None:
+    """Files of CVAT and COCO by a library that is not ours; where it is not installed, this is skipped."""
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed")
+    shapes = pytest.importorskip("datumaro.components.annotation")
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:14, 30:36] = True
+    mask[11, 32] = False
+    drawn = [
+        shapes.Points([12.5, 7.25, 3.0, 4.0], label=0, id=1),
+        shapes.PolyLine([1, 2, 5, 6], label=1, id=2),
+        shapes.Polygon([1, 1, 9, 1, 9, 8], label=0, id=3, group=3),
+        shapes.Mask(mask, label=0, id=4, group=4),
+    ]
+    media = datumaro.components.media.Image.from_numpy(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    item = datumaro.DatasetItem(id="a", subset="train", media=media, annotations=drawn)
+    written = datumaro.Dataset.from_iterable([item], categories=["cat", "dog"])
+    areas = {("cat", "polygon", ((1, 1), (9, 1), (9, 8))), ("cat", "runs", package.runs(mask, 0, 0))}
+    for form, pattern in (("cvat", "*.xml"), ("coco_instances", "**/*.json")):
+        written.export(str(tmp_path / form), form, save_media=True)
+        (path,) = (tmp_path / form).glob(pattern)
+        found, wrong, _ = read(path)
+        assert wrong == []
+        (labels,) = found.values()
+        assert {*labels.areas} == areas
+        if form == "cvat":
+            assert labels.clicks == [(12.5, 7.25, "cat"), (3, 4, "cat")]
+            assert labels.scribbles == [(((1, 2), (5, 6)), "dog")]
+
+
+def test_what_the_converter_of_label_studio_reads(tmp_path: Path) -> None:
+    """Its own conversion to COCO puts a polygon where we do; where it is not installed, this is skipped."""
+    sdk = pytest.importorskip("label_studio_sdk.converter", reason="label-studio-sdk is not installed")
+    config = """<View><Image name="image" value="$image"/>
+    <PolygonLabels name="p" toName="image"><Label value="cat"/></PolygonLabels></View>"""
+    where = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    value = {"points": [[10, 10], [50, 20], [40, 80]], "polygonlabels": ["cat"]}
+    result = {**where, "id": "r", "type": "polygonlabels", "from_name": "p", "to_name": "image", "value": value}
+    content = [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"id": 1, "result": [result]}]}]
+    path = write(tmp_path / "project.json", content)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg")
+    sdk.Converter(config, str(tmp_path)).convert_to_coco(str(path), str(tmp_path / "coco"), is_dir=False)
+    theirs, wrong, _ = read(tmp_path / "coco" / "result.json")
+    ours, _, _ = read(path)
+    assert wrong == []
+    (other,), (own,) = (list(labels.areas) for found in (theirs, ours) for labels in found.values())
+    np.testing.assert_allclose(other[2], own[2])

@@ -180,6 +180,9 @@ class Folder:
         twice = [id for id, labels in self._labels.items() if len(labels.sizes) > 1]
         if twice:
             found.append(f"images with several files of labels, all of which count: {_some(twice)}")
+        boxes = sum(kind == "rectangle" for labels in self._labels.values() for _, kind, _ in labels.areas)
+        if boxes:
+            found.append(f"{boxes} rectangles count as masks: every pixel in them is taken to be of their class")
         return [*found, *self._notes]
 
     def _unseen(self) -> list[str]:

@@ -54,9 +54,9 @@ class Coco:
             width, height = images[id].get("width"), images[id].get("height")
             found.sizes[path] = (width, height) if isinstance(width, int) and isinstance(height, int) else None
             yield (files[id],), found
-        if boxes:
-            source.wrong(
-                f"{path}: {boxes.total()} boxes without more in {len(boxes)} images, first {next(iter(boxes))}; "
+        if boxes:  # beside others they are what detectors learn from
+            (source.wrong if all(found.empty for found in drawn.values()) else source.note)(
+                f"{path}: {boxes.total()} boxes alone in {len(boxes)} images, first {next(iter(boxes))}, are left out; "
                 "a box says neither which pixels an object has nor where to click"
             )
 
