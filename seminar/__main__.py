@@ -270,13 +270,14 @@ def _parser() -> argparse.ArgumentParser:
     take = command(
         "export",
         _export,
-        "Take the network of a finished training elsewhere: as a plain PyTorch state dict, or as ONNX.",
+        "Hand a finished training on: a folder with its network (a torch program, a state dict, and with --onnx ONNX), "
+        "a model card with scores and ten lines that load it without this package, and checksums.",
         "seminar export 3f2a --onnx\n  seminar export 'best of losses profile=folder data_root=my_photos' --onnx",
     )
     take.add_argument("training", metavar="RUN", help=naming)
-    take.add_argument("--onnx", action="store_true", help="ONNX, for onnxruntime and others; any batch, height, width")
+    take.add_argument("--onnx", action="store_true", help="also ONNX, for onnxruntime and others")
     take.add_argument("--teacher", action="store_true", help="take the teacher instead of the student")
-    take.add_argument("--out", type=Path, metavar="FILE", help="default: <key>.pt or <key>.onnx")
+    take.add_argument("--out", type=Path, metavar="DIR", help="default: a folder named by the key")
     command("status", _status, "Show every training that was ever started here.", "seminar status --runs runs")
     return parser
 

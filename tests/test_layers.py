@@ -18,7 +18,7 @@ ROOMS = [
     {"compiled", "crf", "metrics", "networks", "optimizers", "parallel", "pixel_sum", "schedules", "teacher", "watch"},
     {"losses", "machine", "weights"},
     {"recipes", "tracking", "views"},
-    {"checkpoint", "evaluation", "results", "trials"},
+    {"checkpoint", "evaluation", "model_card", "results", "trials"},
     {"samples"},
     {"train"},
     {"checked", "cost", "inspection", "outdated", "predict", "search"},
