@@ -14,7 +14,7 @@ from seminar import parallel
 from seminar.data import Example
 from seminar.metrics import Scores, metrics
 from seminar.spec import Stage
-from seminar.views import EvaluationViews, normalise
+from seminar.views import EvaluationViews, loaded, normalise
 
 FULL_BATCH = 1
 """Images of their own size cannot be stacked."""
@@ -57,7 +57,7 @@ def evaluate(
     counted = {role: [metrics[name].make(classes, background) for name in stage.metrics.split("+")] for role in nets}
     alike = torch.zeros(2, dtype=torch.int64)
     with evaluating(nets):
-        for images, masks in DataLoader(own, batch_size=size, num_workers=workers):
+        for images, masks in loaded(DataLoader(own, batch_size=size, num_workers=workers)):
             network_input = normalise(images.to(device).float())
             with torch.autocast(device.type, torch.bfloat16, enabled=stage.precision == "bf16"):
                 shared = features(network_input)

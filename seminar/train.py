@@ -34,7 +34,7 @@ from seminar.schedules import lr_factor, ramped, schedules
 from seminar.spec import InputError, Stage
 from seminar.store import AGAIN, Interrupted, Record, now
 from seminar.teacher import Teacher
-from seminar.views import TEACHER, TrainingViews, batches, mix, normalise
+from seminar.views import TEACHER, TrainingViews, batches, loaded, mix, normalise
 from seminar.watch import Watch
 
 
@@ -202,7 +202,7 @@ class Trainer:
         own = [list(parallel.own_share(batch)) for batch in order]
         pinned = self.device.type == "cuda"
         loader = DataLoader(examples, batch_sampler=own, num_workers=self.host.loader_workers, pin_memory=pinned)
-        for batch, views_here in zip(order, loader):
+        for batch, views_here in zip(order, loaded(loader)):
             parallel.begin_batch(len(batch))
             yield views_here
 

@@ -6,17 +6,20 @@ saved random state, and the number of loader processes does not matter.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from seminar.data import Example
 from seminar.data.augment import TrainView, eval_view
 from seminar.losses import losses, needs
-from seminar.spec import Stage
+from seminar.spec import InputError, Stage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -77,6 +80,20 @@ def training_view(stage: Stage, background: int | None) -> TrainView:
         stage.annotation,
         background,
     )
+
+
+def loaded(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Yield the batches of a loader. Raises `InputError` where its processes have no room to hand them over."""
+    try:
+        yield from loader
+    except (RuntimeError, OSError) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC and loader.num_workers > 0
+        if not full and "shared memory" not in str(error) and "Bus error" not in str(error):
+            raise
+        raise InputError(
+            f"loader_workers={loader.num_workers}: /dev/shm is too small to hand batches over between processes; take "
+            "loader_workers=0, or give it more room (docker run --shm-size=8g)"
+        ) from None
 
 
 def no_label(count: int) -> str:

@@ -70,6 +70,17 @@ def trained(requested: Cell, runs: Path) -> Record:
 
 
 @pytest.mark.slow
+def test_shared_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
+    """As in a container that nobody has given more."""
+    train_line = "seminar train profile=toy losses=pce data_size=96 crop=96 batch_size=16 loader_workers=1 --runs runs --wandb disabled"
+    mount, printed = mounted(tmp_path, "mount -t tmpfs -o size=256k tmpfs /dev/shm", train_line)
+    assert not mount
+    lines = printed.splitlines()
+    assert lines[-1] == "exit 2"
+    assert any("loader_workers=1: /dev/shm is too small to hand batches over between processes" in x for x in lines)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("8k", "stage.json")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
     # The plan and the journal take 4k each.
