@@ -72,7 +72,8 @@ def trained(requested: Cell, runs: Path) -> Record:
 @pytest.mark.slow
 def test_shared_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
     """As in a container that nobody has given more."""
-    train_line = "seminar train profile=toy losses=pce data_size=96 crop=96 batch_size=16 loader_workers=1 --runs runs --wandb disabled"
+    settings = "profile=toy losses=pce data_size=96 crop=96 batch_size=16 loader_workers=1"
+    train_line = f"seminar train {settings} --runs runs --wandb disabled"
     mount, printed = mounted(tmp_path, "mount -t tmpfs -o size=256k tmpfs /dev/shm", train_line)
     assert not mount
     lines = printed.splitlines()
