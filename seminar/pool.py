@@ -17,9 +17,12 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from filelock import FileLock, Timeout
+
 from seminar.display import Display
 from seminar.parts import Registry
 from seminar.spec import InputError
+from seminar.store import locked
 
 SLURM_SCRIPT = Path("sweeps/slurm.sh")
 """The batch script of a Slurm task. It holds what a cluster wants to know of it."""
@@ -27,6 +30,10 @@ SLURM_SCRIPT = Path("sweeps/slurm.sh")
 
 class Job(Protocol):
     """What the workers of a sweep do; it can be sent to another process."""
+
+    @property
+    def runs(self) -> Path:
+        """The folder of trainings, which all workers share."""
 
     @property
     def command(self) -> Sequence[str]:
@@ -73,6 +80,7 @@ class Inline:
         self.workers: int | None = 1
 
     def run(self, job: Job, count: int, display: Display) -> list[str]:
+        _require_shared_locks()
         with _stop_signals() as stop:
             job.work(0, stop.is_set, display.show)
         if stop.is_set():
@@ -143,6 +151,10 @@ STORAGE = "SEMINAR_STORAGE"
 """The environment variable that holds the URL of a database where --storage is not given."""
 
 
+PROBE = "SEMINAR_LOCK_PROBE"
+"""The environment variable that names the file which the call that submits Slurm's tasks keeps locked."""
+
+
 @executors.register("slurm")
 class Slurm:
     """Tasks of an array job on a Slurm cluster; each calls the same sweep as its one worker."""
@@ -152,26 +164,55 @@ class Slurm:
     def __init__(self, workers: int | None, storage: str | None) -> None:
         if workers is None or workers < 1:
             raise InputError("--executor slurm: give the number of tasks, for example --workers 8")
-        if storage is None:
-            raise InputError("--executor slurm: its tasks need a database to share; give --storage URL")
         if shutil.which("sbatch") is None:
             raise InputError("--executor slurm: sbatch is not here; call this on a machine that submits Slurm jobs")
         if not SLURM_SCRIPT.is_file():
             raise InputError(f"--executor slurm: no file {SLURM_SCRIPT} here; call this in the project's folder")
         self.workers: int | None = workers
-        self._environment = {**os.environ, STORAGE: storage}  # which Slurm hands on; its queue shows every command line
+        # Slurm hands it on; its queue shows every command line.
+        self._environment = {**os.environ, **({} if storage is None else {STORAGE: storage})}
 
     def run(self, job: Job, count: int, display: Display) -> list[str]:
         submit = ["sbatch", "--wait", f"--array=0-{count - 1}", str(SLURM_SCRIPT), *job.command]
         try:
-            code = subprocess.run(
-                submit, check=False, env=self._environment
-            ).returncode  # of the array: the highest of its tasks
+            with _held(job.runs / f"slurm-{os.getpid()}.lock") as probe:
+                done = subprocess.run(submit, check=False, env={**self._environment, PROBE: str(probe)})
+            code = done.returncode  # of the array: the highest of its tasks
         except KeyboardInterrupt:
             display.note("the tasks go on without this call; `scancel --name=seminar` stops them")
             raise
         # 1: a task says that a training failed, or is not done yet; the store knows which.
         return [] if code in (0, 1) else [f"sbatch ended with exit code {code}; the tasks' logs may say why"]
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Path]:
+    """Keep a file locked that tells tasks on other machines whether locks reach them; yields its absolute path."""
+    path = path.resolve()
+    with locked(path):
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _require_shared_locks() -> None:
+    """Raise `InputError` where this is a task on another machine, and the lock of the call that has submitted it does
+    not keep this machine out: then nothing would keep two of them from the same training."""
+    path = Path(os.environ.get(PROBE, ""))
+    if not path.is_file():
+        return
+    lock = FileLock(path, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return
+    lock.release()
+    raise InputError(
+        f"{path}: locked on the machine that has submitted this, and free here: its file system keeps locks to one "
+        "machine, so two would train the same; have it mounted with shared locks (NFS 4, Lustre with flock), or name a "
+        "folder on another one with --runs"
+    )
 
 
 def _work(job: Job, number: int, parent: int, events: connection.Connection) -> None:

@@ -6,7 +6,29 @@
 #SBATCH --cpus-per-task=4
 #SBATCH --time=24:00:00
 #SBATCH --requeue
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-# exec: the signal before the end of the time reaches the worker, which then saves and leaves its cell to others.
-exec "$@"
+#SBATCH --signal=B:USR1@120
+set -uo pipefail
+
+"$@" &
+worker=$!
+again=no
+# Two minutes before the time is up the worker saves its training, and the task queues again. `scancel` sends TERM: the
+# worker saves as well, and that is the end.
+trap 'again=yes; kill -TERM "$worker" 2>/dev/null' USR1
+trap 'kill -TERM "$worker" 2>/dev/null' TERM INT
+
+wait "$worker"
+status=$?
+while [ "$status" -gt 128 ] && kill -0 "$worker" 2>/dev/null; do # a signal has ended the wait, not the worker
+  wait "$worker"
+  status=$?
+done
+wait "$worker" 2>/dev/null
+code=$?
+[ "$code" -eq 127 ] || status=$code # it ended between the two lines above
+
+if [ "$again" = yes ]; then
+  echo "seminar: the time is up; queueing again" >&2
+  scontrol requeue "$SLURM_JOB_ID" || echo "seminar: could not queue again; call the same line once more" >&2
+fi
+exit "$status"

@@ -31,7 +31,8 @@ class Noted:
 
     command: Sequence[str] = ("program", "a word", "--storage=a;b")
 
-    def __init__(self) -> None:
+    def __init__(self, runs: Path = Path()) -> None:
+        self.runs = runs
         self.workers: list[int] = []
 
     def work(self, number: int, stopped: Callable[[], bool], send: Callable[[tuple[Any, ...]], None]) -> None:
@@ -55,7 +56,7 @@ def test_inline_is_one_worker_of_this_process() -> None:
         ("local", 0, None, "--workers 0: --executor local needs at least 1"),
         (None, -1, None, "--workers -1: "),
         ("slurm", None, DATABASE, "--executor slurm: give the number of tasks"),
-        ("slurm", 2, None, "--executor slurm: its tasks need a database"),
+        ("slurm", 2, None, "--executor slurm: sbatch is not here"),
         ("slurm", 2, DATABASE, "--executor slurm: sbatch is not here"),
         ("slrum", 2, None, "'slurm'"),
     ],
@@ -108,12 +109,70 @@ def test_slurm_needs_its_script(cluster: Path) -> None:
         pool.executor("slurm", 3, DATABASE)
 
 
+def test_the_tasks_of_slurm_are_told_of_a_file_that_stays_locked(cluster: Path) -> None:
+    """The stand-in for sbatch tries to take the lock, as a task on another machine does."""
+    check = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from seminar import pool; pool._require_shared_locks()"
+    script = f'#!/bin/sh\necho "$SEMINAR_LOCK_PROBE" > {cluster}/probe\n{sys.executable} -c "{check}"\n'
+    (cluster / "bin" / "sbatch").write_text(script)
+    runs = cluster / "runs"
+    runs.mkdir()
+    assert pool.executor("slurm", 1, None).run(Noted(runs), 1, Display({}, 1, 1)) == [], "it is kept out"
+    probe = Path((cluster / "probe").read_text().strip())
+    assert probe.parent == runs
+    assert not probe.exists(), "nothing is left"
+
+
+def test_a_file_system_that_keeps_locks_to_one_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a task finds the file, and can lock it."""
+    (tmp_path / "slurm-1.lock").touch()
+    monkeypatch.setenv(pool.PROBE, str(tmp_path / "slurm-1.lock"))
+    job = Noted(tmp_path)
+    with pytest.raises(InputError, match="its file system keeps locks to one machine, so two would train the same"):
+        pool.executor("inline", None, None).run(job, 1, Display({}, 1, 1))
+    assert job.workers == []
+    monkeypatch.setenv(pool.PROBE, str(tmp_path / "gone.lock"))
+    pool.executor("inline", None, None).run(job, 1, Display({}, 1, 1))
+    assert job.workers == [0], "the call that submitted it has ended"
+
+
+WORKER = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(3)))
+print("ready", *sys.argv[1:], flush=True)
+time.sleep(60)
+"""
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
-def test_the_script_becomes_the_worker() -> None:
-    program = [sys.executable, "-c", "import os, sys; print(os.getpid(), *sys.argv)", "a b", "c;d"]
-    task = subprocess.Popen(["bash", str(ROOT / "sweeps" / "slurm.sh"), *program], stdout=subprocess.PIPE, text=True)
-    printed = task.communicate()[0]
-    assert printed == f"{task.pid} -c a b c;d\n", "the signal before the end of the time goes to the worker itself"
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_task_saves_and_queues_again_when_its_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, again: bool
+) -> None:
+    """Slurm sends USR1 before the end of the time; scancel sends TERM, and that is the end of it."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\n')
+    scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    line = ["bash", str(ROOT / "sweeps" / "slurm.sh"), sys.executable, "-c", WORKER, "a b", "c;d"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as task:
+        assert task.stdout is not None
+        assert task.stdout.readline() == "ready a b c;d\n", "as arguments, for no shell to read"
+        task.send_signal(number)
+        assert task.stdout.readline() == "saved\n"
+        assert task.wait(timeout=60) == 3, "the code of the worker"
+    assert (tmp_path / "called").exists() is again
+    if again:
+        assert (tmp_path / "called").read_text() == "requeue 4711\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize("code", [0, 1, 9])
+def test_a_task_ends_as_its_worker_does(code: int) -> None:
+    line = ["bash", str(ROOT / "sweeps" / "slurm.sh"), sys.executable, "-c", f"raise SystemExit({code})"]
+    assert subprocess.run(line, check=False).returncode == code
 
 
 def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
