@@ -68,7 +68,12 @@ paper: $(READY) ## Everything: all sweeps in one plan, then every table and figu
 	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
 	exit $$status
 
-agent: $(READY) ## Work for a W&B sweep: make agent SWEEP=ENTITY/PROJECT/ID (see `wandb sweep sweeps/losses.yaml`)
+wandb-%: $(READY) ## Start a W&B sweep of sweeps/%.yaml with these settings, for `make agent`
+	@mkdir -p $(call quoted,RUNS)
+	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(if $(TRIALS),--trials $(call quoted,TRIALS)) --save-as $(call quoted,RUNS)/wandb-$*.yaml
+	@$(if $(PLAN_ONLY),,$(BIN)/wandb sweep $(call quoted,RUNS)/wandb-$*.yaml)
+
+agent: $(READY) ## Work for a W&B sweep: make agent SWEEP=ENTITY/PROJECT/ID (see make wandb-losses)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/wandb agent --forward-signals $(SWEEP)
 
 report: $(READY) ## Rebuild tables and figures from the records; trains nothing

@@ -162,6 +162,12 @@ def _parser() -> argparse.ArgumentParser:
         "folder of runs)",
     )
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
+    many.add_argument(
+        "--save-as",
+        type=Path,
+        metavar="FILE",
+        help="write the one sweep file with these settings in it, for `wandb sweep FILE`, and train nothing",
+    )
     for sub in (one, cell, many):
         versions = sub.add_mutually_exclusive_group()
         versions.add_argument(
@@ -481,6 +487,8 @@ def _sweep(options: argparse.Namespace) -> int:
     executor = pool.executor(options.executor, options.workers, storage)
     choices = _searchers(loaded, options)
     parts = recipes.suite(loaded, settings)
+    if options.save_as is not None:
+        return _save_sweep(options, settings)
     store = Store(options.runs)
     for reason in (reason for part in parts for reason in part.left_out):
         _tell(f"left out: {reason}")
@@ -498,6 +506,21 @@ def _sweep(options: argparse.Namespace) -> int:
     for line in failed:
         _say(line)
     return 1 if failed else 0
+
+
+def _save_sweep(options: argparse.Namespace, settings: Mapping[str, tuple[Scalar, ...]]) -> int:
+    """Write a sweep file with the settings of the command line in it."""
+    files = [Path(item) for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
+    if len(files) > 1:
+        raise InputError(f"--save-as {options.save_as}: of one sweep file, and there are {len(files)}")
+    if options.save_as.exists() and sweeps.WRITTEN not in options.save_as.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"--save-as {options.save_as}: exists, and this command did not write it; name another file")
+    if not options.save_as.resolve().parent.is_dir():
+        raise InputError(f"--save-as {options.save_as}: no such folder")
+    text = sweeps.rewrite(files[0], settings, options.trials)
+    write_atomic(options.save_as, lambda file: file.write(text.encode()))
+    _tell(f"wrote {options.save_as}; next: wandb sweep {options.save_as}")
+    return 0
 
 
 def _requested(options: argparse.Namespace) -> tuple[list[sweeps.Sweep], dict[str, tuple[Scalar, ...]]]:

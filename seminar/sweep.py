@@ -212,6 +212,24 @@ def load(path: Path) -> Sweep:
     return found
 
 
+WRITTEN = "written by `seminar sweep --save-as`"
+"""By which a sweep file is known that may be written anew."""
+
+
+def rewrite(path: Path, settings: Mapping[str, tuple[Scalar, ...]], trials: int | None = None) -> str:
+    """Return the text of a sweep file with some settings replaced or added, and with `trials` as its `run_cap`: for
+    `wandb sweep`, which takes a file and nothing else. Raises `InputError` as `load` does."""
+    sweep = load(path)
+    raw: Any = parse_yaml(path.read_text(encoding="utf-8"))
+    for name, values in settings.items():
+        raw["parameters"][name] = {"value": values[0]} if len(values) == 1 else {"values": list(values)}
+    if trials and sweep.is_search:
+        raw["run_cap"] = trials
+    given = plain(" ".join(f"{name}={','.join(map(str, values))}" for name, values in settings.items()))
+    head = f"# {path} with {given or 'no other settings'}, {WRITTEN}\n"
+    return head + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+
+
 def parse_yaml(text: str) -> object:
     """Return the value of a YAML text. Raises `yaml.YAMLError` or `ValueError`, also for aliases (a few lines of them
     make gigabytes), for a key that stands twice (the first would be lost), for a text that is nested too deep, and for

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from seminar import recipes, sweep
 from seminar.__main__ import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, seminar_here
 
 LOSSES = str(ROOT / "sweeps" / "losses.yaml")
 
@@ -128,3 +129,32 @@ def test_status_tells_like_trainings_apart(tmp_path: Path, capsys: pytest.Captur
     assert main(["status", "--runs", str(tmp_path)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "pce+pcons" in line]
     assert sorted(line.rsplit(" ", 1)[1] for line in lines) == ["alpha=0.5", "alpha=0.75"]
+
+
+def test_a_sweep_file_with_other_settings_for_wandb(tmp_path: Path) -> None:
+    """`wandb sweep` takes a file and nothing else; the cells are those of the command line with the same settings."""
+    out = tmp_path / "new.yaml"
+    words = ["profile=toy", "data_train=8,16", "losses=pce,pce+crf", "--seeds", "2"]
+    said = seminar_here("sweep", "sweeps/losses.yaml", *words, "--save-as", str(out), "--runs", str(tmp_path / "runs"))
+    assert said.stdout == f"wrote {out}; next: wandb sweep {out}\n"
+    assert not (tmp_path / "runs").exists(), "nothing is planned or trained"
+    given = sweep.parse_settings(words[:-2], 2)
+    (expected,) = recipes.suite([sweep.load(ROOT / "sweeps" / "losses.yaml")], given)
+    (found,) = recipes.suite([sweep.load(out)], {})
+    assert [cell.stage.key for cell in found.cells] == [cell.stage.key for cell in expected.cells]
+    seminar_here("sweep", "sweeps/losses.yaml", "profile=toy", "--save-as", str(out))
+    assert "data_train" not in out.read_text(), "its own may be written anew"
+    other = tmp_path / "mine.yaml"
+    other.write_text("mine")
+    refused = seminar_here("sweep", "sweeps/losses.yaml", "profile=toy", "--save-as", str(other), code=2).stderr
+    assert "mine.yaml: exists, and this command did not write it" in refused
+    assert other.read_text() == "mine"
+    for line, why in (
+        (["sweeps/losses.yaml", "sweeps/ema.yaml", "--save-as", str(out)], "of one sweep file, and there are 2"),
+        (["sweeps/losses.yaml", "alpah=1", "--save-as", str(out)], "alpah"),
+        (["sweeps/losses.yaml", "--save-as", str(tmp_path / "no" / "x.yaml")], "no such folder"),
+    ):
+        assert why in seminar_here("sweep", *line, code=2).stderr
+    out.unlink()
+    seminar_here("sweep", "sweeps/tune.yaml", "profile=toy", "--trials", "5", "--save-as", str(out))
+    assert sweep.load(out).run_cap == 5
