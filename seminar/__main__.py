@@ -472,7 +472,7 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import catalogue, jobs, parallel, recipes
+    from seminar import catalogue, checked, jobs, parallel, recipes
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -497,6 +497,14 @@ def _sweep(options: argparse.Namespace) -> int:
     _settle(_stages(grids, tunings, store), store, options, ask=not options.dry_run)
     plans = _plans(grids, store, executor)
     searches = _search_plans(tunings, choices, store, executor)
+    hosts = {stage.key: cell.host for part in parts for cell in part.cells for stage in cell.stage.chain}
+    checked.check_weights(
+        [
+            *((stage, hosts[stage.key]) for each in plans for stage in each.todo),
+            *((stage, each.tuning.own.host) for each in searches if each.left for stage in each.tuning.own.stage.chain),
+        ],
+        download=not options.dry_run,
+    )
     _write_plans([*parts, *(catalogue.Planned(each.sweep, each.reported()) for each in tunings)], options)
     if options.dry_run:
         return 0
@@ -594,13 +602,15 @@ def _stages(grids: Sequence[Planned], tunings: Sequence[Tuning], store: Store) -
 
 def _plans(grids: Sequence[Planned], store: Store, executor: pool.Executor) -> list[Plan]:
     """Plan all grids together, and print the plan; returns an empty list where there is no grid."""
-    from seminar import plan
+    from seminar import cost, plan
 
     if not grids:
         return []
     cells = [cell for part in grids for cell in part.cells]
     sweep = sweeps.together([part.sweep for part in grids])
-    found = plan.make_plan(sweep, cells, store, executor.workers, executor.elsewhere)
+    found = plan.make_plan(
+        sweep, cells, store, executor.workers, executor.elsewhere, cost.IMPORTED if executor.spawns else 0.0
+    )
     _tell("\n".join(found.lines()))
     return [found]
 
@@ -609,12 +619,12 @@ def _search_plans(
     tunings: Sequence[Tuning], choices: Mapping[str, tuple[str, str]], store: Store, executor: pool.Executor
 ) -> list[SearchPlan]:
     """Plan each search with its sampler and pruner, `choices` by its name, and print the plans."""
-    from seminar import plan
+    from seminar import cost, plan
 
-    found = []
+    found, start = [], cost.IMPORTED if executor.spawns else 0.0
     for tuning in tunings:
         sampler, pruner = choices[tuning.sweep.name]
-        found.append(plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere))
+        found.append(plan.plan_search(tuning, sampler, pruner, store, executor.workers, executor.elsewhere, start))
         _tell("\n".join(found[-1].lines()))
     return found
 

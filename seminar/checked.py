@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from seminar import schema, views
+from seminar import networks, schema, views
 from seminar.catalogue import Host
 from seminar.data import PADDING, Dataset
 from seminar.recipes import open_data
@@ -73,6 +73,15 @@ def _views_without_label(stage: Stage, dataset: Dataset) -> int:
         if "labels" not in drawn or bool((drawn["labels"] < PADDING).any()):
             return 0
     return len(places)
+
+
+def check_weights(trainings: Iterable[tuple[Stage, Host]], download: bool) -> None:
+    """Raise `InputError` where ImageNet weights that one of these trainings begins with cannot be had or do not fit;
+    without `download`, weights that are not here yet are not looked at."""
+    wanted = {(stage.backbone, host.weights, stage.pretrained) for stage, host in trainings}
+    for backbone, weights, identity in sorted(wanted, key=str):
+        if identity != "none":
+            networks.check_pretrained(backbone, weights, identity, download)
 
 
 def _show(stage: Stage, notes: Iterable[str]) -> None:

@@ -26,6 +26,8 @@ from seminar.spec import InputError, Stage
 from seminar.store import reason
 from seminar.train import Trainer
 
+IMPORTED = time.process_time()
+"""CPU seconds that this process had taken when everything was imported: a worker takes as many before it begins."""
 STEPS = 4
 """Steps that are measured; the first one pays for caches and allocations."""
 CONTEXT_MB = 600
@@ -35,10 +37,16 @@ CONTEXT_MB = 600
 @dataclass(frozen=True)
 class Cost:
     """Seconds of an epoch of a training, and the most memory, in MB of 2^20 bytes, that torch reserves on a GPU for it
-    (None on a CPU)."""
+    (None on a CPU). `beside`: seconds of a training beside its epochs, to make its networks, to evaluate and to write
+    at the end."""
 
     seconds: float
     memory_mb: int | None = None
+    beside: float = 0.0
+
+    def of(self, epochs: int) -> float:
+        """Return the seconds of a training of so many epochs."""
+        return self.seconds * epochs + self.beside
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,10 @@ def _measure(stage: Stage, host: Host) -> Cost | None:
 
 def measure_epoch(stage: Stage, host: Host) -> Cost:
     """Return the cost of a stage; evaluation counts as forward passes."""
-    trainer = untrained(stage.model_copy(update={"compile": False}), host)  # compiling is no part of an epoch
+    began = time.monotonic()
+    # Compiling is no part of an epoch, and weights that may have to be downloaded change no time.
+    trainer = untrained(stage.model_copy(update={"compile": False, "pretrained": "none"}), host)
+    beside = time.monotonic() - began
     trainer.student.train()
     times = []
     for step, views in zip(range(STEPS), trainer.loader(0)):
@@ -213,10 +224,11 @@ def measure_epoch(stage: Stage, host: Host) -> Cost:
         times.append(time.monotonic() - started)
     step_seconds = min(times[1:] or times)
     # A forward pass takes about a third of a step.
-    forwards = len(trainer.val_examples) / stage.batch_size / stage.eval_every * (2 if trainer.teacher else 1)
-    seconds = step_seconds * (trainer.steps_per_epoch + forwards / 3)
+    evaluation = step_seconds / 3 * len(trainer.val_examples) / stage.batch_size * (2 if trainer.teacher else 1)
+    seconds = step_seconds * trainer.steps_per_epoch + evaluation / stage.eval_every
     memory = machine.peak_memory_mb(trainer.device) if trainer.device.type == "cuda" else None
-    return Cost(seconds, memory)
+    # At the end everything is evaluated once more, at its own size.
+    return Cost(seconds, memory, beside + evaluation)
 
 
 def untrained(stage: Stage, host: Host) -> Trainer:

@@ -347,12 +347,29 @@ def _read(backbone: str, weights: Path | None, identity: str | None) -> tuple[An
         raise InputError(f"weights={path}: is no state dict that torch.load(weights_only=True) can read") from None
 
 
-def _downloaded(backbone: str, identity: str | None) -> Path:
-    """Return torchvision's file of weights in torch's cache, after downloading it where it is not there."""
+def check_pretrained(backbone: str, weights: Path | None, identity: str, download: bool) -> None:
+    """Raise `InputError` where ImageNet weights cannot be had or do not fit the backbone. Without `download`, weights
+    that are not here yet are not looked at."""
+    if download or weights is not None or _cached(_url(backbone, identity)).exists():
+        load_pretrained(build(backbone, 2, 16), weights, identity)
+
+
+def _url(backbone: str, identity: str | None) -> str:
+    """Return where torchvision's weights of this identity are, or else the paper's."""
     paper = _imagenet(backbone)
     named = [member for member in type(paper) if PurePosixPath(member.url).stem == identity]
-    url = str((named[0] if named else paper).url)
-    path = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
+    return str((named[0] if named else paper).url)
+
+
+def _cached(url: str) -> Path:
+    """Return where torch keeps what it has downloaded from there."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
+
+
+def _downloaded(backbone: str, identity: str | None) -> Path:
+    """Return torchvision's file of weights in torch's cache, after downloading it where it is not there."""
+    url = _url(backbone, identity)
+    path = _cached(url)
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

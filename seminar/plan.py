@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import torch
 
@@ -32,6 +33,8 @@ class Plan:
     workers: int
     device: str
     costs: cost.Survey
+    start: float = 0.0
+    """Seconds that a worker needs before it begins."""
 
     @property
     def order(self) -> list[Cell]:
@@ -42,8 +45,9 @@ class Plan:
 
     @property
     def wall_seconds(self) -> float:
-        """Estimated seconds until all is done, with `workers` processes."""
-        return schedule(self.cells, self.seconds, self.workers)[1]
+        """Estimated seconds until all is done, with `workers` processes; 0 where nothing was measured."""
+        wall = schedule(self.cells, self.seconds, self.workers)[1]
+        return wall + self.start if wall else 0.0
 
     def lines(self) -> list[str]:
         """Return the plan for people, line by line."""
@@ -59,7 +63,7 @@ class Plan:
             steps = sum(s.epochs for s in self.todo)
             processes = _processes(self.workers, self.device)
             wall = _about(self.wall_seconds)
-            lines.append(f"  {steps} epochs on {processes}{wall}{' of training' if wall else ''}")
+            lines.append(f"  {steps} epochs on {processes}{wall}")
             compiled = sum(stage.compile for stage in self.todo)
             if compiled:
                 lines.append(f"  and torch.compile, a minute or more at every start of {compiled} of the trainings")
@@ -67,12 +71,20 @@ class Plan:
         return lines
 
 
-def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | None, elsewhere: bool = False) -> Plan:
+def make_plan(
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    store: Store,
+    workers: int | None,
+    elsewhere: bool = False,
+    start: float = 0.0,
+) -> Plan:
     """Look up what is done, check the data of the rest, and estimate its cost from measured speed.
 
     The speed is that of finished trainings of the same shape, else of a few steps run now; nothing is measured for
-    workers `elsewhere`, on other machines than this one. Raises `InputError` where data cannot be used, and where a
-    training, or the workers of a GPU together, need more memory than it has.
+    workers `elsewhere`, on other machines than this one. `start`: seconds that a worker needs before it begins. Raises
+    `InputError` where data cannot be used, and where a training, or the workers of a GPU together, need more memory
+    than it has.
     """
     stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
     done = {key for key in stages if store.record(key) is not None}
@@ -86,10 +98,8 @@ def make_plan(sweep: Sweep, cells: Sequence[Cell], store: Store, workers: int | 
         return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), {}, count, "remote", cost.Survey({}))
     costs = _costs(todo, hosts, store)
     _check_memory(costs, min(count, len(todo)), cells[0].host)
-    seconds = {
-        stage.key: costs.of(stage).seconds * max(stage.epochs - len(store.curve(stage.key)), 1) for stage in todo
-    }
-    return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, count, device, costs)
+    seconds = {stage.key: costs.of(stage).of(max(stage.epochs - len(store.curve(stage.key)), 1)) for stage in todo}
+    return Plan(sweep, tuple(cells), tuple(stages.values()), tuple(todo), seconds, count, device, costs, start)
 
 
 def memory_lines(costs: cost.Survey) -> list[str]:
@@ -126,10 +136,14 @@ def _costs(stages: Iterable[Stage], hosts: Mapping[str, Host], store: Store) -> 
             if record is not None and record["environment"].get("processes", 1) == 1:
                 found = record["environment"]
                 on_gpu = found["device"] != "cpu"
-                name = found["device"] if on_gpu else found["cpu"]
+                machine = found["device"] if on_gpu else found["cpu"]
                 seconds = record["seconds"] / record["stage"]["epochs"]
                 memory = record["peak_memory_mb"] if on_gpu else None
-                known[name, cost.shape(store.stage(key))] = cost.Cost(seconds, memory)
+                beside = 0.0
+                if record.get("sessions") == 1 and "started" in record and "finished" in record:
+                    began, ended = (datetime.fromisoformat(record[name]) for name in ("started", "finished"))
+                    beside = max(0.0, (ended - began).total_seconds() - record["seconds"])
+                known[machine, cost.shape(store.stage(key))] = cost.Cost(seconds, memory, beside)
     return cost.survey([(stage, hosts[stage.key]) for stage in stages], known)
 
 
@@ -179,6 +193,7 @@ class SearchPlan:
         processes = _processes(reporting.workers, reporting.device)
         if self.left:
             wall = sum(self.seconds.values()) * -(-self.left // reporting.workers)
+            wall += reporting.start if wall else 0.0
             lines.append(f"  at most {self.left * chain} trainings on {processes}{_about(wall)}")
             lines += memory_lines(self.costs)
         seeds = f"{len(self.tuning.seeds)} seed{'' if len(self.tuning.seeds) == 1 else 's'}"
@@ -190,7 +205,13 @@ class SearchPlan:
 
 
 def plan_search(
-    tuning: Tuning, sampler: str, pruner: str, store: Store, workers: int | None, elsewhere: bool = False
+    tuning: Tuning,
+    sampler: str,
+    pruner: str,
+    store: Store,
+    workers: int | None,
+    elsewhere: bool = False,
+    start: float = 0.0,
 ) -> SearchPlan:
     """Look up what is tried and estimate the rest, as `make_plan` does."""
     for name, span in tuning.sweep.space.items():  # a value that cannot be is refused before anything is trained
@@ -199,11 +220,11 @@ def plan_search(
     chain, left = tuning.own.stage.chain, tuning.left(store.record)
     if left:
         checked.check([(stage, tuning.own.host) for stage in chain], store)
-    reporting = make_plan(tuning.sweep, tuning.reported(), store, workers, elsewhere)
+    reporting = make_plan(tuning.sweep, tuning.reported(), store, workers, elsewhere, start)
     if elsewhere:
         return SearchPlan(tuning, sampler, pruner, left, {}, reporting, cost.Survey({}))
     costs = _costs(chain, {stage.key: tuning.own.host for stage in chain}, store)
-    seconds = {stage.key: costs.of(stage).seconds * stage.epochs for stage in chain}
+    seconds = {stage.key: costs.of(stage).of(stage.epochs) for stage in chain}
     _check_memory(costs, min(reporting.workers, left), tuning.own.host)
     return SearchPlan(tuning, sampler, pruner, left, seconds, reporting, costs)
 

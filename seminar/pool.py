@@ -51,6 +51,8 @@ class Executor(Protocol):
     """How many workers to plan for; None: one for each core or GPU."""
     elsewhere: ClassVar[bool]
     """Whether the workers run on other machines, so that measuring this one says nothing of them."""
+    spawns: ClassVar[bool]
+    """Whether the workers are new processes, which import everything before they begin."""
 
     def __init__(self, workers: int | None, storage: str | None) -> None: ...
 
@@ -73,6 +75,7 @@ class Inline:
     """One worker in this process."""
 
     elsewhere: ClassVar[bool] = False
+    spawns: ClassVar[bool] = False
 
     def __init__(self, workers: int | None, storage: str | None) -> None:
         if workers not in (None, 0, 1):
@@ -93,6 +96,7 @@ class Local:
     """Processes of this machine."""
 
     elsewhere: ClassVar[bool] = False
+    spawns: ClassVar[bool] = True
 
     def __init__(self, workers: int | None, storage: str | None) -> None:
         if workers is not None and workers < 1:
@@ -160,6 +164,7 @@ class Slurm:
     """Tasks of an array job on a Slurm cluster; each calls the same sweep as its one worker."""
 
     elsewhere: ClassVar[bool] = True
+    spawns: ClassVar[bool] = True
 
     def __init__(self, workers: int | None, storage: str | None) -> None:
         if workers is None or workers < 1:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from seminar import recipes, sweep
 from seminar.__main__ import main
@@ -158,3 +159,32 @@ def test_a_sweep_file_with_other_settings_for_wandb(tmp_path: Path) -> None:
     out.unlink()
     seminar_here("sweep", "sweeps/tune.yaml", "profile=toy", "--trials", "5", "--save-as", str(out))
     assert sweep.load(out).run_cap == 5
+
+
+def test_a_dry_run_downloads_nothing_and_a_plan_finds_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that cannot be had are found before anything is trained."""
+    called: list[str] = []
+
+    def refuse(url: str, *_: object, **__: object) -> None:
+        called.append(url)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    line = [
+        "sweep",
+        LOSSES,
+        "profile=toy",
+        "losses=pce",
+        "seed=0",
+        "backbone=mobilenet_v2_light",
+        "pretrained=imagenet",
+    ]
+    line += ["--runs", str(tmp_path / "runs"), "--wandb", "disabled", "--workers", "0"]
+    assert "1 to do" in seminar_here(*line, "--dry-run").stdout
+    assert called == []
+    assert "cannot be downloaded (no network here); pass weights=PATH" in seminar_here(*line, code=2).stderr
+    assert len(called) == 1
+    assert not list((tmp_path / "runs").glob("*/stage.json")), "nothing was begun"

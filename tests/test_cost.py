@@ -17,7 +17,7 @@ from seminar.catalogue import Cell, Host
 from seminar.cost import Card, Cost, Survey, shape
 from seminar.spec import InputError, Stage
 from seminar.store import Store
-from tests.records import no_training
+from tests.records import finish, no_training
 from tests.test_tuning import tuning, write
 
 MakeCell = Callable[..., Cell]
@@ -222,3 +222,18 @@ def test_a_training_that_does_not_fit_is_not_planned(cell: MakeCell, monkeypatch
     stage = cell(losses="pce").stage
     with pytest.raises(InputError, match="does not fit on a card"):
         cost.survey_here(torch.device("cuda"), {cost.shape(stage): (stage, Host(device="cpu"))}, {})
+
+
+def test_a_plan_counts_what_a_training_takes_beside_its_epochs(
+    tmp_path: Path, losses_sweep: sweep.Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making networks, the last evaluation, and for new processes the imports."""
+    monkeypatch.setattr(cost, "measure_epoch", lambda *_: Cost(10.0, None, 3.0))
+    cells = recipes.cells(losses_sweep, {"profile": ("toy",), "seed": (0,), "losses": ("pce", "ce")})
+    for start, expected in ((0.0, 2 * (2 * 10.0 + 3.0)), (5.0, 2 * (2 * 10.0 + 3.0) + 5.0)):
+        plan = planning.make_plan(losses_sweep, cells, Store(tmp_path), 1, start=start)
+        assert plan.wall_seconds == expected
+    store = Store(tmp_path)
+    for cell in cells:
+        finish(cell.stage, 40.0, runs=tmp_path)
+    assert planning.make_plan(losses_sweep, cells, store, 1, start=5.0).wall_seconds == 0

@@ -185,6 +185,7 @@ def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyP
         """Two workers, one after the other."""
 
         elsewhere: ClassVar[bool] = False
+        spawns: ClassVar[bool] = False
 
         def __init__(self, workers: int | None, storage: str | None) -> None:
             self.workers = workers
