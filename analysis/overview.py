@@ -44,9 +44,20 @@ def _costs(built: Built) -> Table:
         paid = frame.trainings(built.requests[0].source, cells)
         done = paid[paid["status"] == "done"]
         separate = sum(len(stage.chain) for stage in {cell.stage.key: cell.stage for cell in cells}.values())
-        costs = (float(done["seconds"].sum()) / 60, blocks.or_none(done["peak_memory_mb"].max()))
+        on_gpus = done[done["device"].notna() & ~done["device"].isin(["", "cpu"])]
+        hours = float(on_gpus["seconds"].sum()) / 3600 if len(on_gpus) else None
+        costs = (float(done["seconds"].sum()) / 60, hours, blocks.or_none(done["peak_memory_mb"].max()))
         lines.append((name, len(cells), len(paid), separate, len(done), *costs))
-    heads = ("sweep", "cells", "trainings", "without sharing", "done", "minutes of training", "peak memory (MB)")
+    heads = (
+        "sweep",
+        "cells",
+        "trainings",
+        "without sharing",
+        "done",
+        "minutes of training",
+        "GPU-hours",
+        "peak memory (MB)",
+    )
     return Table(
         "What was requested and what it cost",
         tuple(Column(head, 0 if "MB" in head else 1, right=bool(place)) for place, head in enumerate(heads)),
@@ -54,7 +65,7 @@ def _costs(built: Built) -> Table:
         (
             "trainings: distinct ones; together: over all files, so that what several request counts once. without "
             "sharing: if the chain of every distinct cell were trained by itself. Trainings that a search has ended "
-            "early are not done, and their minutes are not counted.",
+            "early are not done, and their minutes are not counted. GPU-hours: of the trainings that ran on a GPU.",
             "peak memory: of the training that needed most, the whole process on a CPU, its tensors on a GPU.",
         ),
     )
