@@ -788,8 +788,10 @@ def _named(text: str, store: Store) -> str:
         if miou is not None:
             scores[cell.stage.key] = miou
     if not scores:
-        finished = sum(store.record(cell.stage.key) is not None for cell in cells)
-        which = f"{finished} of its {len(cells)}" if finished else f"none of its {len(cells)}"
+        finished = list(dict.fromkeys(cell.stage.key for cell in cells if store.record(cell.stage.key) is not None))
+        if len(finished) == 1:  # the best of one needs no score
+            return finished[0]
+        which = f"{len(finished)} of its {len(cells)}" if finished else f"none of its {len(cells)}"
         none = " and none has a score (no validation image has a mask); name one by its key" if finished else ""
         raise InputError(f"{text!r}: {which} trainings {'are' if finished else 'is'} finished in {store.root}{none}")
     return max(scores, key=lambda key: scores[key])

@@ -249,12 +249,18 @@ def test_neither_masks_nor_results_are_labelled(runs: Path, photos: Path, capsys
 
 
 def test_the_best_of_trainings_without_a_score(
-    runs: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runs: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """That of one needs none; of several there is none."""
+    here = tmp_path / "runs"
+    shutil.copytree(runs, here)
     monkeypatch.setattr("seminar.__main__.score", lambda record: None)
     best = "best of losses profile=toy losses=pce,pce+pcons seed=1,2"
-    assert main(["predict", best, str(photos), "--runs", str(runs)]) == 2
-    assert f"1 of its 4 trainings are finished in {runs} and none has a score" in capsys.readouterr().err
+    line = ["predict", best, str(photos / "a.jpg"), "--runs", str(here), "--out", str(tmp_path / "out")]
+    assert main(line) == 0
+    assert main(["train", "profile=toy", "losses=pce", "seed=1", "--runs", str(here), "--wandb", "disabled"]) == 0
+    assert main(line) == 2
+    assert f"2 of its 4 trainings are finished in {here} and none has a score" in capsys.readouterr().err
 
 
 class Bright(nn.Module):
