@@ -119,6 +119,67 @@ def dense_crf(
     return loss, Diagnostics(*facts)
 
 
+def normalized_cut(
+    p: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    *,
+    sigma_rgb: float,
+    sigma_xy: float,
+    operator: Operator = "auto",
+) -> Tensor:
+    """Return the normalised cut (Tang et al., CVPR 2018) of softmax maps, mean over the images, in 0..C - 1:
+
+        sum over classes k of p_k' W (1 - p_k) / (d' p_k),   d = W 1
+
+    with W, inputs and operators those of `dense_crf`; gradient to `p` only. A class without any probability, and an
+    image without a pixel inside, count 0. What the low-rank operator misses is not corrected here: value and gradient
+    are those of the operator.
+    """
+    precise = torch.promote_types(p.dtype, torch.float32)
+    with torch.autocast(p.device.type, enabled=False):
+        features = _features(image.detach().to(precise), sigma_rgb, sigma_xy)
+        maps = p.to(precise).flatten(2) * inside.flatten(1)[:, None]
+        with torch.no_grad():
+            ones = inside.flatten(1)[:, None].to(precise)
+            filtered = _filtered(
+                torch.cat([maps, ones], dim=1), features, inside.flatten(1), image.shape[-2:], operator
+            )
+        association: Tensor = _Quadratic.apply(maps, filtered[:, :-1])
+        degree = (maps * filtered[:, -1:]).sum(2)
+        tiny = torch.finfo(precise).tiny
+        return torch.where(degree > tiny, 1 - association / degree.clamp(min=tiny), 0.0).sum(1).mean()
+
+
+class _Quadratic(torch.autograd.Function):
+    """p_k' W p_k of maps (B, C, N), from W p (B, C, N), which is known: (B, C). W is symmetric."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, filtered: Tensor) -> Tensor:
+        ctx.save_for_backward(filtered)
+        return (maps * filtered).sum(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (filtered,) = ctx.saved_tensors
+        return 2 * grad[..., None] * filtered, None
+
+
+def _filtered(maps: Tensor, features: Tensor, inside: Tensor, size: torch.Size, operator: Operator) -> Tensor:
+    """Return W times maps (B, K, N), by the operator that suits each image."""
+    result = torch.empty_like(maps)
+    few = operator == "exact" or (operator == "auto" and maps.shape[2] <= EXACT_PIXELS)
+    step = len(maps) if few or maps.device.type != "cpu" else 1
+    apply = _exact if few else partial(_nystrom, index=_r2(size, maps.device), operator=operator)
+    with _true_float32():
+        for start in range(0, len(maps), step):
+            part = slice(start, start + step)
+            pixels = _Pixels(features[part], inside[part])
+            apply(maps[part], pixels, torch.ones_like(pixels.pairs), result[part])
+    return result
+
+
 def at_scale(image: Tensor, inside: Tensor, scale: float, sigma_xy: float) -> tuple[Tensor, Tensor, float]:
     """Return `image` (B, 3, H, W) and `inside` (B, H, W) at `scale` times their size, by nearest neighbour, and
     `sigma_xy`, in pixels of a 513-pixel crop, in pixels of that map: it scales with the crop.

@@ -29,10 +29,12 @@ from pydantic import Field
 from torch import Tensor
 
 from seminar import crf as dense_crf
+from seminar import pairwise
 from seminar.data import PADDING, UNLABELLED
 from seminar.parallel import batch_mean, image_mean, images
 from seminar.parts import Entry, Registry
 from seminar.pixel_sum import pixel_sum
+from seminar.spec import Later
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
 INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
@@ -113,16 +115,19 @@ def pixel_consistency(
     *,
     classes: Literal["mean", "sum"] = "mean",
     region: Region = "all",
+    loss: Later[Literal["mse", "kl", "ce"]] = "mse",
 ) -> Tensor:
     """L_pCons, Eq. 3: mean over the pixels of the squared difference of the two softmaxes (>= 0; no gradient to the
     teacher).
 
     The printed minus sign is a misprint. `classes="mean"` averages over the C classes as well (lambda 200 then brings
     it to the size of L_pCE, as the text says), `"sum"` is the literal norm, C times larger. `region="unlabelled"`
-    leaves the clicked pixels out (Eq. 8).
+    leaves the clicked pixels out (Eq. 8). `loss`: instead of the squared difference, the Kullback-Leibler divergence
+    of the student from the teacher, sum_c q log(q / p), or the cross-entropy, -sum_c q log p; they have one gradient.
     """
     pixels = inside & (labels == UNLABELLED) if region == "unlabelled" else inside
-    mean = batch_mean(pixel_sum(_squared_difference, student, teacher, pixels), pixels.sum())
+    apart = {"mse": _squared_difference, "kl": _divergence, "ce": _soft_cross_entropy}[loss]
+    mean = batch_mean(pixel_sum(apart, student, teacher, pixels), pixels.sum())
     return mean / student.shape[1] if classes == "mean" else mean
 
 
@@ -130,6 +135,23 @@ def _squared_difference(student: Tensor, teacher: Tensor, pixels: Tensor) -> Ten
     """Sum over `pixels` (B, H, W) of the squared difference of the softmaxes of two logits (B, C, H, W)."""
     p, q = F.softmax(student.float(), dim=1), F.softmax(teacher.float(), dim=1)
     return (F.mse_loss(p, q, reduction="none").sum(dim=1) * pixels).sum()
+
+
+def _soft_cross_entropy(student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
+    """Sum over `pixels` (B, H, W) of the cross-entropy of the softmaxes of two logits (B, C, H, W)."""
+    q, log_p = F.softmax(teacher.float(), dim=1), F.log_softmax(student.float(), dim=1)
+    return -((q * log_p).sum(dim=1) * pixels).sum()
+
+
+def _divergence(student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
+    """`_soft_cross_entropy` less the entropy of the teacher."""
+    return _soft_cross_entropy(student, teacher, pixels) - _entropy(teacher, pixels)
+
+
+def _entropy(logits: Tensor, pixels: Tensor) -> Tensor:
+    """Sum over `pixels` (B, H, W) of the entropy of the softmax of logits (B, C, H, W), in nats."""
+    log_p = F.log_softmax(logits.float(), dim=1)
+    return -((log_p.exp() * log_p).sum(dim=1) * pixels).sum()
 
 
 def _too_few_landmarks(curve: Sequence[Mapping[str, Any]]) -> str | None:
@@ -175,6 +197,111 @@ def pseudo_cross_entropy(student: Tensor, pseudo: Tensor) -> Tensor:
     """L_pseudo, Eq. 6: mean cross-entropy over all pixels with the arg-max of the frozen ancillary student."""
     inside = pseudo < PADDING
     return batch_mean(_cross_entropy_sum(student, pseudo, inside), inside.sum())
+
+
+# ---- other regularisers, for comparison: what could stand in the place of the CRF and of L_pCons
+
+
+@term("entropy")
+def entropy(student: Tensor, inside: Tensor) -> Tensor:
+    """Mean entropy of the softmax over all pixels, in nats (Grandvalet and Bengio, 2004): no pixel stays undecided."""
+    return batch_mean(pixel_sum(_entropy, student, inside), inside.sum())
+
+
+@term("imagelevel")
+def image_level(student: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
+    """Image-level loss of What's the Point (Bearman et al., ECCV 2016, Eq. 2), of the classes that are clicked in the
+    crop, wherever they are: present classes must be somewhere, absent ones nowhere.
+
+        -mean over present c of log max_i p_ic  -  mean over absent c of log(1 - max_i p_ic)
+
+    Mean over the images; one without a click says nothing about its classes, and counts 0.
+    """
+    p = F.softmax(student.float(), dim=1).masked_fill(~inside[:, None], 0.0)
+    most = p.flatten(2).amax(2)  # (B, C)
+    there = labels.where(labels < PADDING, student.shape[1])
+    present = F.one_hot(there.flatten(1), student.shape[1] + 1).amax(1)[:, :-1].bool()
+    known = present.any(1)
+    tiny = torch.finfo(most.dtype).eps
+    found = -(most.clamp(min=tiny).log() * present).sum(1) / present.sum(1).clamp(min=1)
+    refused = -(torch.log1p(-most.clamp(max=1 - tiny)) * ~present).sum(1) / (~present).sum(1).clamp(min=1)
+    return image_mean(((found + refused) * known).mean(), len(student))
+
+
+@term("potts")
+def potts(
+    student: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    *,
+    kind: Literal["quadratic", "bilinear"] = "quadratic",
+    neighbours: Literal[4, 8] = 8,
+    sigma_rgb: Annotated[float, Field(ge=0)] = 0.0,
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.5,
+) -> Tensor:
+    """Contrast-weighted Potts model on the nearest neighbours, relaxed to probabilities (see `seminar.pairwise.potts`):
+    the regulariser of scribble-supervised segmentation since Boykov and Jolly (ICCV 2001).
+
+    `kind`: |p - q|^2 / 2, or 1 - p.q, which also asks every pixel to decide. `sigma_rgb` in grey levels of 0..255, 0:
+    the contrast of each image. Computed on a map `scale` times the crop.
+    """
+    small, keep, _ = dense_crf.at_scale(image, inside, scale, 1.0)
+    p = dense_crf.softmax_at(student, small.shape[-2:])
+    values = pairwise.potts(p, small, keep, neighbours=neighbours, sigma_rgb=sigma_rgb, quadratic=kind == "quadratic")
+    return image_mean(values.mean(), len(student))
+
+
+@term("gatedcrf", weight=0.1)
+def gated_crf(
+    student: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    labels: Tensor,
+    *,
+    radius: Annotated[int, Field(ge=1, le=20)] = 5,
+    sigma_rgb: Positive = 0.1,
+    sigma_xy: Positive = 6.0,
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.25,
+    region: Region = "all",
+) -> Tensor:
+    """Gated CRF loss (Obukhov et al., 2019): the dense CRF's energy within a window (see `seminar.pairwise.gated_crf`).
+
+    `sigma_rgb` of an image in 0..1; `radius` and `sigma_xy` in pixels of a map `scale` times the crop: of a
+    DeepLab's output at 513 pixels, as published. Gates: padding is neither source nor destination;
+    `region="unlabelled"` makes clicked pixels no sources.
+    """
+    small, keep, _ = dense_crf.at_scale(image, inside, scale, 1.0)
+    _, sources, _ = dense_crf.at_scale(image, inside & (labels == UNLABELLED), scale, 1.0)
+    p = dense_crf.softmax_at(student, small.shape[-2:])
+    values = pairwise.gated_crf(
+        p,
+        small / 255,
+        sources if region == "unlabelled" else keep,
+        keep,
+        radius=radius,
+        sigma_rgb=sigma_rgb,
+        sigma_xy=sigma_xy,
+    )
+    return image_mean(values.mean(), len(student))
+
+
+@term("ncut")
+def normalized_cut(
+    student: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    *,
+    sigma_rgb: Positive = 15.0,
+    sigma_xy: Positive = 100.0,
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.5,
+    operator: Literal["auto", "exact"] | Positive = "auto",
+) -> Tensor:
+    """Normalised cut (Tang et al., CVPR 2018), with the kernel and the settings of `crf` (see
+    `seminar.crf.normalized_cut`); `ncut+crf` is their kernel cut."""
+    small, keep, xy = dense_crf.at_scale(image, inside, scale, sigma_xy)
+    p = dense_crf.softmax_at(student, small.shape[-2:])
+    value = dense_crf.normalized_cut(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator)
+    return image_mean(value, len(student))
 
 
 def _cross_entropy_sum(logits: Tensor, target: Tensor, where: Tensor) -> Tensor:

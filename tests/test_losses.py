@@ -131,10 +131,10 @@ def test_the_loss_in_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "losses", Registry("losses"))
     monkeypatch.setattr(losses, "defaults", {})
     exec(code, {name: getattr(losses, name) for name in ("term", "batch_mean", "Tensor", "F")})
-    entropy = losses.losses["entropy"]
+    doubt = losses.losses["doubt"]
     inside = torch.tensor([[[True, False]]])
-    value = entropy.make(logits([0.5, 0.5], [0.9, 0.1]), inside, **dict(entropy.coerce("entropy_", {})))
-    assert value.item() == pytest.approx(math.log(2))
+    value = doubt.make(logits([0.7, 0.3], [0.9, 0.1]), inside, **dict(doubt.coerce("doubt_", {})))
+    assert value.item() == pytest.approx(0.3)
 
 
 def test_a_crf_that_lacked_landmarks_is_noted() -> None:
