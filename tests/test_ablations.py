@@ -95,6 +95,47 @@ def test_self_generation_is_compared_with_the_ancillary_that_all_share(place: Pa
     assert verdicts(report) == ["holds"] * 3
 
 
+def test_rivals_are_compared_with_pce_and_with_both_students_of_the_paper(place: Path) -> None:
+    """Each row has its level, less the seed's; made-up trainings last 2 s for 4 steps."""
+    level = {"pce": 40.0, "pce+potts": 42.0, "crf+pce": 41.0, "crf+pce+pcons": 45.0, "crf+pce+pcons+pseudo": 44.0}
+
+    def score(stage: Stage) -> float:
+        names = "+".join(sorted(term.name for term in stage.losses))
+        return level.get(names, 30.0) + stage.replicate
+
+    train("rivals", score)
+    report = build("rivals")
+    assert [row[:2] for row in report.main[0].rows][:2] == [
+        ("pce", "41.0 ± 1.0 (3)"),
+        ("pce+entropy", "31.0 ± 1.0 (3)"),
+    ]
+    assert len(report.main[0].rows) == 16
+    (beside,) = (table for table in report.more if table.title.startswith("Beside the paper's students"))
+    rows = {row[0]: row for row in beside.rows}
+    assert [column.name for column in beside.columns[2:5]] == [
+        "to pce",
+        "to pce+crf+pcons",
+        "to pce+crf+pcons+pseudo",
+    ]
+    assert rows["pce"][2] == "–"
+    assert rows["pce+potts"][1:5] == (
+        "43.0 ± 1.0 (3)",
+        "+2.0 [2.0, 2.0] better",
+        "−3.0 [−3.0, −3.0] worse",
+        "−2.0 [−2.0, −2.0] worse",
+    )
+    assert all(isinstance(row[5], float) for row in beside.rows)
+    assert verdicts(report) == ["holds", "reversed", "reversed", "holds", "holds", "inconclusive"]
+
+
+def test_rivals_without_a_training_have_no_number(place: Path) -> None:
+    planned("rivals", profile=("toy",), seed=SEEDS)
+    report = build("rivals")
+    (beside,) = (table for table in report.more if table.title.startswith("Beside the paper's students"))
+    assert {row[1] for row in beside.rows} == {"–"}
+    assert {row[5:] for row in beside.rows} == {(None, None)}
+
+
 def test_with_two_modules_there_is_no_ancillary_that_all_share(place: Path) -> None:
     given = {"profile": ("toy",), "seed": SEEDS, "modules": (2,)}
     for cell in planned("self-generation", **given):
