@@ -317,7 +317,7 @@ class Job:
     def work(self, number: int, stopped: Callable[[], bool], send: Callable[[tuple[Any, ...]], None]) -> None:
         """Take trials until none is left, or until it is requested to stop."""
         device = self.devices[number % len(self.devices)] if self.devices else None
-        mirror = WandbWatch(self.tracking, self.runs, self.group)
+        mirror = WandbWatch(self.tracking, self.runs, self.group, self.task.is_search)
         worker = Worker(self, device, stopped, Reporter(number, send), mirror)
         with warnings.catch_warnings():
             warnings.simplefilter("default", RuntimeWarning)

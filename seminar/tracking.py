@@ -3,7 +3,8 @@ module that knows of it.
 
 The local record is the truth and W&B its mirror, so nothing that goes wrong here stops a training: the first problem is
 reported in one line, and the training goes on without W&B. The small files of every training (`FILES`) are kept with
-its run, from where `pull` brings them back.
+its run, from where `pull` brings them back. What W&B's own environment variables say about a run wins over what is said
+here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 from uuid import uuid4
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from seminar import schema
@@ -31,6 +33,8 @@ from seminar.store import ASK, Record, Store, read_lines, write_atomic
 from seminar.text import printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
+JobType = Literal["ancillary", "primary", "trial", "report"]
+"""What a run is: a student that learned from no other, or from one; a training of a search; a report."""
 PROJECT = "seminar-learning"
 FILES = ("stage.json", "metrics.jsonl", "record.json")
 """What is kept of a training with its run, in the folder `trainings/<key>`. The record comes last, as in the store."""
@@ -46,11 +50,33 @@ _ENVIRONMENT = {
     "WANDB_FINISH_TIMEOUT": "60",
 }
 """Set before W&B is imported, unless somebody has set them."""
+_NAMES = {
+    "project": "WANDB_PROJECT",
+    "name": "WANDB_NAME",
+    "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+}
+"""W&B's variables for what we would call a run: these win. (An argument of `wandb.init` would win over them.)"""
 
 
 def _prepare() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def _called(tags: Iterable[str], **names: str | None) -> dict[str, Any]:
+    """Return how to call a run, as arguments of `wandb.init`: `names` that the environment does not give, and `tags`
+    with those of WANDB_TAGS, each once."""
+    joined = [*tags, *os.environ.get("WANDB_TAGS", "").split(",")]
+    found: dict[str, Any] = {"tags": list(dict.fromkeys(tag.strip() for tag in joined if tag.strip()))}
+    return found | {name: os.environ.get(_NAMES[name]) or own for name, own in {"project": PROJECT, **names}.items()}
+
+
+def _job_type(stage: Stage, trial: bool) -> JobType:
+    """Return what the run of a stage is; `trial`: it is a training of a search."""
+    if trial:
+        return "trial"
+    return "ancillary" if stage.ancillary is None else "primary"
 
 
 @dataclass
@@ -62,11 +88,32 @@ class _Mirror:
     cell: Cell | None = field(default=None, init=False)
     """The cell of a sweep that needs the trainings, for the config of the run."""
     _run: Any = field(default=None, init=False, repr=False)
+    _best: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    """The best of each mIoU that the run holds."""
 
-    def _begin(self, stage: Stage, resume: bool = False, **names: Any) -> None:
+    def _begin(
+        self, stage: Stage, trial: bool, group: str | None = None, prefixes: Iterable[str] = (), **of_run: Any
+    ) -> None:
+        """Begin the run of a stage.
+
+        `trial`: it is a training of a search. `prefixes`: of metrics that have an epoch of their own. `of_run`: more
+        arguments of `wandb.init`.
+        """
         if self.mode != "disabled":
+            self._best = {}
             with self._guarded():
-                self._init(stage, resume, names)
+                tags = (stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses))
+                named = _called(tags, name=stage.title, group=group, job_type=_job_type(stage, trial))
+                config = {
+                    "key": stage.key,
+                    "settings": stage.settings,
+                    "cell": None if self.cell is None else self.cell.facts,
+                    "stage": json.loads(stage.canonical())["stage"],
+                }
+                self._init(config=config, **named, **of_run)
+                for prefix in (*prefixes, ""):
+                    self._run.define_metric(f"{prefix}epoch", hidden=True)
+                    self._run.define_metric(f"{prefix}*", step_metric=f"{prefix}epoch")
 
     def _resolved(self) -> str:
         """Return the mode, of `auto` what it means here."""
@@ -77,27 +124,29 @@ class _Mirror:
             return self.mode
         return os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
 
-    def _init(self, stage: Stage, resume: bool, names: Mapping[str, Any]) -> None:
+    def _init(self, **of_run: Any) -> None:
         mode: Any = self._resolved()
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
-            name=stage.title,
-            tags=[stage.data.name, stage.backbone, f"K={stage.modules}", *(term.name for term in stage.losses)],
-            config={
-                "key": stage.key,
-                "settings": stage.settings,
-                "cell": None if self.cell is None else self.cell.facts,
-                "stage": json.loads(stage.canonical())["stage"],
-            },
             mode=mode,
             dir=self.folder,
-            resume="allow" if resume else None,
             # Offline files are flushed every second: at the default of 15 a killed run would leave nothing.
             settings=wandb.Settings(silent=True, console="off", x_transaction_log_flush_interval=1),
-            **names,
+            **of_run,
         )
+
+    def _keep_best(self, values: Mapping[str, Any]) -> None:
+        """Keep the best of each mIoU in the summary.
+
+        The summary's `student_miou` itself stays the last value, a plain number: a W&B sweep looks at it, and
+        `define_metric(summary=...)` would put a dictionary in its place.
+        """
+        for name, value in values.items():
+            if name.endswith("_miou") and value is not None and value > self._best.get(name, -1.0):
+                self._best[name] = value
+                self._run.summary[f"best/{name}"] = value
 
     def _keep(self, key: str) -> None:
         """Put the files of a finished training into the folder of the run: online they are sent, offline they stay."""
@@ -126,8 +175,7 @@ class _Mirror:
         try:
             yield
         except Exception as error:
-            reason = printable(str(error).splitlines()[0] if str(error) else type(error).__name__)
-            warnings.warn(f"W&B: {reason}; the training goes on without it", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"W&B: {_reason(error)}; the training goes on without it", RuntimeWarning, stacklevel=4)
             self._run, self.mode = None, "disabled"
 
     def _finish(self, exit_code: int) -> None:
@@ -137,15 +185,24 @@ class _Mirror:
             self._run = None
 
 
+def _reason(error: Exception) -> str:
+    """Return one line about a problem with W&B."""
+    # W&B checks its environment variables by pydantic, whose first line is the number of mistakes.
+    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return printable(text.splitlines()[0] if text else type(error).__name__)
+
+
 @dataclass
 class WandbWatch(_Mirror):
     """A `watch.Watch` that mirrors every stage to a run of its own.
 
     `mode`: `auto` follows WANDB_MODE, else it is online where somebody is logged in and offline elsewhere (runs then
-    lie below `folder`/wandb for `wandb sync`); `disabled` never imports W&B. `group` is the sweep's name.
+    lie below `folder`/wandb for `wandb sync`); `disabled` never imports W&B. `group` is the sweep's name. `trials`: the
+    trainings are those of a search.
     """
 
     group: str = "train"
+    trials: bool = False
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
         """Begin the run of a training, or go on with it, and log what of the first `epoch` epochs it does not hold.
@@ -164,19 +221,24 @@ class WandbWatch(_Mirror):
             name = path.read_text(encoding="utf-8") if known else f"{stage.key}-{uuid4().hex[:6]}"
             if online and not known:
                 write_atomic(path, lambda file: file.write(name.encode()))
-            self._begin(stage, known, project=PROJECT, id=name, group=self.group)
+            self._begin(stage, self.trials, self.group, id=name, resume="allow" if known else None)
         if self._run is not None:
             held = int(self._run.step)  # the step that comes next: 0 for a run that holds nothing
             for line in read_lines(folder / "metrics.jsonl"):
-                if held <= line["epoch"] <= epoch:
-                    self.epoch(stage, line)
+                if line["epoch"] <= epoch:
+                    self._epoch(line, line["epoch"] >= held)
 
     def step(self, stage: Stage, done: int, total: int) -> None: ...
 
     def epoch(self, stage: Stage, line: Mapping[str, Any]) -> None:
+        self._epoch(line)
+
+    def _epoch(self, line: Mapping[str, Any], log: bool = True) -> None:
         if self._run is not None:
             with self._guarded():
-                self._run.log(dict(line), step=line["epoch"])
+                if log:
+                    self._run.log(dict(line), step=line["epoch"])
+                self._keep_best(line)
 
     def end(self, stage: Stage, body: Record | None) -> None:
         if body is None:
@@ -208,7 +270,8 @@ class CellRun(_Mirror):
         """Begin the run of a cell."""
         self.cell, self._own = cell, cell.stage
         self._names = {member.key: f"student{place}" for place, member in enumerate(cell.stage.chain, 1)}
-        self._begin(cell.stage, project=os.environ.get("WANDB_PROJECT", PROJECT))
+        prefixes = [f"{name}/" for name in self._names.values()]
+        self._begin(cell.stage, cell.point.get("split") == "tuning", prefixes=prefixes)
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
         self._replay(stage)  # of an earlier session
@@ -219,7 +282,9 @@ class CellRun(_Mirror):
         if self._run is not None:
             named = {f"{self._names[stage.key]}/{name}": value for name, value in line.items()}
             with self._guarded():
-                self._run.log(named | (dict(line) if stage == self._own else {}))
+                values = named | (dict(line) if stage == self._own else {})
+                self._run.log(values)
+                self._keep_best(values)
 
     def end(self, stage: Stage, body: Record | None) -> None: ...
 

@@ -15,7 +15,7 @@ import wandb
 from seminar import train
 from seminar.catalogue import Cell
 from seminar.store import Store
-from seminar.tracking import WandbWatch
+from seminar.tracking import CellRun, WandbWatch
 from tests.records import line
 
 MakeCell = Callable[..., Cell]
@@ -110,6 +110,9 @@ class FakeRun:
 
     def __init__(self, step: int) -> None:
         self.step, self.logged = step, list[int]()
+        self.summary: dict[str, Any] = {}
+
+    def define_metric(self, name: str, **_: object) -> None: ...
 
     def log(self, values: dict[str, Any], step: int) -> None:
         self.logged.append(step)
@@ -132,7 +135,7 @@ def test_a_training_goes_on_in_its_run_or_has_another_with_the_whole_curve(
     stage = cell(losses="pce").stage
     folder = tmp_path / stage.key
     folder.mkdir()
-    lines = "".join(line(number + 1) for number in range(epoch))
+    lines = "".join(line(number + 1, 30.0 - number) for number in range(epoch))
     (folder / "metrics.jsonl").write_text(lines)
     if known:
         (folder / "wandb-run-id").write_text("earlier")
@@ -147,9 +150,32 @@ def test_a_training_goes_on_in_its_run_or_has_another_with_the_whole_curve(
         patch.setattr(wandb, "init", init)
         WandbWatch(mode, tmp_path, "losses").begin(stage, folder, epoch)
     assert found.logged == logged
+    assert found.summary == ({"best/student_miou": 30.0} if epoch else {}), "also of what the server has already"
     assert requested["resume"] == ("allow" if resumed else None)
     assert (requested["id"] == "earlier") is resumed
     if not resumed:
         assert requested["id"].startswith(f"{stage.key}-"), "and never the key alone: others have that, too"
     if mode == "online":
         assert (folder / "wandb-run-id").read_text() == requested["id"], "the next start goes on in it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"losses": "pce"}, "ancillary"),
+        ({"losses": "pce+pseudo", "modules": 1}, "primary"),
+        ({"losses": "pce", "split": "tuning"}, "trial"),  # what a W&B search asks for
+    ],
+)
+def test_the_run_of_a_cell_says_what_it_is(
+    settings: dict[str, Any], expected: str, tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested: dict[str, Any] = {}
+
+    def init(**options: Any) -> FakeRun:
+        requested.update(options)
+        return FakeRun(0)
+
+    monkeypatch.setattr(wandb, "init", init)
+    CellRun("offline", tmp_path).start(cell(**settings))
+    assert requested["job_type"] == expected

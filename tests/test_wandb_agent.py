@@ -60,8 +60,8 @@ class Site:
             text=True,
         )
 
-    def call(self, *command: str, code: int = 0) -> str:
-        process = self.start(*command)
+    def call(self, *command: str, code: int = 0, **environment: str) -> str:
+        process = self.start(*command, **environment)
         out, _ = process.communicate(timeout=240)
         assert process.returncode == code, out
         return out
@@ -86,6 +86,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
     here = Site(tmp_path)
     yield here
     here.close()
+
+
+def axes(run: dict[str, Any]) -> dict[str, str]:
+    """The x axis of each pattern of metrics, as the client tells its server (by numbers of its protocol)."""
+    defined = run["config"]["_wandb"]["value"]["m"]
+    return {entry["2"]: defined[entry["5"] - 1]["1"] for entry in defined if "2" in entry}
 
 
 def history(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,6 +126,13 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
         assert run["config"]["stage"]["value"] == cell.stage.model_dump(mode="json"), "what the words became here"
         assert {word: run["config"][word]["value"] for word in cell.point} == cell.point
         assert run["summary"]["student_miou"] == record["metrics"]["student"]["crop"]["miou"]
+        curve_of = [line["student_miou"] for line in store.curve(cell.stage.key)]
+        assert run["summary"]["best/student_miou"] == max(curve_of)
+        assert run["jobType"] == ("primary" if cell.stage.ancillary else "ancillary")
+        assert axes(run) == {
+            "*": "epoch",
+            **{f"student{n}/*": f"student{n}/epoch" for n in range(1, 2 + cell.stage.modules)},
+        }
         printed = [row["student_miou"] for row in history(run) if "student_miou" in row]
         assert printed == [line["student_miou"] for line in store.curve(cell.stage.key)], "once for each evaluation"
         for place, stage in enumerate(cell.stage.chain, 1):
@@ -165,6 +178,35 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     record = Store(site.folder / "runs").record(key)
     assert record is not None
     assert record["sessions"] == 2
+
+
+SHORT = ("-m", "seminar", "train", "profile=toy", "losses=pce", "epochs=2", "data_train=4", "data_val=2")
+
+
+@pytest.mark.slow
+def test_what_the_environment_says_about_a_run_wins_and_tags_are_joined(site: Site) -> None:
+    site.call(*SHORT, "--wandb", "online", "--runs", "plain")
+    (run,) = [run for run in site.state.runs.values() if run["project"] == tracking.PROJECT]
+    (key,) = Store(site.folder / "plain").keys()
+    title = Store(site.folder / "plain").stage(key).title
+    assert (run["displayName"], run["group"], run["jobType"], run["notes"]) == (title, "train", "ancillary", None)
+    tags = ["creatures", "small_resnet", "K=0", "pce"]
+    assert run["tags"] == tags
+    assert axes(run) == {"*": "epoch"}
+    given = {"NAME": "mine", "RUN_GROUP": "friday", "JOB_TYPE": "try", "NOTES": "see the board", "TAGS": "new, pce"}
+    environment = {"WANDB_PROJECT": "other", **{f"WANDB_{name}": value for name, value in given.items()}}
+    cell = json.dumps(dict(item.split("=") for item in SHORT[3:]))
+    for runs, command in (("own", SHORT), ("cell", ("-m", "seminar", "cell", cell))):
+        site.call(*command, "--wandb", "online", "--runs", runs, **environment)
+        run = list(site.state.runs.values())[-1]
+        found = (run["displayName"], run["group"], run["jobType"], run["notes"])
+        assert found == ("mine", "friday", "try", "see the board")
+        assert run["project"] == "other"
+        assert run["tags"] == [*tags, "new"]
+    assert len(site.state.runs) == 3
+    said = site.call(*SHORT, "--wandb", "online", "--runs", "empty", WANDB_TAGS="a,,b")
+    assert "W&B: Value error, Tag at index 1 is empty" in said
+    assert "the training goes on without it" in said
 
 
 LONG = ("-m", "seminar", "train", "profile=toy", "losses=pce", "epochs=60", "data_val=2")
