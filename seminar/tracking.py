@@ -157,18 +157,46 @@ class _Mirror:
             self._run.save(str(target / name), base_path=self._run.dir, policy="now")
 
     def _results(self, stage: Stage, body: Record) -> None:
-        """The sample pictures, and the scores in the run's summary."""
-        import wandb
-
-        pictures = sorted((self.folder / stage.key / "samples").glob("*.png"))
-        caption = "image with clicks | truth | student" + (" | teacher" if stage.has_teacher else "")
-        # One key each: a list under one key wants pictures of equal size.
-        self._run.log({f"samples/{path.stem}": wandb.Image(str(path), caption=caption) for path in pictures})
+        """Log the sample pictures and the scores of each class, and put all scores into the run's summary."""
+        found = {**self._pictures(stage, body), **_by_class(body)}
+        if found:
+            self._run.log(found)
         for role, protocols in body["metrics"].items():
             for protocol, scores in protocols.items():
                 for name, value in scores.items():
                     if isinstance(value, float):
                         self._run.summary[f"final/{role}/{protocol}/{name}"] = value
+
+    def _pictures(self, stage: Stage, body: Record) -> dict[str, Any]:
+        """Return the sample images with their clicks, and truth and predictions as masks over each."""
+        import numpy as np
+        import wandb
+
+        from seminar.data import UNLABELLED
+        from seminar.data.pictures import clicked, enlargement
+
+        path = self.folder / stage.key / "samples" / "final.npz"
+        if not path.exists():  # of a training that was pulled
+            return {}
+        labels = {**dict(enumerate(body["classes"])), UNLABELLED: "no label"}
+        background = schema.background(body)
+        pictures: dict[str, Any] = {}
+        with np.load(path) as arrays:
+            for number in range(sum(name.endswith("_image") for name in arrays)):
+                pixels = arrays[f"{number}_image"]
+                clicks = [(float(x), float(y), int(cls)) for x, y, cls in arrays[f"{number}_clicks"]]
+                factor = enlargement(*pixels.shape[:2])
+                masks = {
+                    role: {
+                        "mask_data": arrays[f"{number}_{role}"].repeat(factor, 0).repeat(factor, 1),
+                        "class_labels": labels,
+                    }
+                    for role in ("truth", "student", "teacher")
+                    if f"{number}_{role}" in arrays
+                }
+                # One key each: a list under one key wants pictures of equal size.
+                pictures[f"samples/{number}"] = wandb.Image(clicked(pixels, clicks, background), masks=masks)
+        return pictures
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -183,6 +211,22 @@ class _Mirror:
             with self._guarded():
                 self._run.finish(exit_code=exit_code)
             self._run = None
+
+
+def _by_class(body: Record) -> dict[str, Any]:
+    """Return a table of IoU and recall by class and network, by the protocol that is reported; empty where the record
+    has none."""
+    import wandb
+
+    columns: dict[str, list[float | None]] = {}
+    for role, protocols in body["metrics"].items():
+        for name, title in (("iou", "IoU"), ("recall", "recall")):
+            if name in protocols["crop"]:
+                columns[f"{role} {title}"] = protocols["crop"][name]
+    if not columns:
+        return {}
+    rows: list[Iterable[Any]] = [list(row) for row in zip(body["classes"], *columns.values(), strict=True)]
+    return {"by_class": wandb.Table(columns=["class", *columns], data=rows)}
 
 
 def _reason(error: Exception) -> str:

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 
 from seminar import train
 from seminar.catalogue import Cell
+from seminar.colours import palette
 from seminar.store import Store
 from seminar.tracking import CellRun, WandbWatch
 from tests.records import line
@@ -70,7 +72,41 @@ def test_offline_run_equals_the_record(tmp_path: Path, cell: MakeCell) -> None:
         "small_resnet",
     ):
         assert expected in text, expected
-    assert len(list(folder.rglob("*.png"))) == 8, "one picture for each validation image of the toy profile"
+    pictures = list((folder / "files" / "media" / "images").rglob("*.png"))
+    masks = {path for path in pictures if path.name.endswith(".mask.png")}
+    assert len(pictures) - len(masks) == 8, "one picture for each validation image of the toy profile"
+    assert len(masks) <= 8 * 3
+    (table,) = folder.rglob("*.table.json")
+    content = json.loads(table.read_text())
+    student, teacher = (record["metrics"][role]["crop"] for role in ("student", "teacher"))
+    assert content["columns"] == ["class", "student IoU", "student recall", "teacher IoU", "teacher recall"]
+    columns = (record["classes"], student["iou"], student["recall"], teacher["iou"], teacher["recall"])
+    assert content["data"] == [list(row) for row in zip(*columns, strict=True)]
+
+
+def test_sample_pictures_have_truth_and_predictions_as_masks(tmp_path: Path, cell: MakeCell) -> None:
+    """At the size at which people see them: a 4 x 2 image is shown 64 times as large."""
+    stage = cell(losses="pce+pcons").stage
+    samples = tmp_path / stage.key / "samples"
+    samples.mkdir(parents=True)
+    truth = np.array([[0, 1], [1, 255], [0, 0], [0, 0]], np.uint8)
+    student, teacher = np.ones_like(truth), np.zeros_like(truth)
+    arrays = {"image": np.full((4, 2, 3), 7, np.uint8), "truth": truth, "student": student, "teacher": teacher}
+    arrays["clicks"] = np.array([[0.5, 3.5, 1]], np.float32)
+    np.savez(samples / "final.npz", **{f"0_{name}": value for name, value in arrays.items()})
+    body = {"classes": ["sea", "ship"], "background": 0, "metrics": {}}
+    (found,) = WandbWatch("offline", tmp_path)._pictures(stage, body).values()
+    masks = {name: mask._val for name, mask in found._masks.items()}
+    assert masks.keys() == {"truth", "student", "teacher"}
+    for name, labels in (("truth", truth), ("student", student), ("teacher", teacher)):
+        assert (masks[name]["mask_data"] == np.kron(labels, np.ones((64, 64), np.uint8))).all()
+        assert masks[name]["class_labels"] == {0: "sea", 1: "ship", 255: "no label"}
+    pixels = np.asarray(found.image)
+    assert pixels.shape == (256, 128, 3)
+    assert tuple(pixels[0, 0]) == (7, 7, 7)
+    assert tuple(pixels[224, 32]) == palette(0)[1], "the click, in the colour of its class"
+    (samples / "final.npz").unlink()
+    assert WandbWatch("offline", tmp_path)._pictures(stage, body) == {}, "a training that was pulled has none"
 
 
 def test_a_broken_wandb_stops_nothing(tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
