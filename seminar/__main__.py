@@ -178,6 +178,11 @@ def _parser() -> argparse.ArgumentParser:
             default="auto",
             help="auto: online where you are logged in, else offline",
         )
+        sub.add_argument(
+            "--artifacts",
+            action="store_true",
+            help="keep the weights in W&B as well, as model artifacts: `seminar pull` brings them back",
+        )
     back = command(
         "pull",
         _pull,
@@ -264,11 +269,18 @@ def _train(options: argparse.Namespace) -> int:
     from seminar.tracking import WandbWatch
 
     cell = recipes.one(_one_each(options.settings))
-    mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
+    mirror, stopped = WandbWatch(options.wandb, options.runs, artifacts=_artifacts(options)), _signals()
     mirror.cell = cell
     store = Store(options.runs)
     settle = functools.partial(_settle, [cell.stage], store, options)
     return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.recorded, settle)
+
+
+def _artifacts(options: argparse.Namespace) -> bool:
+    """Return whether W&B keeps the weights."""
+    if options.artifacts and options.wandb == "disabled":
+        raise InputError("--artifacts: W&B would keep the weights, and --wandb disabled turns it off; leave one out")
+    return bool(options.artifacts)
 
 
 def _one_each(arguments: list[str]) -> dict[str, Scalar]:
@@ -286,7 +298,7 @@ def _cell(options: argparse.Namespace) -> int:
 
     cell, store = recipes.one(_json_settings(options.json)), Store(options.runs)
     leads = parallel.requested()[0] == 0
-    run = CellRun(options.wandb if leads else "disabled", options.runs)
+    run = CellRun(options.wandb if leads else "disabled", options.runs, artifacts=_artifacts(options))
     run.start(cell)
     stopped = _signals()  # after W&B, whose server stops a run by what looks like Ctrl-C
     try:
@@ -453,6 +465,7 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
     if options.retrain and options.dry_run:
         raise InputError("--retrain puts trainings aside, --dry-run changes nothing; leave out one of the two")
+    artifacts = _artifacts(options)
     loaded, settings = _requested(options)
     storage = _storage(options)
     executor = pool.executor(options.executor, options.workers, storage)
@@ -469,7 +482,7 @@ def _sweep(options: argparse.Namespace) -> int:
     _write_plans([*parts, *(catalogue.Planned(each.sweep, each.reported()) for each in tunings)], options)
     if options.dry_run:
         return 0
-    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options))
+    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options), artifacts)
     failed = [line for each in plans for line in jobs.run(each, call)]
     failed += [line for each in searches for line in jobs.run_search(each, call)]
     for line in failed:
@@ -590,6 +603,7 @@ def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
     given = {name: getattr(options, name) for name in ("seeds", "trials", "sampler", "pruner", "wandb")}
     given |= {"runs": options.runs.resolve(), "workers": 0}
     rest = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    rest += ["--artifacts"] if options.artifacts else []
     # Whether old trainings are kept was settled by the call that plans.
     return (sys.executable, "-m", "seminar", "sweep", *options.settings, *rest, "--keep")
 
@@ -599,6 +613,8 @@ def _pull(options: argparse.Namespace) -> int:
 
     found = pull(options.source, Store(options.runs))
     _tell(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")
+    if found.weights:
+        _tell(f"the weights of {len(found.weights)} came with them")
     if found.unfinished:
         _tell(f"{found.unfinished} runs have no finished training and were left out")
     for reason in found.refused:

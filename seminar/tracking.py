@@ -14,13 +14,14 @@ import os
 import re
 import shutil
 import sys
+import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 from pydantic import ValidationError
@@ -29,7 +30,7 @@ from tqdm import tqdm
 from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import ASK, Record, Store, read_lines, write_atomic
+from seminar.store import ASK, Record, Store, read_lines, score, write_atomic
 from seminar.text import printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -43,13 +44,19 @@ RUN_ID = "wandb-run-id"
 _KEPT = re.compile(rf"trainings/[0-9a-f]{{16}}/({'|'.join(map(re.escape, FILES))})")
 LARGEST = 1 << 26
 """Bytes of the largest file that is pulled: a curve of 100,000 epochs has a third of that."""
+LARGEST_WEIGHTS = 1 << 31
+"""Bytes of the largest weights that are pulled: those of a ResNet-101 have an eighth of that."""
+MODEL = "training-"
+"""What the name of the artifact with the weights of a training begins with; its key follows."""
+_PATIENCE = "WANDB_FINISH_TIMEOUT"
+_WITH_WEIGHTS = {_PATIENCE: "600"}
 _ENVIRONMENT = {
     # Without this, W&B looks up a host name for its own telemetry even when it is offline.
     "WANDB_ERROR_REPORTING": "false",
     # Seconds that the end of a run waits for a server that does not answer; the rest is left for `wandb sync`.
-    "WANDB_FINISH_TIMEOUT": "60",
+    _PATIENCE: "60",
 }
-"""Set before W&B is imported, unless somebody has set them."""
+"""Set before W&B is imported, unless somebody has set them; `_WITH_WEIGHTS` instead where weights are sent."""
 _NAMES = {
     "project": "WANDB_PROJECT",
     "name": "WANDB_NAME",
@@ -59,8 +66,8 @@ _NAMES = {
 """W&B's variables for what we would call a run: these win. (An argument of `wandb.init` would win over them.)"""
 
 
-def _prepare() -> None:
-    for name, value in _ENVIRONMENT.items():
+def _prepare(weights: bool = False) -> None:
+    for name, value in (_ENVIRONMENT | (_WITH_WEIGHTS if weights else {})).items():
         os.environ.setdefault(name, value)
 
 
@@ -85,6 +92,8 @@ class _Mirror:
 
     mode: Mode
     folder: Path
+    artifacts: bool = field(default=False, kw_only=True)
+    """Whether weights are kept as artifacts."""
     cell: Cell | None = field(default=None, init=False)
     """The cell of a sweep that needs the trainings, for the config of the run."""
     _run: Any = field(default=None, init=False, repr=False)
@@ -117,7 +126,7 @@ class _Mirror:
 
     def _resolved(self) -> str:
         """Return the mode, of `auto` what it means here."""
-        _prepare()
+        _prepare(self.artifacts)
         import wandb
 
         if self.mode != "auto":
@@ -156,11 +165,64 @@ class _Mirror:
             shutil.copyfile(self.folder / key / name, target / name)
             self._run.save(str(target / name), base_path=self._run.dir, policy="now")
 
+    def _publish(self, last: Stage, made: Sequence[Stage], used: Sequence[Stage]) -> None:
+        """Send what W&B keeps as artifacts: the scores of the `last` training by class and, where they are wanted, the
+        weights of the trainings that the run has made; those that it has used are named.
+
+        Raises `TimeoutError` where the server has not taken them in time: a training waits no longer for it.
+        """
+        failed: list[Exception] = []
+
+        def send() -> None:
+            try:
+                table = _by_class(self._record(last))
+                if table is not None:
+                    self._run.log({"by_class": table})
+                if self.artifacts:
+                    self._send_weights(made, used)
+            except Exception as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=send, daemon=True)  # W&B itself would wait without end
+        thread.start()
+        thread.join(float(os.environ[_PATIENCE]) or None)
+        if failed:
+            raise failed[0]
+        if thread.is_alive():
+            # Not even the file for `wandb sync` holds them: W&B asks the server about each artifact before it writes.
+            what = "the table by class" + (" and the weights" if self.artifacts else "")
+            limit = f"{os.environ[_PATIENCE]} s ({_PATIENCE})"
+            raise TimeoutError(f"{what} of {last.key} were not sent within {limit}; `wandb sync` sends all but these")
+
+    def _send_weights(self, made: Sequence[Stage], used: Sequence[Stage]) -> None:
+        for stage in () if self._run.offline else used:  # W&B knows no use of artifacts offline
+            self._run.use_artifact(self._model(stage))
+        sent = [self._run.log_artifact(self._model(stage)) for stage in made]
+        for artifact in () if self._run.offline else sent:
+            artifact.wait()
+
+    def _record(self, stage: Stage) -> Record:
+        return schema.read(self.folder / stage.key / "record.json", schema.RECORD, ASK) or {}
+
+    def _model(self, stage: Stage) -> Any:
+        """Return the weights of a finished training as an artifact that is not logged yet."""
+        import wandb
+
+        record = self._record(stage)
+        named = record.get("weights_sha256", {})
+        about = {"key": stage.key, "title": stage.title, "miou": score(record), **named}
+        artifact = wandb.Artifact(f"{MODEL}{stage.key}", type="model", metadata=about)
+        for role in named:
+            # Never changed once they are written, so W&B needs no copy of its own.
+            path = str(self.folder / stage.key / f"{role}.pt")
+            artifact.add_file(path, policy="immutable", skip_cache=True)
+        return artifact
+
     def _results(self, stage: Stage, body: Record) -> None:
-        """Log the sample pictures and the scores of each class, and put all scores into the run's summary."""
-        found = {**self._pictures(stage, body), **_by_class(body)}
-        if found:
-            self._run.log(found)
+        """Log the sample pictures, and put the scores into the run's summary."""
+        pictures = self._pictures(stage, body)
+        if pictures:
+            self._run.log(pictures)
         for role, protocols in body["metrics"].items():
             for protocol, scores in protocols.items():
                 for name, value in scores.items():
@@ -213,20 +275,20 @@ class _Mirror:
             self._run = None
 
 
-def _by_class(body: Record) -> dict[str, Any]:
-    """Return a table of IoU and recall by class and network, by the protocol that is reported; empty where the record
+def _by_class(record: Record) -> Any:
+    """Return a table of IoU and recall by class and network, by the protocol that is reported; None where the record
     has none."""
     import wandb
 
     columns: dict[str, list[float | None]] = {}
-    for role, protocols in body["metrics"].items():
+    for role, protocols in record["metrics"].items():
         for name, title in (("iou", "IoU"), ("recall", "recall")):
             if name in protocols["crop"]:
                 columns[f"{role} {title}"] = protocols["crop"][name]
     if not columns:
-        return {}
-    rows: list[Iterable[Any]] = [list(row) for row in zip(body["classes"], *columns.values(), strict=True)]
-    return {"by_class": wandb.Table(columns=["class", *columns], data=rows)}
+        return None
+    rows: list[Iterable[Any]] = [list(row) for row in zip(record["classes"], *columns.values(), strict=True)]
+    return wandb.Table(columns=["class", *columns], data=rows)
 
 
 def _reason(error: Exception) -> str:
@@ -296,6 +358,7 @@ class WandbWatch(_Mirror):
         if self._run is not None:
             with self._guarded():
                 self._keep(stage.key)
+                self._publish(stage, [stage], [] if stage.ancillary is None else [stage.ancillary])
             self._finish(exit_code=0)
 
 
@@ -309,6 +372,7 @@ class CellRun(_Mirror):
     """
 
     _logged: set[str] = field(default_factory=set, init=False)
+    _begun: set[str] = field(default_factory=set, init=False)
 
     def start(self, cell: Cell) -> None:
         """Begin the run of a cell."""
@@ -318,6 +382,7 @@ class CellRun(_Mirror):
         self._begin(cell.stage, cell.point.get("split") == "tuning", prefixes=prefixes)
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
+        self._begun.add(stage.key)
         self._replay(stage)  # of an earlier session
 
     def step(self, stage: Stage, done: int, total: int) -> None: ...
@@ -342,6 +407,8 @@ class CellRun(_Mirror):
                 for stage in self._own.chain:
                     self._keep(stage.key)
                 self._results(self._own, record)
+                made = [stage for stage in self._own.chain if stage.key in self._begun or stage == self._own]
+                self._publish(self._own, made, [stage for stage in self._own.chain if stage not in made])
         self._finish(exit_code=0 if record is not None else 1)
 
     def _replay(self, stage: Stage) -> None:
@@ -353,70 +420,116 @@ class CellRun(_Mirror):
 @dataclass(frozen=True)
 class Pulled:
     """What a pull brought: keys of trainings that are `new` here, that were `known`, and those of the known ones whose
-    record `differs` from the one that is kept; `refused`: why others could not be used, a line each; `unfinished`: runs
-    without any finished training."""
+    record `differs` from the one that is kept; `weights`: those whose weights it brought; `refused`: why others could
+    not be used, a line each; `unfinished`: runs without any finished training."""
 
     new: tuple[str, ...]
     known: tuple[str, ...]
     differs: tuple[str, ...]
+    weights: tuple[str, ...]
     refused: tuple[str, ...]
     unfinished: int
+
+
+class _Sent(NamedTuple):
+    """The files of a run: where they lie, what messages call it, and the run on its server (None: in a folder)."""
+
+    folder: Path
+    name: str
+    run: Any = None
 
 
 def pull(source: str, store: Store) -> Pulled:
     """Bring the finished trainings of a W&B project (`ENTITY/PROJECT`) or of a folder of runs into a store.
 
-    Of several runs of one training the one that finished first counts, and what the store has stays. Raises
-    `InputError` for a source that is neither, and `OSError` where nothing can be written into the store.
+    Of several runs of one training the one that finished first counts, and what the store has stays. Weights come from
+    a project that holds them as artifacts, also for trainings that the store has without. Raises `InputError` for a
+    source that is neither, and `OSError` where nothing can be written into the store.
     """
     with TemporaryDirectory() as scratch:
         lost: list[str] = []
         if Path(source).is_dir():
-            folders = _local(Path(source))
+            runs = _local(Path(source))
         else:
-            folders, lost = _download(source, Path(scratch))
-        found: list[tuple[str, Path, str]] = []
-        for folder, name in folders.items():
-            records = [path.parent for path in sorted(folder.glob("trainings/*/record.json"))]
-            found += [(_finished(path), path, name) for path in records]
+            runs, lost = _download(source, Path(scratch))
+        found: list[tuple[str, Path, _Sent]] = []
+        for sent in runs:
+            records = [path.parent for path in sorted(sent.folder.glob("trainings/*/record.json"))]
+            found += [(_finished(path), path, sent) for path in records]
         new: list[str] = []
         known: list[str] = []
         differs: list[str] = []
         refused: list[str] = []
-        for _, path, name in sorted(found):
+        weights: list[str] = []
+        for _, path, sent in sorted(found, key=lambda each: each[:2]):
             try:
                 _check_files(path)
                 if store.take_over(path):
                     new.append(path.name)
-                    continue
-                known.append(path.name)
-                kept, other = store.record(path.name), Store(path.parent).record(path.name)
-                if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
-                    differs.append(path.name)
+                else:
+                    known.append(path.name)
+                    kept, other = store.record(path.name), Store(path.parent).record(path.name)
+                    if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
+                        differs.append(path.name)
+                if sent.run is not None and _pull_weights(sent.run, path.name, store, Path(scratch) / "weights"):
+                    weights.append(path.name)
             except InputError as error:
-                refused.append(str(error).replace(f"{path.parent.parent}{os.sep}", name))
-        unfinished = sum(not any(folder.glob("trainings/*/record.json")) for folder in folders)
+                refused.append(str(error).replace(f"{path.parent.parent}{os.sep}", sent.name))
+        unfinished = sum(not any(sent.folder.glob("trainings/*/record.json")) for sent in runs)
     refused += lost
-    return Pulled(tuple(new), tuple(known), tuple(differs), tuple(refused), unfinished)
+    return Pulled(tuple(new), tuple(known), tuple(differs), tuple(weights), tuple(refused), unfinished)
 
 
-def _local(folder: Path) -> dict[Path, str]:
-    """Return the folders of files of the runs below a folder, each with what messages call it."""
+def _pull_weights(run: Any, key: str, store: Store, scratch: Path) -> bool:
+    """Bring the weights of a training that the store lacks, where a run has logged them; returns whether it had.
+
+    Raises `InputError` where they are not those of the record, or cannot be downloaded.
+    """
+    lacking = store.lacks(key)
+    found = _download_weights(run, key, lacking, scratch) if lacking else {}
+    for role, path in found.items():
+        store.take_weights(key, role, path)
+        path.unlink()
+    return bool(found)
+
+
+def _download_weights(run: Any, key: str, lacking: Mapping[str, str], scratch: Path) -> dict[str, Path]:
+    """Return files with the weights of a training, by role; empty where the run has not logged those that `lacking`
+    names by their SHA-256. Raises `InputError` where they cannot be downloaded."""
+    import wandb
+
+    try:
+        for artifact in run.logged_artifacts():
+            named = artifact.type == "model" and artifact.name.partition(":")[0] == f"{MODEL}{key}"
+            if named and all(artifact.metadata.get(role) == digest for role, digest in lacking.items()):
+                entries = {role: artifact.get_entry(f"{role}.pt") for role in lacking}
+                for role, entry in entries.items():
+                    if entry.ref is not None:
+                        raise ValueError(f"{role}.pt is only a reference to a file elsewhere")
+                    if entry.size is None or entry.size > LARGEST_WEIGHTS:
+                        raise ValueError(f"{role}.pt has more than the {LARGEST_WEIGHTS:,} bytes allowed")
+                return {role: Path(entry.download(str(scratch), skip_cache=True)) for role, entry in entries.items()}
+    except (wandb.errors.Error, ValueError, KeyError, OSError) as error:
+        raise InputError(f"run {run.id}: weights of {key}: {' '.join(str(error).split())}") from None
+    return {}
+
+
+def _local(folder: Path) -> list[_Sent]:
+    """Return the files of the runs below a folder."""
     found = sorted(path / "files" for path in folder.rglob("*run-*") if (path / "files").is_dir())
     if not found:
         raise InputError(f"{folder}: no W&B run below this folder (offline-run-.../files)")
-    return {path: f"{path}{os.sep}" for path in found}
+    return [_Sent(path, f"{path}{os.sep}") for path in found]
 
 
-def _download(source: str, scratch: Path) -> tuple[dict[Path, str], list[str]]:
-    """Return the folders of the files of a project's runs, each with what messages call it, and why other runs could
-    not be downloaded, a line each."""
+def _download(source: str, scratch: Path) -> tuple[list[_Sent], list[str]]:
+    """Return the files of a project's runs, and why other runs could not be downloaded, a line each."""
     _prepare()
     import wandb
 
     if source.count("/") != 1:
         raise InputError(f"{source!r}: neither a folder nor a W&B project; write ENTITY/PROJECT")
-    folders: dict[Path, str] = {}
+    found: list[_Sent] = []
     lost: list[str] = []
     failures = (wandb.errors.Error, ValueError, OSError)
     try:
@@ -434,10 +547,10 @@ def _download(source: str, scratch: Path) -> tuple[dict[Path, str], list[str]]:
             except failures as error:
                 lost.append(f"run {run.id}: {' '.join(str(error).split())}")
                 continue
-            folders[folder] = f"run {run.id}: "  # the folder is gone when somebody reads the message
+            found.append(_Sent(folder, f"run {run.id}: ", run))  # the folder is gone when somebody reads the message
     except failures as error:
         raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None
-    return folders, lost
+    return found, lost
 
 
 def _check_files(folder: Path) -> None:

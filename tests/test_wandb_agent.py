@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from seminar import recipes, sweep, tracking
 from seminar.spec import RECIPE, InputError
@@ -207,6 +209,111 @@ def test_what_the_environment_says_about_a_run_wins_and_tags_are_joined(site: Si
     said = site.call(*SHORT, "--wandb", "online", "--runs", "empty", WANDB_TAGS="a,,b")
     assert "W&B: Value error, Tag at index 1 is empty" in said
     assert "the training goes on without it" in said
+
+
+CHAIN = (*SHORT[:4], "losses=pce+pseudo", "modules=1", *SHORT[5:])
+
+
+def models(site: Site) -> dict[str, dict[str, Any]]:
+    """The artifacts with weights, by the key of their training."""
+    found = [each for each in site.state.artifacts.values() if each["artifactTypeName"] == "model"]
+    by_key = {each["artifactCollectionName"].removeprefix(tracking.MODEL): each for each in found}
+    assert len(by_key) == len(found), "one version of each"
+    return by_key
+
+
+@pytest.mark.slow
+def test_weights_come_back_and_can_be_predicted_with_and_trained_on(site: Site) -> None:
+    site.call(*CHAIN, "--wandb", "online", "--artifacts", "--runs", "runs")
+    here, back = Store(site.folder / "runs"), Store(site.folder / "back")
+    runs = {run["config"]["key"]["value"]: run["name"] for run in site.state.runs.values()}
+    (ancillary,), (primary,) = ([key for key in runs if here.stage(key).modules == k] for k in (0, 1))
+    kept = models(site)
+    assert kept.keys() == {ancillary, primary}
+    assert kept[ancillary]["logged_by"] == [runs[ancillary]]
+    assert kept[ancillary]["used_by"] == [runs[primary]], "what the primary learned from"
+    assert (kept[primary]["logged_by"], kept[primary]["used_by"]) == ([runs[primary]], [])
+
+    project = f"local/{tracking.PROJECT}"
+    said = site.call("-m", "seminar", "pull", project, "--runs", "back")
+    assert "2 trainings are new in back" in said
+    assert "the weights of 2 came with them" in said
+    for key in (ancillary, primary):
+        for role in ("student", "teacher"):
+            theirs, ours = here.folder(key) / f"{role}.pt", back.folder(key) / f"{role}.pt"
+            assert theirs.exists() == ours.exists()
+            assert not ours.exists() or ours.read_bytes() == theirs.read_bytes()
+    picture = np.full((40, 50, 3), 90, np.uint8)
+    Image.fromarray(picture).save(site.folder / "one.png")
+    site.call("-m", "seminar", "predict", primary, "one.png", "--runs", "back", "--out", "labelled")
+    on_top = (*CHAIN[:5], "modules=2", *CHAIN[6:])
+    site.call(*on_top, "--wandb", "disabled", "--runs", "back")
+    assert len(back.keys()) == 3, "trained on top of those that were pulled"
+
+    # What was pulled before, without its weights, gets them; other weights are refused.
+    (back.folder(primary) / "student.pt").unlink()
+    assert "the weights of 1 came with them" in site.call("-m", "seminar", "pull", project, "--runs", "back")
+    for path, content in site.state.blobs.items():
+        if path.endswith("student.pt") and content == (here.folder(primary) / "student.pt").read_bytes():
+            site.state.blobs[path] = content[:-1] + b"?"
+    (back.folder(primary) / "student.pt").unlink()
+    said = site.call("-m", "seminar", "pull", project, "--runs", "back")
+    assert f"weights of {primary}" in said
+    assert not (back.folder(primary) / "student.pt").exists()
+    assert "unknown" not in (site.folder / "server" / "requests.jsonl").read_text(), "an operation of a newer client"
+
+
+@pytest.mark.slow
+def test_a_cell_keeps_what_it_trained_and_names_what_it_used(site: Site) -> None:
+    cell = {name: int(value) if value.isdigit() else value for name, value in (item.split("=") for item in CHAIN[3:])}
+    given = ("--wandb", "online", "--artifacts", "--runs", "runs")
+    site.call("-m", "seminar", "cell", json.dumps({**cell, "modules": 1}), *given, WANDB_PROJECT="paper")
+    site.call("-m", "seminar", "cell", json.dumps({**cell, "modules": 2}), *given, WANDB_PROJECT="paper")
+    store = Store(site.folder / "runs")
+    first, second = (run["name"] for run in site.runs())
+    kept = {store.stage(key).modules: each for key, each in models(site).items()}
+    assert (kept[0]["logged_by"], kept[0]["used_by"]) == ([first], [second])
+    assert (kept[1]["logged_by"], kept[1]["used_by"]) == ([first], [second])
+    assert (kept[2]["logged_by"], kept[2]["used_by"]) == ([second], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_artifacts_wait_no_longer_than_they_may_for_a_server(site: Site, artifacts: bool) -> None:
+    given = ["--wandb", "online", "--runs", "runs", *(["--artifacts"] if artifacts else [])]
+    process = site.start(*LONG, *given, WANDB_FINISH_TIMEOUT="3")
+    until_checkpoint(process, site.folder / "runs")
+    site.close()
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    limit = "were not sent within 3 s (WANDB_FINISH_TIMEOUT); `wandb sync` sends all but these; the training goes on"
+    assert limit in out
+    assert ("and the weights of" in out) is artifacts
+    (key,) = Store(site.folder / "runs").keys()
+    assert len(list((site.folder / "runs" / "wandb").glob(f"run-*/files/trainings/{key}/record.json"))) == 1
+    (folder,) = (site.folder / "runs" / "wandb").glob("run-*")
+    second = Site(site.folder / "second")
+    second.call("-m", "wandb", "sync", "--no-skip-online", "--project", "paper", "--entity", "local", str(folder))
+    (run,) = second.runs()
+    assert f"trainings/{key}/record.json" in run["files"]
+    second.close()
+
+
+@pytest.mark.slow
+def test_offline_weights_are_sent_by_a_sync(site: Site) -> None:
+    """Without what they were made from: W&B knows no use of artifacts offline."""
+    site.call(*CHAIN, "--wandb", "offline", "--artifacts", "--runs", "runs")
+    folders = [str(path) for path in (site.folder / "runs" / "wandb").glob("offline-run-*")]
+    site.call("-m", "wandb", "sync", *folders)
+    assert set(models(site)) == set(Store(site.folder / "runs").keys())
+    said = site.call("-m", "seminar", "pull", f"local/{tracking.PROJECT}", "--runs", "back")
+    assert "the weights of 2 came with them" in said
+
+
+def test_weights_are_not_kept_where_wandb_is_off() -> None:
+    said = seminar_here("train", "profile=toy", "losses=pce", "--wandb", "disabled", "--artifacts", code=2)
+    assert said.stderr.startswith("seminar: --artifacts: ")
+    assert said.stderr.count("\n") == 1
 
 
 LONG = ("-m", "seminar", "train", "profile=toy", "losses=pce", "epochs=60", "data_val=2")
