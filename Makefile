@@ -21,6 +21,7 @@ quoted = '$(subst ','\'',$(value $(1)))'
 NAMES := $(filter-out $(OPTIONS),$(foreach each,$(MAKEOVERRIDES),$(if $(findstring =,$(each)),$(firstword $(subst =, ,$(each))))))
 SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
 TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(if $(filter-out 0 no false,$(ARTIFACTS)),--artifacts) $(OLD)
+REPORTING := $(if $(OUT),--out $(call quoted,OUT)) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
@@ -39,6 +40,7 @@ help: ## Show this list
 	  printf '  %-19s %s\n' "$$(basename $$file .yaml)" "$$(sed -n 's/^description: //p' $$file)"; done
 	@echo "Profiles: $$(ls seminar/profiles | sed 's/\.yaml//' | tr '\n' ' ')"
 	@echo "KEEP=1 takes trainings that another version of a loss, data set or network has made; RETRAIN=1 trains them again."
+	@echo "WANDB=online (or offline) sends the report to W&B as well, ARTIFACTS=1 the weights; WANDB=disabled turns it off."
 	@echo "DRY_RUN=1 shows the plan and its cost, and trains nothing."
 
 setup: $(READY) ## Create .venv and install everything (done by the other targets when needed)
@@ -55,7 +57,7 @@ ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print 
 	@status=0; \
 	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(REPORTING) || status=$$?;) \
 	exit $$status
 
 sweep-%: ablation-% ## The same, by its other name
@@ -65,14 +67,14 @@ paper: $(READY) ## Everything: all sweeps in one plan, then every table and figu
 	@status=0; \
 	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(REPORTING) || status=$$?;) \
 	exit $$status
 
 agent: $(READY) ## Work for a W&B sweep: make agent SWEEP=ENTITY/PROJECT/ID (see `wandb sweep sweeps/losses.yaml`)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/wandb agent --forward-signals $(SWEEP)
 
 report: $(READY) ## Rebuild tables and figures from the records; trains nothing
-	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT))
+	@$(BIN)/python -m analysis $(GIVEN) $(REPORTING)
 
 status: $(READY) ## Show every training in RUNS
 	@$(BIN)/seminar status --runs $(call quoted,RUNS)

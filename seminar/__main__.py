@@ -1,4 +1,4 @@
-"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `data`, `predict`, `export`, `status`."""
+"""The command line: `seminar train`, `sweep`, `cell`, `report`, `pull`, `data`, `predict`, `export`, `status`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ settings:
 _SETTING = re.compile(r"[a-z0-9_]+=")
 SHORT_MAX = 20_000
 """Short side in pixels beyond which no memory suffices."""
+WANDB = "auto: online where you are logged in, else offline"
+"""What `--wandb` means by default."""
 LOOKED = "seminar data check"
 """How the text beside a contact sheet begins."""
 
@@ -176,13 +178,23 @@ def _parser() -> argparse.ArgumentParser:
             "--wandb",
             choices=("auto", "online", "offline", "disabled"),
             default="auto",
-            help="auto: online where you are logged in, else offline",
+            help=WANDB,
         )
         sub.add_argument(
             "--artifacts",
             action="store_true",
             help="keep the weights in W&B as well, as model artifacts: `seminar pull` brings them back",
         )
+    shown = command(
+        "report",
+        _report,
+        "Send a report to W&B, as a run of job type report: its tables, figures and files. `python -m analysis --wandb "
+        "online` does both.",
+        "seminar report reports/creatures --wandb online",
+    )
+    shown.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR")
+    shown.add_argument("--name", help="what to call the run (default: the name of the first folder)")
+    shown.add_argument("--wandb", choices=("auto", "online", "offline"), default="auto", help=WANDB)
     back = command(
         "pull",
         _pull,
@@ -616,11 +628,29 @@ def _pull(options: argparse.Namespace) -> int:
     if found.weights:
         _tell(f"the weights of {len(found.weights)} came with them")
     if found.unfinished:
-        _tell(f"{found.unfinished} runs have no finished training and were left out")
+        _tell(f"{found.unfinished} runs have no finished training (or are reports) and were left out")
     for reason in found.refused:
         _tell(f"left out: {reason}")
     for key in sorted(set(found.differs)):
         _tell(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from seminar.tracking import ReportRun
+
+    files: list[Path] = []
+    for path in options.files:
+        inside = sorted(each for each in path.iterdir() if not each.name.startswith(".")) if path.is_dir() else [path]
+        files += [each for each in inside if each.is_file()]
+        if not path.exists():
+            raise InputError(f"{path}: not there; `make report` writes reports")
+    twice = [name for name, count in Counter(path.name for path in files).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: several of these files have this name; send them one by one")
+    if not files:
+        raise InputError(f"{' '.join(map(str, options.files))}: no file here; `make report` writes reports")
+    _tell(ReportRun(options.wandb, options.runs).send(options.name or files[0].resolve().parent.name, files))
     return 0
 
 

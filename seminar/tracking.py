@@ -9,6 +9,7 @@ here.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import shutil
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,28 +172,17 @@ class _Mirror:
 
         Raises `TimeoutError` where the server has not taken them in time: a training waits no longer for it.
         """
-        failed: list[Exception] = []
 
         def send() -> None:
-            try:
-                table = _by_class(self._record(last))
-                if table is not None:
-                    self._run.log({"by_class": table})
-                if self.artifacts:
-                    self._send_weights(made, used)
-            except Exception as error:
-                failed.append(error)
+            table = _by_class(self._record(last))
+            if table is not None:
+                self._run.log({"by_class": table})
+            if self.artifacts:
+                self._send_weights(made, used)
 
-        thread = threading.Thread(target=send, daemon=True)  # W&B itself would wait without end
-        thread.start()
-        thread.join(float(os.environ[_PATIENCE]) or None)
-        if failed:
-            raise failed[0]
-        if thread.is_alive():
-            # Not even the file for `wandb sync` holds them: W&B asks the server about each artifact before it writes.
-            what = "the table by class" + (" and the weights" if self.artifacts else "")
-            limit = f"{os.environ[_PATIENCE]} s ({_PATIENCE})"
-            raise TimeoutError(f"{what} of {last.key} were not sent within {limit}; `wandb sync` sends all but these")
+        # Not even the file for `wandb sync` holds them: W&B asks the server about each artifact before it writes.
+        what = "the table by class" + (" and the weights" if self.artifacts else "")
+        _in_time(send, f"{what} of {last.key} were not sent within {{}}; `wandb sync` sends all but these")
 
     def _send_weights(self, made: Sequence[Stage], used: Sequence[Stage]) -> None:
         for stage in () if self._run.offline else used:  # W&B knows no use of artifacts offline
@@ -273,6 +263,26 @@ class _Mirror:
             with self._guarded():
                 self._run.finish(exit_code=exit_code)
             self._run = None
+
+
+def _in_time(send: Callable[[], None], late: str) -> None:
+    """Send something to W&B, which by itself would wait without end for a server that does not answer. Raises what
+    `send` raises, and `TimeoutError` with the text `late` where it takes longer than WANDB_FINISH_TIMEOUT."""
+    failed: list[Exception] = []
+
+    def work() -> None:
+        try:
+            send()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(float(os.environ[_PATIENCE]) or None)
+    if failed:
+        raise failed[0]
+    if thread.is_alive():
+        raise TimeoutError(late.format(f"{os.environ[_PATIENCE]} s ({_PATIENCE})"))
 
 
 def _by_class(record: Record) -> Any:
@@ -415,6 +425,58 @@ class CellRun(_Mirror):
         self._logged.add(stage.key)
         for line in read_lines(self.folder / stage.key / "metrics.jsonl"):
             self.epoch(stage, line)
+
+
+@dataclass
+class ReportRun(_Mirror):
+    """The run of a report: it trains nothing, and holds files, their tables and their pictures."""
+
+    def send(self, name: str, files: Sequence[Path]) -> str:
+        """Keep files in a run of their own: CSV files are its tables, PNG files its pictures. Returns what was done.
+
+        Raises `InputError` where a file cannot be read, or W&B does not take it.
+        """
+        import wandb
+
+        logged: dict[str, Any] = {}
+        try:
+            if self._resolved() == "disabled":
+                raise ValueError("WANDB_MODE is disabled")
+            self._init(**_called((), name=name, job_type="report"), config={"files": [path.name for path in files]})
+            for path in files:
+                target = Path(self._run.dir) / "report" / path.name
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, target)
+                self._run.save(str(target), base_path=self._run.dir, policy="now")
+                if path.suffix == ".png":
+                    logged[f"figures/{path.stem}"] = wandb.Image(str(path))
+                elif path.suffix == ".csv":
+                    logged[f"tables/{path.stem}"] = _table(path)
+            _in_time(lambda: self._run.log(logged), "the tables were not sent within {}")
+            where = "offline; `wandb sync` sends it" if self._run.offline else self._run.url
+            self._finish(exit_code=0)
+        except Exception as error:
+            raise InputError(f"W&B: {_reason(error)}; the report was not sent") from None
+        return f"W&B: {len(files)} files as the run {name!r} ({where})"
+
+
+def _table(path: Path) -> Any:
+    """Return a CSV file as a table."""
+    import wandb
+
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = list(csv.reader(file))
+    columns = [_numbers(column) for column in zip(*rows, strict=True)]
+    lines: list[Iterable[Any]] = [list(row) for row in zip(*columns, strict=True)]
+    names: list[str | int] = [*head]
+    return wandb.Table(columns=names, data=lines)
+
+
+def _numbers(column: Sequence[str]) -> Sequence[str | float | None]:
+    """Return a column of a CSV file as numbers where all that is in it are numbers, with None for nothing."""
+    with suppress(ValueError):
+        return [float(cell) if cell else None for cell in column]
+    return column
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,6 +161,51 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
         tables.append((site.folder / f"out-{folder}" / "table3.csv").read_text())
         assert tables[-1].count("1 done") == 3
     assert tables[0] == tables[1] == tables[2]
+    send_report(site, given)
+
+
+def send_report(site: Site, given: list[str]) -> None:
+    """The report of a sweep as a run: what the agents trained, at the end of the test of them."""
+    said = site.call(
+        *("-m", "analysis", "sweeps/losses.yaml", *given, "--runs", "runs", "--out", "shown", "--wandb", "online"),
+        WANDB_PROJECT="paper",
+    )
+    assert "as the run 'report shown'" in said
+    run = site.runs()[-1]
+    assert (run["jobType"], run["displayName"], run["state"]) == ("report", "report shown", "finished")
+    names = {path.name for path in (site.folder / "shown").iterdir()}
+    assert {name.removeprefix("report/") for name in run["files"] if name.startswith("report/")} == names
+    assert {"table3.csv", "table3.png", "table3.md"} <= names
+    logged = {name for row in history(run) for name in row if not name.startswith("_")}
+    csv_files = {f"tables/{name[:-4]}" for name in names if name.endswith(".csv")}
+    assert logged == csv_files | {f"figures/{name[:-4]}" for name in names if name.endswith(".png")}
+    with (site.folder / "shown" / "table3.csv").open(newline="") as file:
+        head, first = list(csv.reader(file))[:2]
+    place = re.compile(r"/files/media/table/tables/table3_\d+_")
+    (blob,) = (body for path, body in site.state.blobs.items() if place.search(path))
+    table = json.loads(blob)
+    assert table["columns"] == head
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert row["losses"] == "pce"
+    assert row["miou_mean"] == float(first[head.index("miou_mean")])
+    assert row["difference_mean"] is None
+    pulled = site.call("-m", "seminar", "pull", "local/paper", "--runs", "back")
+    assert "1 runs have no finished training (or are reports)" in pulled
+
+
+def test_a_report_that_cannot_be_sent_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.csv").write_text("x\n1\n")
+    for files, why in (
+        ([tmp_path / "a.csv"], "W&B: WANDB_MODE is disabled; the report was not sent"),
+        ([tmp_path / "none"], "not there"),
+        ([tmp_path / "a.csv", tmp_path / "b"], "a.csv: several of these files have this name"),
+    ):
+        said = seminar_here("report", *map(str, files), "--runs", str(tmp_path / "runs"), code=2)
+        assert why in said.stderr
+        assert said.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
