@@ -386,6 +386,7 @@ class Worker:
                 on_record=self.mirror.recorded,
                 cell=cell.facts,
             )
+            search.keep_pictures(trial, store.folder(key) / "samples", self.job.queue.folder)
             task.ended(trial, "done", key, cell.stage.epochs)
             value = score(record)
             return (TrialState.FAIL if value is None else None), value  # Optuna knows no missing value
