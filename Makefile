@@ -15,12 +15,13 @@ PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 OLD := $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no false,$(RETRAIN)),--retrain)
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB KILLS DEVICE DRY_RUN KEEP RETRAIN
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB ARTIFACTS KILLS DEVICE DRY_RUN KEEP RETRAIN WANDB_%
 # A value goes to the shell in quotes as it was given, blanks, brackets, quotes and all.
 quoted = '$(subst ','\'',$(value $(1)))'
 NAMES := $(filter-out $(OPTIONS),$(foreach each,$(MAKEOVERRIDES),$(if $(findstring =,$(each)),$(firstword $(subst =, ,$(each))))))
 SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
-TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(OLD)
+TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(if $(filter-out 0 no false,$(ARTIFACTS)),--artifacts) $(OLD)
+REPORTING := $(if $(OUT),--out $(call quoted,OUT)) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
@@ -30,7 +31,7 @@ GIVEN := $(if $(PROFILE),profile=$(call quoted,PROFILE)) $(SETTINGS) --runs $(ca
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
 
 help: ## Show this list
-	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [EXECUTOR=local] [SAMPLER=tpe] [PRUNER=none] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [name=value ...]"
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [EXECUTOR=local] [SAMPLER=tpe] [PRUNER=none] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [ARTIFACTS=1] [name=value ...]"
 	@echo
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
@@ -39,6 +40,7 @@ help: ## Show this list
 	  printf '  %-19s %s\n' "$$(basename $$file .yaml)" "$$(sed -n 's/^description: //p' $$file)"; done
 	@echo "Profiles: $$(ls seminar/profiles | sed 's/\.yaml//' | tr '\n' ' ')"
 	@echo "KEEP=1 takes trainings that another version of a loss, data set or network has made; RETRAIN=1 trains them again."
+	@echo "WANDB=online (or offline) sends the report to W&B as well, ARTIFACTS=1 the weights; WANDB=disabled turns it off."
 	@echo "DRY_RUN=1 shows the plan and its cost, and trains nothing."
 
 setup: $(READY) ## Create .venv and install everything (done by the other targets when needed)
@@ -55,7 +57,7 @@ ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print 
 	@status=0; \
 	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(REPORTING) || status=$$?;) \
 	exit $$status
 
 sweep-%: ablation-% ## The same, by its other name
@@ -65,7 +67,7 @@ paper: $(READY) ## Everything: all sweeps in one plan, then every table and figu
 	@status=0; \
 	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) \
 	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT)) || status=$$?;) \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(REPORTING) || status=$$?;) \
 	exit $$status
 
 wandb-%: $(READY) ## Start a W&B sweep of sweeps/%.yaml with these settings, for `make agent`
@@ -77,7 +79,7 @@ agent: $(READY) ## Work for a W&B sweep: make agent SWEEP=ENTITY/PROJECT/ID (see
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/wandb agent --forward-signals $(SWEEP)
 
 report: $(READY) ## Rebuild tables and figures from the records; trains nothing
-	@$(BIN)/python -m analysis $(GIVEN) $(if $(OUT),--out $(call quoted,OUT))
+	@$(BIN)/python -m analysis $(GIVEN) $(REPORTING)
 
 status: $(READY) ## Show every training in RUNS
 	@$(BIN)/seminar status --runs $(call quoted,RUNS)

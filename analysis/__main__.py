@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         help="where to write (default: reports/PROFILE, or a folder below it if settings were changed)",
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="short for seed=0,1,...,N-1")
+    parser.add_argument(
+        "--wandb",
+        choices=("auto", "online", "offline"),
+        help="send tables and figures to W&B as well, as a run of job type report (as `seminar report` does; auto: "
+        "online where you are logged in, else offline); this alone may need a network",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
 
@@ -74,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
         names = [item for item in options.what if "=" not in item]
-        lines = _build(names, settings, options.runs, options.out)
+        lines, written = _build(names, settings, options.runs, options.out)
     except (InputError, OSError) as error:
         print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
@@ -83,11 +90,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(printable("\n".join(lines).rstrip()), flush=True)
         except BrokenPipeError:  # the reader went away (`make report | head`); everything is written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return 0 if options.wandb is None else _send(written, options)
 
 
-def _build(names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None) -> list[str]:
-    """Build reports and write them; returns what to print."""
+def _send(written: Sequence[Path], options: argparse.Namespace) -> int:
+    """Send what was written to W&B; returns the exit status. Another program does so: nothing here needs W&B."""
+    name = f"report {written[0].parent.name}"
+    given = (f"--runs={options.runs}", f"--wandb={options.wandb}", f"--name={name}")
+    command = [sys.executable, "-m", "seminar", "report", *given, "--", *map(str, written)]
+    return subprocess.run(command, check=False, stdout=subprocess.DEVNULL if options.quiet else None).returncode
+
+
+def _build(
+    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None
+) -> tuple[list[str], list[Path]]:
+    """Build reports and write them; returns what to print, and the files."""
     catalogue = Catalogue(Store(runs))
     chosen = exhibits.find(names)
     if not chosen:
@@ -119,7 +136,7 @@ def _build(names: Sequence[str], settings: exhibits.Settings, runs: Path, out: P
         written.append(_page(built, folder))
         _forget(folder, [path.name for path in written])
         lines.append(f"wrote {written[-1]}")
-    return lines
+    return lines, written
 
 
 def _absent(entry: exhibits.Exhibit) -> str:

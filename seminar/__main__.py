@@ -1,4 +1,4 @@
-"""The command line: `seminar train`, `sweep`, `cell`, `pull`, `data`, `predict`, `export`, `status`."""
+"""The command line: `seminar train`, `sweep`, `cell`, `report`, `pull`, `data`, `predict`, `export`, `status`."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ settings:
 _SETTING = re.compile(r"[a-z0-9_]+=")
 SHORT_MAX = 20_000
 """Short side in pixels beyond which no memory suffices."""
+WANDB = "auto: online where you are logged in, else offline"
+"""What `--wandb` means by default."""
 LOOKED = "seminar data check"
 """How the text beside a contact sheet begins."""
 
@@ -182,8 +184,23 @@ def _parser() -> argparse.ArgumentParser:
             "--wandb",
             choices=("auto", "online", "offline", "disabled"),
             default="auto",
-            help="auto: online where you are logged in, else offline",
+            help=WANDB,
         )
+        sub.add_argument(
+            "--artifacts",
+            action="store_true",
+            help="keep the weights in W&B as well, as model artifacts: `seminar pull` brings them back",
+        )
+    shown = command(
+        "report",
+        _report,
+        "Send a report to W&B, as a run of job type report: its tables, figures and files. `python -m analysis --wandb "
+        "online` does both.",
+        "seminar report reports/creatures --wandb online",
+    )
+    shown.add_argument("files", nargs="+", type=Path, metavar="FILE|DIR")
+    shown.add_argument("--name", help="what to call the run (default: the name of the first folder)")
+    shown.add_argument("--wandb", choices=("auto", "online", "offline"), default="auto", help=WANDB)
     back = command(
         "pull",
         _pull,
@@ -293,11 +310,18 @@ def _train(options: argparse.Namespace) -> int:
     from seminar.tracking import WandbWatch
 
     cell = recipes.one(_one_each(options.settings))
-    mirror, stopped = WandbWatch(options.wandb, options.runs), _signals()
+    mirror, stopped = WandbWatch(options.wandb, options.runs, artifacts=_artifacts(options)), _signals()
     mirror.cell = cell
     store = Store(options.runs)
     settle = functools.partial(_settle, [cell.stage], store, options)
     return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.recorded, settle)
+
+
+def _artifacts(options: argparse.Namespace) -> bool:
+    """Return whether W&B keeps the weights."""
+    if options.artifacts and options.wandb == "disabled":
+        raise InputError("--artifacts: W&B would keep the weights, and --wandb disabled turns it off; leave one out")
+    return bool(options.artifacts)
 
 
 def _one_each(arguments: list[str]) -> dict[str, Scalar]:
@@ -315,7 +339,7 @@ def _cell(options: argparse.Namespace) -> int:
 
     cell, store = recipes.one(_json_settings(options.json)), Store(options.runs)
     leads = parallel.requested()[0] == 0
-    run = CellRun(options.wandb if leads else "disabled", options.runs)
+    run = CellRun(options.wandb if leads else "disabled", options.runs, artifacts=_artifacts(options))
     run.start(cell)
     stopped = _signals()  # after W&B, whose server stops a run by what looks like Ctrl-C
     try:
@@ -482,6 +506,7 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
     if options.retrain and options.dry_run:
         raise InputError("--retrain puts trainings aside, --dry-run changes nothing; leave out one of the two")
+    artifacts = _artifacts(options)
     loaded, settings = _requested(options)
     storage = _storage(options)
     executor = pool.executor(options.executor, options.workers, storage)
@@ -508,7 +533,7 @@ def _sweep(options: argparse.Namespace) -> int:
     _write_plans([*parts, *(catalogue.Planned(each.sweep, each.reported()) for each in tunings)], options)
     if options.dry_run:
         return 0
-    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options))
+    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options), artifacts)
     failed = [line for each in plans for line in jobs.run(each, call)]
     failed += [line for each in searches for line in jobs.run_search(each, call)]
     for line in failed:
@@ -646,6 +671,7 @@ def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
     given = {name: getattr(options, name) for name in ("seeds", "trials", "sampler", "pruner", "wandb")}
     given |= {"runs": options.runs.resolve(), "workers": 0}
     rest = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    rest += ["--artifacts"] if options.artifacts else []
     # Whether old trainings are kept was settled by the call that plans.
     return (sys.executable, "-m", "seminar", "sweep", *options.settings, *rest, "--keep")
 
@@ -655,12 +681,32 @@ def _pull(options: argparse.Namespace) -> int:
 
     found = pull(options.source, Store(options.runs))
     _tell(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")
+    if found.weights:
+        _tell(f"the weights of {len(found.weights)} came with them")
     if found.unfinished:
-        _tell(f"{found.unfinished} runs have no finished training and were left out")
+        _tell(f"{found.unfinished} runs have no finished training (or are reports) and were left out")
     for reason in found.refused:
         _tell(f"left out: {reason}")
     for key in sorted(set(found.differs)):
         _tell(f"{key}: several runs of it differ; the one that finished first (or was here) counts")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from seminar.tracking import ReportRun
+
+    files: list[Path] = []
+    for path in options.files:
+        inside = sorted(each for each in path.iterdir() if not each.name.startswith(".")) if path.is_dir() else [path]
+        files += [each for each in inside if each.is_file()]
+        if not path.exists():
+            raise InputError(f"{path}: not there; `make report` writes reports")
+    twice = [name for name, count in Counter(path.name for path in files).items() if count > 1]
+    if twice:
+        raise InputError(f"{twice[0]}: several of these files have this name; send them one by one")
+    if not files:
+        raise InputError(f"{' '.join(map(str, options.files))}: no file here; `make report` writes reports")
+    _tell(ReportRun(options.wandb, options.runs).send(options.name or files[0].resolve().parent.name, files))
     return 0
 
 

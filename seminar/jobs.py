@@ -44,7 +44,7 @@ class Call:
     """How a call trains what its plans ask for.
 
     `storage`: the URL of a database for Optuna's studies; None: a journal file in the store. `command`: the command
-    line that does the same work as one worker.
+    line that does the same work as one worker. `artifacts`: whether W&B keeps the weights.
     """
 
     store: Store
@@ -52,6 +52,7 @@ class Call:
     tracking: Mode
     storage: str | None = field(default=None, repr=False)
     command: tuple[str, ...] = ()
+    artifacts: bool = False
 
 
 def run(plan: Plan, call: Call) -> list[str]:
@@ -120,7 +121,8 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
 def _job(call: Call, queue: search.Queue, task: Task, group: str, host: Host) -> Job:
     spread = pick_device(host.device).type == "cuda" and host.device in ("auto", "cuda")
     devices = tuple(f"cuda:{number}" for number in range(torch.cuda.device_count())) if spread else ()
-    return Job(queue, task, call.store.root, call.tracking, group, uuid4().hex, devices, call.command)
+    of_call = (call.command, call.artifacts)
+    return Job(queue, task, call.store.root, call.tracking, group, uuid4().hex, devices, *of_call)
 
 
 def _run_workers(job: Job, call: Call, count: int, display: Display) -> list[str]:
@@ -313,11 +315,12 @@ class Job:
     call: str
     devices: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    artifacts: bool = False
 
     def work(self, number: int, stopped: Callable[[], bool], send: Callable[[tuple[Any, ...]], None]) -> None:
         """Take trials until none is left, or until it is requested to stop."""
         device = self.devices[number % len(self.devices)] if self.devices else None
-        mirror = WandbWatch(self.tracking, self.runs, self.group)
+        mirror = WandbWatch(self.tracking, self.runs, self.group, self.task.is_search, artifacts=self.artifacts)
         worker = Worker(self, device, stopped, Reporter(number, send), mirror)
         with warnings.catch_warnings():
             warnings.simplefilter("default", RuntimeWarning)
@@ -383,6 +386,7 @@ class Worker:
                 on_record=self.mirror.recorded,
                 cell=cell.facts,
             )
+            search.keep_pictures(trial, store.folder(key) / "samples", self.job.queue.folder)
             task.ended(trial, "done", key, cell.stage.epochs)
             value = score(record)
             return (TrialState.FAIL if value is None else None), value  # Optuna knows no missing value

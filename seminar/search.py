@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import optuna
 import sqlalchemy
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -33,6 +34,7 @@ from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrial
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from seminar import provenance
 from seminar.catalogue import Cell
 from seminar.parts import Registry
 from seminar.spec import InputError, Scalar
@@ -48,6 +50,10 @@ HEARTBEAT, GRACE = 60, 300
 AWAY = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 """What Optuna raises where a database cannot be reached."""
 T = TypeVar("T")
+METRIC = "student_miou"
+"""What the value of a trial is: mIoU in % of the student, last epoch; the name that curves and W&B have for it."""
+ARTIFACTS = "artifacts"
+"""The folder, beside the studies, with the sample pictures of trials for `optuna-dashboard --artifact-dir`."""
 RETRIES = 2
 """How often a trial whose worker died is handed out again without a new call."""
 SAMPLER = {"random": "random", "bayes": "tpe"}
@@ -167,6 +173,18 @@ class Opened:
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials in these states (none given: all), by number."""
         return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def describe(self, sweep: str, cells: Iterable[Cell]) -> None:
+        """Write into the study what it is about, for dashboards and for whoever reads it without this project."""
+        data = {f"{cell.stage.data.name}: {cell.stage.data_fingerprint}" for cell in cells}
+        facts = {"sweep": sweep, "commit": provenance.COMMIT, "data": sorted(data)}
+        known = self.study.user_attrs
+        for name, value in facts.items():  # every call opens the study, and a journal keeps all that was ever written
+            if known.get(name) != value:
+                self.study.set_user_attr(name, value)
+        if self.study.metric_names != [METRIC]:
+            with _experimental():
+                self.study.set_metric_names([METRIC])
 
     def heal(self) -> None:
         """Hand out again the trials whose heartbeats in a database have stopped."""
@@ -364,6 +382,20 @@ def tolerant() -> Iterator[None]:
         yield
 
 
+def keep_pictures(trial: optuna.Trial, samples: Path, studies: Path) -> None:
+    """Keep the sample pictures of a finished training with its trial, for the dashboard. A training depends on neither
+    its study nor the room for them."""
+    try:
+        folder = studies / ARTIFACTS
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = FileSystemArtifactStore(folder)
+        with tolerant():
+            for path in sorted(samples.glob("*.png")):
+                upload_artifact(artifact_store=kept, file_path=str(path), study_or_trial=trial)
+    except OSError as error:
+        warnings.warn(f"pictures for Optuna's dashboard: {error}; left out", RuntimeWarning, stacklevel=2)
+
+
 def patiently(call: Callable[[], T], stopped: Callable[[], bool]) -> T:
     """Return the result of `call`; try it again for some minutes where a database is away."""
     for pause in (1, 4, 15, 30, 60, 60, 60, 60):
@@ -456,6 +488,7 @@ def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[
     """Open the study of a search while nobody else prepares it, with every trial that is kept."""
     queue = Queue(tuning.name, tuning.folder.parent, storage)
     with queue.prepared() as opened:
+        opened.describe(tuning.sweep.name, [tuning.own])
         count = len(opened.trials())
         for trial in tuning.trials():
             if trial.number < count:
@@ -519,6 +552,7 @@ def prepare_grid(
     name = f"{file_name(sweep)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     queue = Queue(name, store.root / "studies", storage)
     with queue.prepared() as opened:
+        opened.describe(sweep, cells)
         taken: dict[str, TrialState] = {}
         for trial in opened.trials():
             key = trial.user_attrs.get("key", "")

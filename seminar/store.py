@@ -14,10 +14,12 @@ runs/<key>/stage.json       the canonical stage, written first
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 import json
 import os
 import re
+import shutil
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +37,8 @@ AGAIN = "move the folder away to train this stage again"
 ASK = "ask whoever trained it for another copy"
 REPLACED = "replaced"
 """The folder, below that of the runs, of trainings that were put aside."""
+ROLES = ("student", "teacher")
+"""Networks whose weights a training leaves; the file of each is `<role>.pt`."""
 Status = Literal["done", "running", "failed", "stopped", "missing"]
 Record = dict[str, Any]
 TrainStage = Callable[[Stage, Path, Path | None], Record]
@@ -216,9 +220,10 @@ class Store:
     def take_over(self, other: Path) -> bool:
         """Take over the small files of a training that was finished elsewhere, from its folder `other`.
 
-        Returns whether it was taken; one that is finished here stays. Its weights are not among the files, so nothing
-        can be trained on top of it. Raises `InputError` where `other` is not what its name says, where its record
-        contradicts its curve, and where the training was started here and can still be continued.
+        Returns whether it was taken; one that is finished here stays. Its weights are not among the files: until they
+        come (`take_weights`) nothing can be trained on top of it. Raises `InputError` where `other` is not what its
+        name says, where its record contradicts its curve, and where the training was started here and can still be
+        continued.
         """
         elsewhere, key = Store(other.parent, ASK), other.name
         try:
@@ -249,6 +254,22 @@ class Store:
             write_atomic(folder / "metrics.jsonl", lambda file: file.write(text.encode()))
             write_json(folder / "record.json", record)
         return True
+
+    def lacks(self, key: str) -> dict[str, str]:
+        """Return the SHA-256 of the weights that the record of a finished training names and that are not here, by
+        role."""
+        named = (self.record(key) or {}).get("weights_sha256", {})
+        roles = [role for role in ROLES if role in named and not (self.folder(key) / f"{role}.pt").exists()]
+        return {role: named[role] for role in roles}
+
+    def take_weights(self, key: str, role: str, path: Path) -> None:
+        """Take over weights of a finished training. Raises `InputError` for a file that its record does not name."""
+        named = (self.record(key) or {}).get("weights_sha256", {})
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != named.get(role):
+                raise InputError(f"{key}: {role}.pt is not the file that its record names (its SHA-256 is another)")
+            file.seek(0)
+            write_atomic(self.folder(key) / f"{role}.pt", lambda target: shutil.copyfileobj(file, target))
 
     def _keep_failure(self, folder: Path, why: str, call: str | None) -> None:
         failure = {"error": why, "time": now(), "call": call, "traceback": traceback.format_exc()}

@@ -103,6 +103,12 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     assert "--workers '3'" in text
     assert "-m analysis sweeps/losses.yaml profile='toy' alpha='0.9,0.99'" in text
     assert "-m analysis" not in dry("ablation-losses", "DRY_RUN=1")
+    assert "--artifacts" not in text
+    kept = dry("ablation-losses", "ARTIFACTS=1", "WANDB_PROJECT=mine")
+    assert "--artifacts" in kept
+    assert "--wandb" not in dry("report", "WANDB=disabled") + dry("report"), "reports are sent only where one says so"
+    assert "--wandb online" in dry("report", "WANDB=online")
+    assert "mine" not in kept, "it is in the environment, where W&B looks for it"
     search = dry("sweep-tune", "TRIALS=3")
     assert "seminar sweep sweeps/tune.yaml" in search
     assert "--trials '3'" in search

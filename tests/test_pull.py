@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,7 +222,34 @@ class Server:
         return self._runs
 
 
-def run(name: str, folder: Path | None, size: int = 100) -> Any:
+class Weights:
+    """An artifact on a server, with a file of `content` for each of the `files`."""
+
+    type = "model"
+
+    def __init__(self, key: str, content: bytes, files: Sequence[str] = ("student.pt",), **facts: Any) -> None:
+        self.name = f"training-{key}:v0"
+        self.metadata = {"student": hashlib.sha256(WEIGHTS).hexdigest()}
+        self._content, self._files = content, files
+        self._facts = {"ref": None, "size": len(content), **facts}
+
+    def get_entry(self, name: str) -> Any:
+        if name not in self._files:
+            raise KeyError(name)
+
+        def download(root: str, skip_cache: bool) -> str:
+            path = Path(root) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._content)
+            return str(path)
+
+        return SimpleNamespace(download=download, **self._facts)
+
+
+WEIGHTS = b"numbers"
+
+
+def run(name: str, folder: Path | None, size: int = 100, artifacts: Sequence[Weights] = ()) -> Any:
     """A run on a server with the files of the training in `folder`; None: a server that does not answer."""
 
     def files() -> list[Any]:
@@ -240,7 +268,7 @@ def run(name: str, folder: Path | None, size: int = 100) -> Any:
 
         return [SimpleNamespace(name=name, size=size, download=download(name)) for name in names]
 
-    return SimpleNamespace(id=name, files=files)
+    return SimpleNamespace(id=name, files=files, logged_artifacts=lambda: artifacts)
 
 
 def test_ids_and_names_from_a_server_lead_nowhere_else(
@@ -272,6 +300,42 @@ def test_ids_and_names_from_a_server_lead_nowhere_else(
     assert any("more than the 67,108,864 allowed" in reason for reason in found.refused)
     outside = {path for path in set(tmp_path.rglob("*")) - before if not path.is_relative_to(store.root)}
     assert not outside
+
+
+@pytest.mark.parametrize(
+    ("content", "facts", "message"),
+    [
+        (b"others!", {}, "student.pt is not the file that its record names (its SHA-256 is another)"),
+        (WEIGHTS, {"size": tracking.LARGEST_WEIGHTS + 1}, "student.pt has more than the 2,147,483,648 bytes allowed"),
+        (WEIGHTS, {"size": None}, "student.pt has more than the 2,147,483,648 bytes allowed"),
+        (WEIGHTS, {"ref": "file:///etc/passwd"}, "student.pt is only a reference to a file elsewhere"),
+        (WEIGHTS, {"files": ("../student.pt",)}, "'student.pt'"),
+    ],
+)
+def test_weights_of_others_are_only_those_that_the_record_names(
+    content: bytes, facts: dict[str, Any], message: str, tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = cell(losses="pce").stage
+    folder = sent(tmp_path / "wandb", stage)
+    named = {"student": hashlib.sha256(WEIGHTS).hexdigest(), "../../evil": "0" * 64}
+    change(folder / "record.json", weights_sha256=named)
+    other = Weights(cell(losses="pce", seed=1).stage.key, WEIGHTS)
+    store = Store(tmp_path / "runs")
+    monkeypatch.setattr(
+        wandb, "Api", lambda: Server(run("a", folder, artifacts=[Weights(stage.key, content, **facts)]))
+    )
+    found = pull("entity/project", store)
+    assert (found.new, found.weights) == ((stage.key,), ()), "the training itself is taken"
+    (refused,) = found.refused
+    assert message in refused
+    monkeypatch.setattr(wandb, "Api", lambda: Server(run("a", folder, artifacts=[other])))
+    assert pull("entity/project", store).weights == (), "the artifact of another training"
+    assert store.lacks(stage.key) == {"student": named["student"]}
+    runs = [run("a", folder, artifacts=[other, Weights(stage.key, WEIGHTS)]), run("b", folder)]
+    monkeypatch.setattr(wandb, "Api", lambda: Server(*runs))
+    assert pull("entity/project", store).weights == (stage.key,)
+    assert (store.folder(stage.key) / "student.pt").read_bytes() == WEIGHTS
+    assert not list(tmp_path.rglob("evil*"))
 
 
 def test_what_cannot_be_written_stops_a_pull_with_one_line(tmp_path: Path, cell: MakeCell) -> None:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 
 from seminar import train
 from seminar.catalogue import Cell
+from seminar.colours import palette
 from seminar.store import Store
-from seminar.tracking import WandbWatch
+from seminar.tracking import CellRun, WandbWatch
 from tests.records import line
 
 MakeCell = Callable[..., Cell]
@@ -70,7 +72,41 @@ def test_offline_run_equals_the_record(tmp_path: Path, cell: MakeCell) -> None:
         "small_resnet",
     ):
         assert expected in text, expected
-    assert len(list(folder.rglob("*.png"))) == 8, "one picture for each validation image of the toy profile"
+    pictures = list((folder / "files" / "media" / "images").rglob("*.png"))
+    masks = {path for path in pictures if path.name.endswith(".mask.png")}
+    assert len(pictures) - len(masks) == 8, "one picture for each validation image of the toy profile"
+    assert len(masks) <= 8 * 3
+    (table,) = folder.rglob("*.table.json")
+    content = json.loads(table.read_text())
+    student, teacher = (record["metrics"][role]["crop"] for role in ("student", "teacher"))
+    assert content["columns"] == ["class", "student IoU", "student recall", "teacher IoU", "teacher recall"]
+    columns = (record["classes"], student["iou"], student["recall"], teacher["iou"], teacher["recall"])
+    assert content["data"] == [list(row) for row in zip(*columns, strict=True)]
+
+
+def test_sample_pictures_have_truth_and_predictions_as_masks(tmp_path: Path, cell: MakeCell) -> None:
+    """At the size at which people see them: a 4 x 2 image is shown 64 times as large."""
+    stage = cell(losses="pce+pcons").stage
+    samples = tmp_path / stage.key / "samples"
+    samples.mkdir(parents=True)
+    truth = np.array([[0, 1], [1, 255], [0, 0], [0, 0]], np.uint8)
+    student, teacher = np.ones_like(truth), np.zeros_like(truth)
+    arrays = {"image": np.full((4, 2, 3), 7, np.uint8), "truth": truth, "student": student, "teacher": teacher}
+    arrays["clicks"] = np.array([[0.5, 3.5, 1]], np.float32)
+    np.savez(samples / "final.npz", **{f"0_{name}": value for name, value in arrays.items()})
+    body = {"classes": ["sea", "ship"], "background": 0, "metrics": {}}
+    (found,) = WandbWatch("offline", tmp_path)._pictures(stage, body).values()
+    masks = {name: mask._val for name, mask in found._masks.items()}
+    assert masks.keys() == {"truth", "student", "teacher"}
+    for name, labels in (("truth", truth), ("student", student), ("teacher", teacher)):
+        assert (masks[name]["mask_data"] == np.kron(labels, np.ones((64, 64), np.uint8))).all()
+        assert masks[name]["class_labels"] == {0: "sea", 1: "ship", 255: "no label"}
+    pixels = np.asarray(found.image)
+    assert pixels.shape == (256, 128, 3)
+    assert tuple(pixels[0, 0]) == (7, 7, 7)
+    assert tuple(pixels[224, 32]) == palette(0)[1], "the click, in the colour of its class"
+    (samples / "final.npz").unlink()
+    assert WandbWatch("offline", tmp_path)._pictures(stage, body) == {}, "a training that was pulled has none"
 
 
 def test_a_broken_wandb_stops_nothing(tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +146,9 @@ class FakeRun:
 
     def __init__(self, step: int) -> None:
         self.step, self.logged = step, list[int]()
+        self.summary: dict[str, Any] = {}
+
+    def define_metric(self, name: str, **_: object) -> None: ...
 
     def log(self, values: dict[str, Any], step: int) -> None:
         self.logged.append(step)
@@ -132,7 +171,7 @@ def test_a_training_goes_on_in_its_run_or_has_another_with_the_whole_curve(
     stage = cell(losses="pce").stage
     folder = tmp_path / stage.key
     folder.mkdir()
-    lines = "".join(line(number + 1) for number in range(epoch))
+    lines = "".join(line(number + 1, 30.0 - number) for number in range(epoch))
     (folder / "metrics.jsonl").write_text(lines)
     if known:
         (folder / "wandb-run-id").write_text("earlier")
@@ -147,9 +186,32 @@ def test_a_training_goes_on_in_its_run_or_has_another_with_the_whole_curve(
         patch.setattr(wandb, "init", init)
         WandbWatch(mode, tmp_path, "losses").begin(stage, folder, epoch)
     assert found.logged == logged
+    assert found.summary == ({"best/student_miou": 30.0} if epoch else {}), "also of what the server has already"
     assert requested["resume"] == ("allow" if resumed else None)
     assert (requested["id"] == "earlier") is resumed
     if not resumed:
         assert requested["id"].startswith(f"{stage.key}-"), "and never the key alone: others have that, too"
     if mode == "online":
         assert (folder / "wandb-run-id").read_text() == requested["id"], "the next start goes on in it"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"losses": "pce"}, "ancillary"),
+        ({"losses": "pce+pseudo", "modules": 1}, "primary"),
+        ({"losses": "pce", "split": "tuning"}, "trial"),  # what a W&B search asks for
+    ],
+)
+def test_the_run_of_a_cell_says_what_it_is(
+    settings: dict[str, Any], expected: str, tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested: dict[str, Any] = {}
+
+    def init(**options: Any) -> FakeRun:
+        requested.update(options)
+        return FakeRun(0)
+
+    monkeypatch.setattr(wandb, "init", init)
+    CellRun("offline", tmp_path).start(cell(**settings))
+    assert requested["job_type"] == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -14,18 +15,20 @@ from typing import Any
 
 import optuna
 import pytest
+import wandb
 import yaml
+from optuna.artifacts import get_all_artifact_meta
 
 from analysis import exhibits
 from analysis.report import Report
-from seminar import catalogue, jobs, presets, recipes, search, sweep
+from seminar import catalogue, jobs, presets, provenance, recipes, search, sweep
 from seminar.parts import Registry
-from seminar.spec import InputError, Scalar
+from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Interrupted, Store
 from seminar.sweep import Halving, Range
 from seminar.trials import Trial, Tuning
 from tests.conftest import ROOT, Said, seminar_here, until_checkpoint
-from tests.records import finish, line
+from tests.records import finish, line, no_training
 
 SPACE = {
     "alpha": {"values": [0.25, 0.5, 0.75]},
@@ -218,6 +221,106 @@ def test_a_search_runs_its_trials_and_reports_the_winner_elsewhere(tmp_path: Pat
     values = {t.user_attrs["key"]: t.value for t in optuna.load_study(study_name=found.name, storage=storage).trials}
     assert values.keys() == {trial.key for trial in found.trials()}
     assert all(values[key] == score for key, score in scores.items())
+
+
+class FakeRun:
+    """A W&B run that takes everything."""
+
+    offline = True
+
+    def __init__(self, folder: Path) -> None:
+        self.dir, self.step, self.summary = str(folder), 0, dict[str, Any]()
+
+    def log(self, *_: object, **__: object) -> None: ...
+
+    define_metric = save = finish = log
+
+
+def test_a_gaussian_process_searches_and_the_study_says_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole small search, with a score in place of trainings. The first 10 trials of a `GPSampler` are drawn."""
+    path, runs, job_types = write(tmp_path, 13), tmp_path / "runs", list[tuple[str, str]]()
+
+    def train(host: Any, watches: Any, stage: Stage, folder: Path, ancillary: Path | None) -> dict[str, Any]:
+        weight = {term.name: term.weight for term in stage.losses}["pcons"]
+        miou = 90 - 10 * abs(math.log10(weight) - 1.5) - 20 * abs((stage.alpha or 0) - 0.25)
+        body = no_training(stage, folder, metrics={"student": {"crop": {"miou": miou}}})
+        (folder / "metrics.jsonl").write_text(line(stage.epochs, miou))
+        (folder / "samples").mkdir()
+        (folder / "samples" / "0.png").write_bytes(stage.key.encode())
+        for watch in watches:
+            watch.begin(stage, folder, stage.epochs)
+            watch.end(stage, body)
+        return body
+
+    def init(**options: Any) -> FakeRun:
+        job_types.append((options["config"]["key"], options["job_type"]))
+        return FakeRun(tmp_path / "run")
+
+    optimised: list[object] = []
+    optimise = optuna.samplers.GPSampler._optimize_acqf
+
+    def spy(self: Any, *rest: Any, **named: Any) -> Any:
+        optimised.append(rest)
+        return optimise(self, *rest, **named)
+
+    monkeypatch.setattr(jobs, "_train", train)
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(optuna.samplers.GPSampler, "_optimize_acqf", spy)
+    line_of = ["sweep", str(path), "--sampler", "gp", "--seeds", "1", "--workers", "0", "--runs", str(runs)]
+    said = seminar_here(*line_of, "--wandb", "offline")
+    assert "best of 13 trials" in said.stdout
+    found, store = tuning(path, runs, seed=(0,)), Store(runs)
+    trials = found.trials()
+    assert [trial.state for trial in trials] == ["done"] * 13
+    assert len(optimised) == 3, "those after the first 10, of which the first has the profile's own values"
+    best = found.best(store.record)
+    assert best is not None
+    assert {cell.stage.key for cell in found.reported(best.point)} <= finished(runs).keys()
+    tried = {trial.key for trial in trials}
+    assert set(job_types) == {(key, "trial" if key in tried else "ancillary") for key in finished(runs)}
+
+    study = search.Queue(found.name, runs / "studies").open().study
+    assert study.metric_names == ["student_miou"]
+    data = f"{found.own.stage.data.name}: {found.own.stage.data_fingerprint}"
+    assert study.user_attrs == {"sweep": "find", "commit": provenance.COMMIT, "data": [data]}
+    for trial in study.trials:
+        (meta,) = get_all_artifact_meta(study_or_trial=trial, storage=study._storage)
+        assert (meta.filename, meta.mimetype) == ("0.png", "image/png")
+        assert (runs / "studies" / "artifacts" / meta.artifact_id).read_text() == trial.user_attrs["key"]
+
+
+def test_an_old_study_learns_what_it_is_and_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tuning(write(tmp_path), tmp_path)
+    found.folder.mkdir(parents=True)
+    queue = search.Queue(found.name, found.folder.parent)
+    study = queue.open().study  # as earlier versions have left it
+    study.enqueue_trial(found.own_point or {}, user_attrs={"queued": True})
+    with search.search_study(found, Store(tmp_path), None) as (_, opened):
+        assert opened.study.metric_names == ["student_miou"]
+        assert opened.study.user_attrs["sweep"] == "find"
+        assert len(opened.trials()) == 1
+    before = queue.journal.read_bytes()
+    with search.search_study(found, Store(tmp_path), None):
+        pass
+    assert sorted(queue.journal.read_text().count(name) for name in ('"sweep"', "student_miou")) == [1, 1]
+    assert queue.journal.read_bytes().count(b"\n") <= before.count(b"\n") + 1, "Optuna asks for the study by its name"
+    monkeypatch.setattr(provenance, "COMMIT", "another")
+    with search.search_study(found, Store(tmp_path), None) as (_, opened):
+        assert opened.study.user_attrs["commit"] == "another"
+
+
+def test_pictures_that_cannot_be_kept_stop_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path, runs = write(tmp_path, 1), tmp_path / "runs"
+    monkeypatch.setattr(search.FileSystemArtifactStore, "write", full)
+    with pytest.warns(RuntimeWarning, match="pictures for Optuna's dashboard: .*No space left on device; left out"):
+        call(path, runs, "--seeds", "1", "epochs=1", "data_train=4", "data_val=2")
+    (trial,) = tuning(path, runs, seed=(0,), epochs=(1,), data_train=(4,), data_val=(2,)).trials()
+    assert trial.state == "done"
 
 
 @pytest.mark.slow

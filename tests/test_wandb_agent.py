@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from seminar import recipes, sweep, tracking
 from seminar.spec import RECIPE, InputError
@@ -60,8 +64,8 @@ class Site:
             text=True,
         )
 
-    def call(self, *command: str, code: int = 0) -> str:
-        process = self.start(*command)
+    def call(self, *command: str, code: int = 0, **environment: str) -> str:
+        process = self.start(*command, **environment)
         out, _ = process.communicate(timeout=240)
         assert process.returncode == code, out
         return out
@@ -86,6 +90,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
     here = Site(tmp_path)
     yield here
     here.close()
+
+
+def axes(run: dict[str, Any]) -> dict[str, str]:
+    """The x axis of each pattern of metrics, as the client tells its server (by numbers of its protocol)."""
+    defined = run["config"]["_wandb"]["value"]["m"]
+    return {entry["2"]: defined[entry["5"] - 1]["1"] for entry in defined if "2" in entry}
 
 
 def history(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,6 +130,13 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
         assert run["config"]["stage"]["value"] == cell.stage.model_dump(mode="json"), "what the words became here"
         assert {word: run["config"][word]["value"] for word in cell.point} == cell.point
         assert run["summary"]["student_miou"] == record["metrics"]["student"]["crop"]["miou"]
+        curve_of = [line["student_miou"] for line in store.curve(cell.stage.key)]
+        assert run["summary"]["best/student_miou"] == max(curve_of)
+        assert run["jobType"] == ("primary" if cell.stage.ancillary else "ancillary")
+        assert axes(run) == {
+            "*": "epoch",
+            **{f"student{n}/*": f"student{n}/epoch" for n in range(1, 2 + cell.stage.modules)},
+        }
         printed = [row["student_miou"] for row in history(run) if "student_miou" in row]
         assert printed == [line["student_miou"] for line in store.curve(cell.stage.key)], "once for each evaluation"
         for place, stage in enumerate(cell.stage.chain, 1):
@@ -144,6 +161,51 @@ def test_agents_train_each_cell_once_and_its_tables_come_back(site: Site) -> Non
         tables.append((site.folder / f"out-{folder}" / "table3.csv").read_text())
         assert tables[-1].count("1 done") == 3
     assert tables[0] == tables[1] == tables[2]
+    send_report(site, given)
+
+
+def send_report(site: Site, given: list[str]) -> None:
+    """The report of a sweep as a run: what the agents trained, at the end of the test of them."""
+    said = site.call(
+        *("-m", "analysis", "sweeps/losses.yaml", *given, "--runs", "runs", "--out", "shown", "--wandb", "online"),
+        WANDB_PROJECT="paper",
+    )
+    assert "as the run 'report shown'" in said
+    run = site.runs()[-1]
+    assert (run["jobType"], run["displayName"], run["state"]) == ("report", "report shown", "finished")
+    names = {path.name for path in (site.folder / "shown").iterdir()}
+    assert {name.removeprefix("report/") for name in run["files"] if name.startswith("report/")} == names
+    assert {"table3.csv", "table3.png", "table3.md"} <= names
+    logged = {name for row in history(run) for name in row if not name.startswith("_")}
+    csv_files = {f"tables/{name[:-4]}" for name in names if name.endswith(".csv")}
+    assert logged == csv_files | {f"figures/{name[:-4]}" for name in names if name.endswith(".png")}
+    with (site.folder / "shown" / "table3.csv").open(newline="") as file:
+        head, first = list(csv.reader(file))[:2]
+    place = re.compile(r"/files/media/table/tables/table3_\d+_")
+    (blob,) = (body for path, body in site.state.blobs.items() if place.search(path))
+    table = json.loads(blob)
+    assert table["columns"] == head
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert row["losses"] == "pce"
+    assert row["miou_mean"] == float(first[head.index("miou_mean")])
+    assert row["difference_mean"] is None
+    pulled = site.call("-m", "seminar", "pull", "local/paper", "--runs", "back")
+    assert "1 runs have no finished training (or are reports)" in pulled
+
+
+def test_a_report_that_cannot_be_sent_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "a.csv").write_text("x\n1\n")
+    for files, why in (
+        ([tmp_path / "a.csv"], "W&B: WANDB_MODE is disabled; the report was not sent"),
+        ([tmp_path / "none"], "not there"),
+        ([tmp_path / "a.csv", tmp_path / "b"], "a.csv: several of these files have this name"),
+    ):
+        said = seminar_here("report", *map(str, files), "--runs", str(tmp_path / "runs"), code=2)
+        assert why in said.stderr
+        assert said.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -165,6 +227,140 @@ def test_a_stopped_trial_ends_by_its_signal_and_is_continued(site: Site, number:
     record = Store(site.folder / "runs").record(key)
     assert record is not None
     assert record["sessions"] == 2
+
+
+SHORT = ("-m", "seminar", "train", "profile=toy", "losses=pce", "epochs=2", "data_train=4", "data_val=2")
+
+
+@pytest.mark.slow
+def test_what_the_environment_says_about_a_run_wins_and_tags_are_joined(site: Site) -> None:
+    site.call(*SHORT, "--wandb", "online", "--runs", "plain")
+    (run,) = [run for run in site.state.runs.values() if run["project"] == tracking.PROJECT]
+    (key,) = Store(site.folder / "plain").keys()
+    title = Store(site.folder / "plain").stage(key).title
+    assert (run["displayName"], run["group"], run["jobType"], run["notes"]) == (title, "train", "ancillary", None)
+    tags = ["creatures", "small_resnet", "K=0", "pce"]
+    assert run["tags"] == tags
+    assert axes(run) == {"*": "epoch"}
+    given = {"NAME": "mine", "RUN_GROUP": "friday", "JOB_TYPE": "try", "NOTES": "see the board", "TAGS": "new, pce"}
+    environment = {"WANDB_PROJECT": "other", **{f"WANDB_{name}": value for name, value in given.items()}}
+    cell = json.dumps(dict(item.split("=") for item in SHORT[3:]))
+    for runs, command in (("own", SHORT), ("cell", ("-m", "seminar", "cell", cell))):
+        site.call(*command, "--wandb", "online", "--runs", runs, **environment)
+        run = list(site.state.runs.values())[-1]
+        found = (run["displayName"], run["group"], run["jobType"], run["notes"])
+        assert found == ("mine", "friday", "try", "see the board")
+        assert run["project"] == "other"
+        assert run["tags"] == [*tags, "new"]
+    assert len(site.state.runs) == 3
+    said = site.call(*SHORT, "--wandb", "online", "--runs", "empty", WANDB_TAGS="a,,b")
+    assert "W&B: Value error, Tag at index 1 is empty" in said
+    assert "the training goes on without it" in said
+
+
+CHAIN = (*SHORT[:4], "losses=pce+pseudo", "modules=1", *SHORT[5:])
+
+
+def models(site: Site) -> dict[str, dict[str, Any]]:
+    """The artifacts with weights, by the key of their training."""
+    found = [each for each in site.state.artifacts.values() if each["artifactTypeName"] == "model"]
+    by_key = {each["artifactCollectionName"].removeprefix(tracking.MODEL): each for each in found}
+    assert len(by_key) == len(found), "one version of each"
+    return by_key
+
+
+@pytest.mark.slow
+def test_weights_come_back_and_can_be_predicted_with_and_trained_on(site: Site) -> None:
+    site.call(*CHAIN, "--wandb", "online", "--artifacts", "--runs", "runs")
+    here, back = Store(site.folder / "runs"), Store(site.folder / "back")
+    runs = {run["config"]["key"]["value"]: run["name"] for run in site.state.runs.values()}
+    (ancillary,), (primary,) = ([key for key in runs if here.stage(key).modules == k] for k in (0, 1))
+    kept = models(site)
+    assert kept.keys() == {ancillary, primary}
+    assert kept[ancillary]["logged_by"] == [runs[ancillary]]
+    assert kept[ancillary]["used_by"] == [runs[primary]], "what the primary learned from"
+    assert (kept[primary]["logged_by"], kept[primary]["used_by"]) == ([runs[primary]], [])
+
+    project = f"local/{tracking.PROJECT}"
+    said = site.call("-m", "seminar", "pull", project, "--runs", "back")
+    assert "2 trainings are new in back" in said
+    assert "the weights of 2 came with them" in said
+    for key in (ancillary, primary):
+        for role in ("student", "teacher"):
+            theirs, ours = here.folder(key) / f"{role}.pt", back.folder(key) / f"{role}.pt"
+            assert theirs.exists() == ours.exists()
+            assert not ours.exists() or ours.read_bytes() == theirs.read_bytes()
+    picture = np.full((40, 50, 3), 90, np.uint8)
+    Image.fromarray(picture).save(site.folder / "one.png")
+    site.call("-m", "seminar", "predict", primary, "one.png", "--runs", "back", "--out", "labelled")
+    on_top = (*CHAIN[:5], "modules=2", *CHAIN[6:])
+    site.call(*on_top, "--wandb", "disabled", "--runs", "back")
+    assert len(back.keys()) == 3, "trained on top of those that were pulled"
+
+    # What was pulled before, without its weights, gets them; other weights are refused.
+    (back.folder(primary) / "student.pt").unlink()
+    assert "the weights of 1 came with them" in site.call("-m", "seminar", "pull", project, "--runs", "back")
+    for path, content in site.state.blobs.items():
+        if path.endswith("student.pt") and content == (here.folder(primary) / "student.pt").read_bytes():
+            site.state.blobs[path] = content[:-1] + b"?"
+    (back.folder(primary) / "student.pt").unlink()
+    said = site.call("-m", "seminar", "pull", project, "--runs", "back")
+    assert f"weights of {primary}" in said
+    assert not (back.folder(primary) / "student.pt").exists()
+    assert "unknown" not in (site.folder / "server" / "requests.jsonl").read_text(), "an operation of a newer client"
+
+
+@pytest.mark.slow
+def test_a_cell_keeps_what_it_trained_and_names_what_it_used(site: Site) -> None:
+    cell = {name: int(value) if value.isdigit() else value for name, value in (item.split("=") for item in CHAIN[3:])}
+    given = ("--wandb", "online", "--artifacts", "--runs", "runs")
+    site.call("-m", "seminar", "cell", json.dumps({**cell, "modules": 1}), *given, WANDB_PROJECT="paper")
+    site.call("-m", "seminar", "cell", json.dumps({**cell, "modules": 2}), *given, WANDB_PROJECT="paper")
+    store = Store(site.folder / "runs")
+    first, second = (run["name"] for run in site.runs())
+    kept = {store.stage(key).modules: each for key, each in models(site).items()}
+    assert (kept[0]["logged_by"], kept[0]["used_by"]) == ([first], [second])
+    assert (kept[1]["logged_by"], kept[1]["used_by"]) == ([first], [second])
+    assert (kept[2]["logged_by"], kept[2]["used_by"]) == ([second], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_artifacts_wait_no_longer_than_they_may_for_a_server(site: Site, artifacts: bool) -> None:
+    given = ["--wandb", "online", "--runs", "runs", *(["--artifacts"] if artifacts else [])]
+    process = site.start(*LONG, *given, WANDB_FINISH_TIMEOUT="3")
+    until_checkpoint(process, site.folder / "runs")
+    site.close()
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    limit = "were not sent within 3 s (WANDB_FINISH_TIMEOUT); `wandb sync` sends all but these; the training goes on"
+    assert limit in out
+    assert ("and the weights of" in out) is artifacts
+    (key,) = Store(site.folder / "runs").keys()
+    assert len(list((site.folder / "runs" / "wandb").glob(f"run-*/files/trainings/{key}/record.json"))) == 1
+    (folder,) = (site.folder / "runs" / "wandb").glob("run-*")
+    second = Site(site.folder / "second")
+    second.call("-m", "wandb", "sync", "--no-skip-online", "--project", "paper", "--entity", "local", str(folder))
+    (run,) = second.runs()
+    assert f"trainings/{key}/record.json" in run["files"]
+    second.close()
+
+
+@pytest.mark.slow
+def test_offline_weights_are_sent_by_a_sync(site: Site) -> None:
+    """Without what they were made from: W&B knows no use of artifacts offline."""
+    site.call(*CHAIN, "--wandb", "offline", "--artifacts", "--runs", "runs")
+    folders = [str(path) for path in (site.folder / "runs" / "wandb").glob("offline-run-*")]
+    site.call("-m", "wandb", "sync", *folders)
+    assert set(models(site)) == set(Store(site.folder / "runs").keys())
+    said = site.call("-m", "seminar", "pull", f"local/{tracking.PROJECT}", "--runs", "back")
+    assert "the weights of 2 came with them" in said
+
+
+def test_weights_are_not_kept_where_wandb_is_off() -> None:
+    said = seminar_here("train", "profile=toy", "losses=pce", "--wandb", "disabled", "--artifacts", code=2)
+    assert said.stderr.startswith("seminar: --artifacts: ")
+    assert said.stderr.count("\n") == 1
 
 
 LONG = ("-m", "seminar", "train", "profile=toy", "losses=pce", "epochs=60", "data_val=2")

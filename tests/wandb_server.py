@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import base64
 import gzip
+import hashlib
 import itertools
 import json
 import math
@@ -477,16 +478,56 @@ class Store:
             _, entity, project, name, _, file = path.split("/", 5)
             self.run(entity, project, name)["files"][file] = len(body)
 
-    # -- artifacts: accepted and kept, never deduplicated
+    # -- artifacts: of one collection, those with equal contents are one
 
     def gql_ArtifactType(self, v: dict) -> dict:
         return {"project": {"artifact": None}}  # "no such artifact yet"
 
     def gql_CreateArtifact(self, v: dict) -> dict:
-        art = gid("Artifact", new_name())
-        self.artifacts[art] = v
-        body = {"id": art, "state": "PENDING", "artifactSequence": {"id": gid("Seq", art), "latestArtifact": None}}
+        same = ("entityName", "projectName", "artifactCollectionName")
+        collection = [k for k, a in self.artifacts.items() if all(a[name] == v[name] for name in same)]
+        found = next((k for k in collection if self.artifacts[k]["digest"] == v["digest"]), None)
+        art = found or gid("Artifact", new_name())
+        if found is None:
+            self.artifacts[art] = v | {"state": "PENDING", "version": len(collection), "used_by": [], "logged_by": []}
+        if v["runName"]:
+            self.artifacts[art]["logged_by"].append(v["runName"])
+        sequence = {"id": gid("Seq", v["artifactCollectionName"]), "latestArtifact": None}
+        body = {"id": art, "state": self.artifacts[art]["state"], "artifactSequence": sequence}
         return {"createArtifact": {"artifact": body}}
+
+    def gql_UseArtifact(self, v: dict) -> dict:
+        self.artifacts[v["artifactID"]]["used_by"].append(v["runName"])
+        return {"useArtifact": {"artifact": {"id": v["artifactID"]}}}
+
+    def artifact_json(self, art: str) -> dict:
+        a = self.artifacts[art]
+        home = project_json(a["entityName"], a["projectName"])
+        return {"__typename": "Artifact", "id": art, "versionIndex": a["version"], "description": None,
+                "artifactSequence": {"__typename": "ArtifactSequence", "name": a["artifactCollectionName"],
+                                     "project": home},
+                "artifactType": {"name": a["artifactTypeName"]}, "metadata": a["metadata"], "ttlDurationSeconds": -2,
+                "ttlIsInherited": True, "tags": [], "historyStep": a["historyStep"], "state": a["state"], "size": 1,
+                "digest": a["digest"], "commitHash": None, "fileCount": 1, "createdAt": now(), "updatedAt": now(),
+                "aliases": []}  # fmt: skip
+
+    def gql_ArtifactByID(self, v: dict) -> dict:
+        return {"artifact": self.artifact_json(v["id"])}
+
+    def gql_RunOutputArtifacts(self, v: dict) -> dict:
+        mine = [a for a, body in self.artifacts.items() if v["run"] in body["logged_by"]]
+        edges = [{"node": self.artifact_json(art), "cursor": art} for art in mine]
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"project": {"run": {"artifacts": {"totalCount": len(mine), "pageInfo": page, "edges": edges}}}}
+
+    def gql_FetchArtifactManifest(self, v: dict) -> dict:
+        url = self.blob_url("artifacts", v["id"], "wandb_manifest.json")
+        return {"artifact": {"currentManifest": {"file": {"directUrl": url}}}}
+
+    def artifact_file(self, digest: str) -> bytes | None:
+        """The file of any artifact with this MD5, in hexadecimal digits."""
+        blobs = (body for path, body in self.blobs.items() if path.startswith("artifacts/"))
+        return next((body for body in blobs if hashlib.md5(body).hexdigest() == digest), None)
 
     def manifest(self, art: str) -> dict:
         file = {"id": gid("File", art), "uploadHeaders": []}
@@ -509,7 +550,8 @@ class Store:
         return {"createArtifactFiles": {"files": {"edges": edges}}}
 
     def gql_CommitArtifact(self, v: dict) -> dict:
-        digest = self.artifacts.get(v["artifactID"], {}).get("digest", "")
+        self.artifacts[v["artifactID"]]["state"] = "COMMITTED"
+        digest = self.artifacts[v["artifactID"]]["digest"]
         return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": digest}}}
 
     # -- the public API, as analysis scripts read it
@@ -612,6 +654,10 @@ class Handler(BaseHTTPRequestHandler):
                     self.store.put_blob(path[6:], body)
                     return self.reply({})
                 blob = self.store.blobs.get(path[6:])
+                return self.reply({} if blob is None else blob, 404 if blob is None else 200)
+            if m := re.fullmatch(r"/artifacts(?:V2/[^/]+/.*)?/[^/]+/([0-9a-f]{32})(?:/[^/]+)?", path):
+                self.note(rest=self.command, path=path)
+                blob = self.store.artifact_file(m[1])
                 return self.reply({} if blob is None else blob, 404 if blob is None else 200)
             self.note(rest=self.command, path=path, unknown=True)
             return self.reply({}, 404)

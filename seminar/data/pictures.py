@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,7 @@ from torch import Tensor
 from seminar.colours import palette
 from seminar.data import Example
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 _SMALLEST = 128
 _GAP = 4
 
@@ -48,19 +50,33 @@ def legend(names: Sequence[tuple[str, tuple[int, int, int]]], width: int, height
     return picture
 
 
+def enlargement(height: int, width: int) -> int:
+    """Return the whole factor by which a picture of this size is shown: more than 1 where it is small."""
+    return max(1, -(-_SMALLEST // min(height, width)))
+
+
+def clicked(pixels: Pixels, clicks: Iterable[tuple[float, float, int]], background: int | None) -> Image.Image:
+    """Return (H, W, 3) pixels, enlarged where they are few, with a disc at each click (x, y, class)."""
+    height, width = pixels.shape[:2]
+    factor = enlargement(height, width)
+    picture = Image.fromarray(pixels).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+    draw, colours = ImageDraw.Draw(picture), palette(background)
+    radius = max(3, min(height, width) * factor // 80)
+    for x, y, cls in clicks:
+        box = (x * factor - radius, y * factor - radius, x * factor + radius, y * factor + radius)
+        draw.ellipse(box, fill=colours[cls], outline="white")
+    return picture
+
+
 def strip(example: Example, predictions: Sequence[Tensor], background: int | None) -> Image.Image:
     """Return the image with clicks | truth | each prediction (H, W), enlarged by a whole factor where the image is
     small."""
     _, height, width = example.image.shape
-    factor = max(1, -(-_SMALLEST // min(height, width)))
-    panels = [Image.fromarray(example.image.permute(1, 2, 0).numpy()), colour(example.mask, background)]
-    panels += [colour(prediction, background) for prediction in predictions]
+    factor = enlargement(height, width)
+    panels = [colour(labels, background) for labels in (example.mask, *predictions)]
     panels = [panel.resize((width * factor, height * factor), Image.Resampling.NEAREST) for panel in panels]
-    draw = ImageDraw.Draw(panels[0])
-    colours = palette(background)
-    for click in example.clicks:
-        x, y, radius = click.x * factor, click.y * factor, max(3, min(height, width) * factor // 80)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colours[click.cls], outline="white")
+    clicks = [(click.x, click.y, click.cls) for click in example.clicks]
+    panels.insert(0, clicked(example.image.permute(1, 2, 0).numpy(), clicks, background))
     sheet = Image.new("RGB", (len(panels) * (width * factor + _GAP) - _GAP, height * factor), "white")
     for number, panel in enumerate(panels):
         sheet.paste(panel, (number * (width * factor + _GAP), 0))
