@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import ExifTags, Image
 
 from seminar.data import labels as package
 from seminar.data.convert import convert
 from seminar.data.folder import Folder
 from seminar.data.labels import Labels, Source
+from seminar.data.labels.pictures import lines
 from seminar.data.named import Named, label_files
+from seminar.data.strokes import draw_scribbles
 from seminar.spec import InputError
 from tests.conftest import seminar_here
 
@@ -158,6 +164,7 @@ def test_label_studio(tmp_path: Path, images: Path) -> None:
     assert [note.partition("project.json: ")[2] for note in notes] == [
         "1 annotations that were cancelled are left out",
         "1 predictions of a model are left out",
+        "1 answers that lie nowhere (choices, texts, relations, ...) are left out",
     ]
     first = found["data/upload/1/1f2e3d4c-a.jpg"]
     assert first.clicks == [(10.0, 10.0, "cat")]
@@ -301,7 +308,12 @@ def test_coco(tmp_path: Path) -> None:
     ("content", "why"),
     [
         (coco({"bbox": [1, 1, 3, 3]}), "1 boxes alone in 1 images, first a.jpg, are left out"),
-        (coco({"segmentation": {"size": [20, 40], "counts": "abc"}}), "compressed masks are not read"),
+        (coco({"segmentation": {"size": [20, 40], "counts": "abc"}}), "annotation 0 (cat): key points or a"),
+        (coco({"segmentation": {"size": [20, 40], "counts": "é"}}), "annotation 0 (cat): key points or a"),
+        (coco({"segmentation": {"size": [40, 20], "counts": [800]}}), "annotation 0 (cat): key points or a"),
+        (coco({"keypoints": [0, 0, 0], "bbox": [1, 1, 3, 3]}), "1 boxes alone in 1 images"),
+        (coco({"image_id": [7]}), "annotation 0: of an image or a category that the file does not have"),
+        (coco({"category_id": [2]}), "annotation 0: of an image or a category that the file does not have"),
         (
             coco({"segmentation": {"size": [20, 40], "counts": [1, 2]}}),
             "annotation 0 (cat): key points or a",
@@ -348,7 +360,7 @@ def test_qupath(collection: bool, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (feature("Point", [1, 2], None), "an object without a classification"),
+        ([feature("Point", [1, 2], None), feature("Point", [1, 2], None)], "2 objects without a classification"),
         (feature("Point", ["x", 2]), "Tumor: a 'Point' that cannot be read"),
         (feature("Polygon", [[[1, 1], [2, 2]]]), "Tumor: a 'Polygon' that cannot be read"),
         (feature("GeometryCollection", []), "Tumor: a 'GeometryCollection' that cannot be read"),
@@ -406,11 +418,27 @@ def test_label_pictures(unlabelled: int, tmp_path: Path) -> None:
     found, wrong, _ = read(path, unlabelled)
     assert wrong == []
     assert found["a"].clicks == [(30.5, 8.5, "1"), (11.5, 4.5, "2")]
-    assert found["a"].scribbles == [(((x + 0.5, 13.5),), "1") for x in range(6, 34)], "along its middle"
-    _, wrong, _ = read(path)
-    assert wrong == [
-        f"{path}: what value have pixels without a label, 0 or 255? Say it: data_unlabelled=, --unlabelled"
-    ]
+    assert found["a"].scribbles == [(((6.5, 13.5), (33.5, 13.5)), "1")], "along its middle"
+    with pytest.raises(InputError, match=re.escape(f"{path}: what value have pixels without a label, 0 or 255?")):
+        read(path)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_lines_pass_what_was_painted_and_nothing_else(seed: int) -> None:
+    """Of any shape, with holes, in pieces that touch at corners."""
+    random = np.random.default_rng(seed)
+    height, width = random.integers(1, 14, 2).tolist()
+    painted = random.random((height, width)) < random.choice([0.3, 0.5, 0.7, 0.9])
+    drawn = lines(package.runs(painted, 0, 0))
+    points = torch.tensor([point for line in drawn for point in line]).reshape(-1, 2) + 0.5
+    passed = draw_scribbles(points, [*map(len, drawn)], [1] * len(drawn), height, width, 1).numpy() == 1
+    assert (passed == painted).all()
+
+
+def test_a_large_painted_area_is_one_short_line() -> None:
+    painted = np.ones((300, 400), bool)
+    (line,) = lines(package.runs(painted, 0, 0))
+    assert len(line) == 2 * 300
 
 
 def test_labels_are_read_where_they_lie(images: Path) -> None:
@@ -530,6 +558,301 @@ def test_what_cannot_be_imported(name: str, content: Any, why: str, images: Path
     assert not out.exists()
 
 
+def by_picture(path: Path, images: Path, meant: bool = True) -> tuple[dict[str, Labels], list[str], list[str]]:
+    """What a file has for the pictures of a folder, what is wrong, and what is noted."""
+    wrong: list[str] = []
+    notes: list[str] = []
+    source = Source(path, wrong.append, notes.append, 0, meant)
+    found = dict(Named(images, wrong.append).labels(source) or ())
+    assert not any("\n" in line for line in wrong + notes)
+    return found, [line.replace(f"{path}: ", "") for line in wrong], [line.replace(f"{path}: ", "") for line in notes]
+
+
+def points(*names: str) -> dict[str, Any]:
+    """A file of COCO with a key point on each of these pictures."""
+    return {
+        "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "keypoints": [3 + n, 4, 2]} for n in range(len(names))
+        ],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("a.jpg", "a"),
+        ("images\\deep\\c.png", "deep/c"),
+        ("/content/train/deep/c.png", "deep/c"),
+        ("https://example.org/photos/a.jpg", "a"),
+        ("../photos/images/deep/c.png", "deep/c"),
+        ("nowhere/x.png", None),
+        ("a\0.jpg", None),
+        ("\ud800.jpg", None),
+        ("../" * 50 + "etc/passwd", None),
+    ],
+)
+def test_names_of_another_machine(name: str, id: str | None, images: Path, tmp_path: Path) -> None:
+    found, wrong, _ = by_picture(write(tmp_path / "export" / "coco.json", points(name)), images)
+    assert [*found] == ([] if id is None else [id])
+    assert [line.partition(" by the name ")[0] for line in wrong] == ([] if id else ["no image goes"])
+
+
+def test_two_names_that_may_be_one_picture_are_refused(images: Path, tmp_path: Path) -> None:
+    found, wrong, _ = by_picture(write(tmp_path / "coco.json", points("train/a.jpg", "val/a.jpg")), images)
+    assert found["a"].clicks == [(3, 4, "cat")]
+    assert wrong == [
+        "'train/a.jpg' and 'val/a.jpg' may both be the picture 'a'; give the pictures different names, or leave one of "
+        "the two out"
+    ]
+    both, wrong, _ = by_picture(write(tmp_path / "coco.json", points("deep/c.png", "a.jpg")), images)
+    assert (sorted(both), wrong) == (["a", "deep/c"], [])
+
+
+def test_many_names_without_a_picture_are_ten_lines_and_a_count(images: Path, tmp_path: Path) -> None:
+    """An export of a whole collection beside a few of its pictures."""
+    _, wrong, _ = by_picture(write(tmp_path / "coco.json", points(*(f"{n}.jpg" for n in range(500)))), images)
+    assert wrong[:1] == ["no image goes by the name '0.jpg'"]
+    assert wrong[10:] == ["and 490 more names that no image has, the last '499.jpg'"]
+
+
+@pytest.mark.parametrize("kind", ["labelme", "napari", "qupath", "png"])
+def test_folders_of_labels_like_those_of_pictures(kind: str, images: Path, tmp_path: Path) -> None:
+    """Both deep/c.png and c.png are there; what lies in deep/ is of the first."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(images / "c.png")
+    place = tmp_path / "labels" / "deep"
+    if kind == "labelme":
+        shape = {"label": "1", "shape_type": "point", "points": [[3.5, 4.5]]}
+        path = write(place / "c.json", {"shapes": [shape], "imagePath": "c.png"})
+    elif kind == "napari":
+        path = write(place / "c.csv", "index,axis-0,axis-1,label\n0,4,3,1\n")
+    elif kind == "qupath":
+        path = write(place / "c.png.geojson", feature("Point", [3.5, 4.5], "1"))
+    else:
+        drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+        drawn[4, 3] = 1
+        place.mkdir(parents=True)
+        path = place / "c.png"
+        Image.fromarray(drawn).save(path)
+    found, wrong, _ = by_picture(path, images)
+    assert wrong == []
+    assert {id: labels.clicks for id, labels in found.items()} == {"deep/c": [(3.5, 4.5, "1")]}
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_pictures_that_their_exif_data_turn(orientation: int, images: Path, tmp_path: Path) -> None:
+    """DotDotGoose and napari show a picture as it is stored, browsers and labelme turn it."""
+    turned = Image.new("RGB", (WIDTH, HEIGHT))
+    exif = turned.getexif()
+    exif[ExifTags.Base.Orientation] = orientation
+    turned.save(images / "a.jpg", exif=exif)
+    content = {"classes": ["cat"], "points": {"a.jpg": {"cat": [{"x": 3, "y": 4}]}}}
+    for path in (
+        write(tmp_path / "survey.pnt", content),
+        write(tmp_path / "a.csv", "index,axis-0,axis-1,label\n0,4,3,cat\n"),
+    ):
+        found, wrong, _ = by_picture(path, images)
+        assert len(found) == (orientation == 1)
+        assert len(wrong) == (orientation != 1)
+        assert all("a.jpg: its EXIF data turn the picture, but the tool shows it as it is stored" in w for w in wrong)
+    found, wrong, _ = by_picture(write(tmp_path / "coco.json", points("a.jpg")), images)
+    assert (len(found), wrong) == (1, [])
+
+
+def test_label_studio_with_a_tag_for_shapes_and_one_for_labels(tmp_path: Path) -> None:
+    """Each region comes twice: bare, and with its labels."""
+    where = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0, "id": "r1"}
+    value = {"x": 10, "y": 20, "width": 20, "height": 30, "rotation": 0}
+    bare = {**where, "type": "rectangle", "value": value}
+    twin = {**where, "type": "labels", "value": {**value, "labels": ["cat"]}}
+    found, wrong, _ = read(write(tmp_path / "project.json", [task("a.jpg", bare, twin)]))
+    assert wrong == []
+    assert found["a.jpg"].areas == [("cat", "rectangle", ((4.0, 4.0), (12.0, 10.0)))]
+    _, wrong, _ = read(write(tmp_path / "project.json", [task("a.jpg", {**bare, "id": "r2"}, twin)]))
+    assert len(wrong) == 1, "that no label was chosen is not hidden"
+
+
+def test_a_key_point_of_label_studio_with_a_height_is_a_point(tmp_path: Path) -> None:
+    content = [task("a.jpg", region("keypointlabels", x=25, y=50, width=2, height=2))]
+    found, wrong, _ = read(write(tmp_path / "project.json", content))
+    assert (found["a.jpg"].clicks, found["a.jpg"].areas, wrong) == ([(10.0, 10.0, "cat")], [], [])
+
+
+def test_which_text_of_a_task_is_its_picture(images: Path, tmp_path: Path) -> None:
+    """Other columns of the data go beside the picture, and may have the name of another."""
+    one = task("", region("keypointlabels", x=25, y=50))
+    one["data"] = {"patient": "b", "image": "/data/upload/1/1f2e3d4c-a.jpg"}
+    found, wrong, _ = by_picture(write(tmp_path / "project.json", [one]), images)
+    assert (wrong, [*found]) == ([], ["a"])
+    left, right = (
+        {**region("keypointlabels", x=x, y=50), "to_name": name} for x, name in ((25, "left"), (50, "right"))
+    )
+    one = {**task("", left, right), "data": {"left": "a.jpg", "right": "deep\\c.png"}}
+    found, wrong, _ = by_picture(write(tmp_path / "project.json", [one]), images)
+    assert wrong == []
+    assert {id: labels.clicks for id, labels in found.items()} == {
+        "a": [(10.0, 10.0, "cat")],
+        "deep/c": [(20.0, 10.0, "cat")],
+    }
+    one["annotations"] = task("", {**left, "to_name": "img"})["annotations"]
+    found, wrong, _ = by_picture(write(tmp_path / "project.json", [one]), images)
+    assert "on which of its pictures (left, right) is a region of 'img'?" in wrong[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"id": 1, "data": None, "annotations": None}],
+        [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": None}, 3], "predictions": 3}],
+        [{"id": 1, "data": {"image": ["a.jpg"]}, "annotations": []}],
+        [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": ["x"], "value": 1}, 4]}]}],
+    ],
+)
+def test_strange_tasks_of_label_studio(content: Any, tmp_path: Path) -> None:
+    found, wrong, _ = read(write(tmp_path / "project.json", content))
+    assert all(labels.empty for labels in found.values())
+    assert len(wrong) <= 1
+
+
+def test_version_1_of_via(tmp_path: Path) -> None:
+    head = "#filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    point = '"{""name"":""point"",""cx"":3,""cy"":4}","{""class"":""cat""}"'
+    found, wrong, _ = read(write(tmp_path / "via.csv", f'{head}\na.jpg,1,"{{}}",1,0,{point}\n'))
+    assert (found["a.jpg"].clicks, wrong) == ([(3, 4, "cat")], [])
+    # VIA writes names of pictures without quotes
+    found, wrong, _ = read(write(tmp_path / "via.csv", f'{head}\na,b.jpg,1,"{{}}",1,0,{point}\n'))
+    assert found == {}
+    assert "line 2: a comma in the name of a picture" in wrong[0]
+
+
+@pytest.mark.parametrize("regions", [None, 3, "abc"])
+def test_strange_regions_of_via(regions: Any, tmp_path: Path) -> None:
+    _, wrong, _ = read(write(tmp_path / "via.json", {"k": {"filename": "a.jpg", "regions": regions}}))
+    assert len(wrong) == 1
+    assert "a.jpg: expected regions, got" in wrong[0]
+
+
+def test_strange_points_of_dotdotgoose(tmp_path: Path) -> None:
+    content = {"classes": [], "points": {"a.jpg": [1], "b.png": {"cat": {"x": 1}}}}
+    _, wrong, _ = read(write(tmp_path / "survey.pnt", content))
+    assert [line.partition("survey.pnt: ")[2] for line in wrong] == [
+        "a.jpg: expected points by class, got [1]",
+        "b.png: cat: expected a list of points, got {'x': 1}",
+    ]
+
+
+def test_points_that_dotdotgoose_exports_are_a_table(tmp_path: Path) -> None:
+    found, wrong, _ = read(write(tmp_path / "points.csv", "survey id,image,class,x,y\nS1,a.jpg,cat,3.5,4.0"))
+    assert (found["a.jpg"].clicks, wrong) == ([(3.5, 4, "cat")], [])
+
+
+def png(mask: Any) -> str:
+    """A mask as labelme has it."""
+    content = io.BytesIO()
+    Image.fromarray(np.array(mask, bool)).save(content, "PNG")
+    return base64.b64encode(content.getvalue()).decode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "corners", "more", "area"),
+    [
+        (None, [[1, 1], [9, 1], [9, 8]], {}, ("polygon", ((1, 1), (9, 1), (9, 8)))),
+        ("oriented_rectangle", [[1, 2], [4, 1], [5, 4], [2, 5]], {}, ("polygon", ((1, 2), (4, 1), (5, 4), (2, 5)))),
+        ("rotation", [[1, 2], [4, 1], [5, 4], [2, 5]], {}, ("polygon", ((1, 2), (4, 1), (5, 4), (2, 5)))),
+        ("mask", [[30, 10], [32, 11]], {"mask": png([[0, 1, 1], [0, 0, 1]])}, ("runs", "as it is")),
+        # Moved by half a pixel: both corners are rounded, and the box would be larger than the picture.
+        ("mask", [[29.5, 9.6], [32.5, 11.4]], {"mask": png([[0, 1, 1], [0, 0, 1]])}, ("runs", "as it is")),
+    ],
+)
+def test_shapes_of_newer_labelme(kind: Any, corners: Any, more: Any, area: Any, tmp_path: Path) -> None:
+    shape = {"label": "cat", "shape_type": kind, "points": corners, **more}
+    found, wrong, _ = read(write(tmp_path / "a.json", {"shapes": [shape], "imagePath": "a.jpg"}))
+    if area[1] == "as it is":  # .XX / ..X
+        area = ("runs", ((31.0, 10.0), (32.0, 10.0), (32.0, 11.0), (32.0, 11.0)))
+    assert (wrong, found["a.jpg"].areas) == ([], [("cat", *area)])
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\ud800", "\x1b[31m"])
+def test_classes_without_a_name(name: str, images: Path, tmp_path: Path) -> None:
+    content = {"a.jpg": [{"x": 1, "y": 1, "class": name}]}
+    _, wrong, _ = by_picture(write(tmp_path / "clicks.json", content), images)
+    assert wrong == [f"a: class {name.strip()!r} is no name; give it one that can be printed"]
+
+
+def test_blanks_around_names_are_no_part_of_them(images: Path, tmp_path: Path) -> None:
+    content = {"a.jpg": [{"x": 1, "y": 1, "class": "cat "}, {"x": 2, "y": 1, "class": "cat"}]}
+    found, wrong, _ = by_picture(write(tmp_path / "clicks.json", content), images)
+    assert (found["a"].names, wrong) == ({"cat"}, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("splits.json", {"train": ["a.jpg"], "val": ["b.jpg"]}),
+        ("map.geojson", {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {}}),
+        (".vscode/settings.json", '{"a": 1, // a comment\n}'),
+        (".ipynb_checkpoints/clicks-checkpoint.csv", "image,x,y,class\na.jpg,1,1,dog\n"),
+        ("empty.json", {}),
+    ],
+)
+def test_what_lies_in_the_folder_and_is_no_labels(name: str, content: Any, images: Path) -> None:
+    root = images.parent
+    (root / "clicks.csv").write_text("image,x,y,class\na.jpg,1,1,cat\nb.png,7,1,cat\n")
+    write(root / name, content)
+    data = Folder(root=root)
+    assert data.classes == ("background", "cat")
+    assert sum(len(example.clicks) for example in data.split("train")) == 2
+    assert f"files that nothing reads: 1, for example {name}" in data.doubts()
+
+
+def test_boxes_that_lie_in_the_folder_are_noted(images: Path) -> None:
+    root = images.parent
+    (root / "clicks.csv").write_text("image,x,y,class\na.jpg,1,1,cat\nb.png,7,1,cat\n")
+    write(root / "instances.json", coco({"bbox": [1, 1, 3, 3]}))
+    assert any("1 boxes alone in 1 images, first a.jpg, are left out" in doubt for doubt in Folder(root=root).doubts())
+
+
+def test_a_folder_is_imported_with_what_else_lies_in_it(images: Path, tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    write(export / "coco.json", points("a.jpg"))
+    write(export / "package.json", {"name": "x"})
+    printed = convert([export], images, tmp_path / "clicks.csv", None)
+    assert f"note: 1 files in no form that is known are left out, for example {export}/package.json" in printed
+    with pytest.raises(InputError, match="in no form that is known"):
+        convert([export / "package.json"], images, tmp_path / "other.csv", None)
+    (export / "coco.json").unlink()
+    with pytest.raises(InputError, match="and 1 files are in no form that is known, as package"):
+        convert([export], images, tmp_path / "other.csv", None)
+
+
+def test_places_that_cannot_be_written_or_read(images: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "coco.json", points("a.jpg"))
+    with pytest.raises(InputError, match="is a file; name a folder"):
+        convert([path], images, path, None)
+    with pytest.raises(InputError, match="unpack it"):
+        convert([write(tmp_path / "export.zip", "PK")], images, tmp_path / "out", None)
+    with pytest.raises(InputError, match="cannot be read"):
+        convert([write(tmp_path / "wide.csv", "x" * 200_000)], images, tmp_path / "out", None)
+
+
+def test_pictures_of_labels_without_a_value_are_one_line(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "labels" / name)
+    found = Folder.problems(root=images.parent, labels=tmp_path / "labels")
+    assert len(found) == 1
+    with pytest.raises(InputError, match="what value have pixels") as raised:
+        convert([tmp_path / "labels"], images, tmp_path / "out", None)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_width_of_thousands_of_digits(tmp_path: Path) -> None:
+    found, wrong, _ = read(write(tmp_path / "x.xml", CVAT.replace('width="40" height="20"', f'width="{"9" * 5000}"')))
+    assert wrong == []
+    assert found["a.jpg"].size is None
+
+
 def test_every_format_says_what_it_reads() -> None:
     found = package.known()
     assert len(found) == 12
@@ -582,3 +905,52 @@ def test_what_the_converter_of_label_studio_reads(tmp_path: Path) -> None:
     assert wrong == []
     (other,), (own,) = (list(labels.areas) for found in (theirs, ours) for labels in found.values())
     np.testing.assert_allclose(other[2], own[2])
+
+
+def test_a_compressed_mask(tmp_path: Path) -> None:
+    """What pycocotools 2.0.11 makes of three rectangles."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[3:15, 4:9] = mask[10, 20:30] = mask[5:7, 35] = True
+    content = coco({"segmentation": {"size": [20, 40], "counts": "c2<80000000S7EXI00000000000000000o21[O"}})
+    found, wrong, _ = read(write(tmp_path / "instances.json", content))
+    assert (found["a.jpg"].areas, wrong) == ([("cat", "runs", package.runs(mask, 0, 0))], [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_masks_that_pycocotools_compresses(seed: int, tmp_path: Path) -> None:
+    """Where it is not installed, this is skipped; `test_a_compressed_mask` has one of them."""
+    theirs = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    random = np.random.default_rng(seed)
+    mask = np.asarray(Image.fromarray((random.random((4, 8)) < 0.5).astype(np.uint8)).resize((WIDTH, HEIGHT), 0)) > 0
+    code = theirs.encode(np.asfortranarray(mask.astype(np.uint8)))
+    content = coco({"segmentation": {"size": code["size"], "counts": code["counts"].decode()}})
+    found, wrong, _ = read(write(tmp_path / "instances.json", content))
+    assert (found["a.jpg"].areas, wrong) == ([("cat", "runs", package.runs(mask, 0, 0))], [])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves pictures open
+def test_what_labelme_reads_and_writes(images: Path, tmp_path: Path) -> None:
+    """Its own library reads what is written here, and the other way; where it is not installed, this is skipped."""
+    theirs = pytest.importorskip("labelme", reason="labelme is not installed")
+    module = pytest.importorskip("labelme._label_file", reason="labelme is older than 6")
+    out = tmp_path / "labelme"
+    convert([write(tmp_path / "annotations.xml", CVAT)], images, out, None)
+    shapes = module.read_label_file(str(out / "a.json")).shapes
+    assert [(shape["shape_type"], shape["label"]) for shape in shapes] == [
+        ("point", "cat"),
+        ("point", "cat"),
+        ("linestrip", "dog"),
+        ("polygon", "cat"),
+        ("rectangle", "dog"),
+        ("mask", "cat"),
+    ]
+    assert shapes[-1]["mask"].tolist() == [[True, True], [False, True]]
+    mask = theirs.utils.img_arr_to_b64(np.array([[0, 1, 1], [0, 0, 1]], np.uint8))
+    drawn = {"label": "cat", "points": [[30.0, 10.0], [32.0, 11.0]], "shape_type": "mask", "mask": mask}
+    path = tmp_path / "b.json"
+    module.write_label_file(
+        str(path), shapes=[drawn], image_path="..\\images\\b.png", image_height=HEIGHT, image_width=WIDTH
+    )
+    found, wrong, _ = by_picture(path, images)
+    assert wrong == []
+    assert found["b"].areas == [("cat", "runs", ((31.0, 10.0), (32.0, 10.0), (32.0, 11.0), (32.0, 11.0)))]

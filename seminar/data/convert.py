@@ -32,20 +32,25 @@ def convert(places: Sequence[Path], images: Path, out: Path, unlabelled: int | N
     """
     wrong: list[str] = []
     notes: list[str] = []
+    others: list[Path] = []
     folder = existing([images / "images"] if (images / "images").is_dir() else [images])
     named = Named(folder, wrong.append)
     drawn: dict[str, Labels] = {}
-    for path in _files(places):
-        source = Source(path, wrong.append, notes.append, unlabelled)
-        for id, found in named.labels(source) or ():
-            drawn.setdefault(id, Labels()).add(found)
+    for path, meant in _files(places):
+        found = named.labels(Source(path, wrong.append, notes.append, unlabelled, meant))
+        others += [path] if found is None else []
+        for id, labels in found or ():
+            drawn.setdefault(id, Labels()).add(labels)
+    if others:
+        notes.append(f"{len(others)} files in no form that is known are left out, for example {others[0]}")
     drawn = {id: labels for id, labels in drawn.items() if not labels.empty}
     wrong += _of_another_size(named, drawn)
     if wrong:
         raise InputError("\n".join(wrong))
     if not drawn:
         forms = "; ".join(what for _, what in known())
-        raise InputError(f"{places[0]}: nothing is drawn on any picture of {folder}. Read are: {forms}")
+        unknown = f", and {len(others)} files are in no form that is known, as {others[0].name}" if others else ""
+        raise InputError(f"{places[0]}: nothing is drawn on any picture of {folder}{unknown}. Read are: {forms}")
     more = sum(len(labels.scribbles) + len(labels.areas) for labels in drawn.values())
     if out.suffix.lower() == ".csv":
         if more:
@@ -59,14 +64,17 @@ def convert(places: Sequence[Path], images: Path, out: Path, unlabelled: int | N
     return [*_counts(drawn), *(f"note: {note}" for note in notes), f"wrote {out}"]
 
 
-def _files(places: Iterable[Path]) -> list[Path]:
-    """Return the files to read, those in folders among them. Raises `InputError` where there is none."""
-    found: list[Path] = []
+def _files(places: Iterable[Path]) -> list[tuple[Path, bool]]:
+    """Return the files to read, and whether somebody names them; of those in folders nobody says that they are labels.
+    Raises `InputError` where there is none."""
+    found: list[tuple[Path, bool]] = []
     for place in places:
         inside = (label_files(place) or sorted(place.rglob("*.png"))) if place.is_dir() else [existing([place])]
         if not inside:
             raise InputError(f"{place}: no file of labels here")
-        found += inside
+        if place.suffix.lower() == ".zip":
+            raise InputError(f"{place}: a ZIP archive is not read; unpack it, and name what is in it")
+        found += [(path, not place.is_dir()) for path in inside]
     return found
 
 
@@ -108,6 +116,8 @@ def _write_table(out: Path, drawn: Mapping[str, Labels]) -> None:
 
 
 def _write_labelme(out: Path, named: Named, drawn: Mapping[str, Labels]) -> None:
+    if out.is_file():
+        raise InputError(f"--out {out}: is a file; name a folder for files of labelme, or a table *.csv for clicks")
     targets = {id: out / f"{id}.json" for id in drawn}
     _refuse(targets.values())
     for id, path in targets.items():

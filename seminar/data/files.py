@@ -239,6 +239,15 @@ def image_size(path: Path, upright: bool = False) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def is_turned(path: Path) -> bool:
+    """Return whether the EXIF data of a picture say that it is to be turned or mirrored."""
+    try:
+        with open_picture(path) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 """What marks the end of a picture in a file of a format."""
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os.path
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from seminar.data.files import IMAGES, OTHERS, find_images, find_unreadable, is_resource_fork
+from seminar.data.files import IMAGES, OTHERS, find_images, find_unreadable, is_resource_fork, is_turned
 from seminar.data.labels import Labels, Source, find, known
 from seminar.spec import InputError
 
 SUFFIXES = (".json", ".csv", ".xml", ".geojson", ".pnt")
 """Ends of the names of files that may hold labels."""
+SHOWN = 10
+"""Names without a picture that are reported one by one; looking for what may be meant takes time."""
 
 
 class Named:
@@ -73,31 +76,77 @@ class Named:
     def _drawn(
         self, source: Source, single: bool, drawn: Iterator[tuple[tuple[str, ...], Labels]]
     ) -> Iterator[tuple[str, Labels]]:
+        path = source.path
+        absent: list[str] = []
+        taken: dict[str, tuple[str, bool]] = {}
         for names, found in drawn:
-            id = self._resolve(source.path, single, names)
-            if id is not None:
+            id, sure = self._resolve(path, single, names)
+            if found.empty:  # an export lists pictures on which nothing is drawn, and pictures that lie elsewhere
+                if id is not None:
+                    yield id, found
+                continue
+            found = found.stripped()
+            if id is None:
+                absent.append(names[-1])
+                continue
+            other, both_sure = taken.setdefault(id, (names[0], sure))
+            if other != names[0] and not (sure and both_sure):
+                source.wrong(
+                    f"{path}: {other!r} and {names[0]!r} may both be the picture {id!r}; give the pictures different "
+                    "names, or leave one of the two out"
+                )
+            elif not found.upright and is_turned(self.paths[id]):
+                source.wrong(
+                    f"{path}: {self.paths[id].name}: its EXIF data turn the picture, but the tool shows it as it is "
+                    "stored; remove the orientation from its EXIF data, and the clicks lie where they were seen"
+                )
+            elif any(not name or not name.isprintable() for name in found.names):
+                name = min(name for name in found.names if not name or not name.isprintable())
+                source.wrong(f"{path}: {id}: class {name!r} is no name; give it one that can be printed")
+            else:
+                found.sizes.setdefault(path, None)
                 yield id, found
-            elif not found.empty:  # an export lists pictures on which nothing is drawn, too
-                source.wrong(self.missing(source.path, names[-1]))
+        for name in absent[:SHOWN]:
+            hint = "; a file of this form is named like its picture" if single and name == path.stem else ""
+            source.wrong(self.missing(path, name) + hint)
+        if absent[SHOWN:]:
+            source.wrong(f"{path}: and {len(absent) - SHOWN} more names that no image has, the last {absent[-1]!r}")
 
-    def _resolve(self, path: Path, single: bool, names: Sequence[str]) -> str | None:
+    def _resolve(self, path: Path, single: bool, names: Sequence[str]) -> tuple[str | None, bool]:
+        """Return the id of the picture that one of `names` means in the file `path`, and whether that is sure: not
+        where folders at the beginning of a name are left out, which may be those of another machine."""
         beside = name_of(path, self.folder) if single and path.is_relative_to(self.folder) else ""
         if beside in self.paths:  # where it lies counts more than what its picture was called once
-            return beside
-        here = self.folder.resolve()
+            return beside, True
+        names = [*names, *(name.replace("\\", "/") for name in names if "\\" in name)]  # written on Windows
+        here, parent = self.folder.resolve(), path.parent.resolve()
         for name in names:
-            there = (path.parent / name).resolve()
-            inside = self.id(there.relative_to(here).as_posix()) if there.is_relative_to(here) else None
-            id = inside or self.id(name)
+            there = Path(os.path.normpath(parent / name))
+            id = self.id(there.relative_to(here).as_posix()) if there.is_relative_to(here) else None
             if id is not None:
-                return id
-        return None
+                return id, True
+        # Files of labels are often kept in folders like those of the pictures: labels/deep/c.png of images/deep/c.jpg.
+        folders = [PurePosixPath(*parent.parts[place:]) for place in range(1, len(parent.parts))]
+        plain = PurePosixPath()
+        for tail in [*folders, plain] if single else [plain, *folders]:
+            for name in names:
+                id = self.id((tail / name).as_posix())
+                if id is not None:
+                    return id, True
+        for name in names:
+            parts = PurePosixPath(name).parts
+            for place in range(1, len(parts)):
+                id = self.id(PurePosixPath(*parts[place:]).as_posix())
+                if id is not None:
+                    return id, False
+        return None, False
 
 
 def label_files(folder: Path) -> list[Path]:
-    """Return the files in a folder and below it that may hold labels, sorted."""
+    """Return the files in a folder and below it that may hold labels, sorted; none in hidden folders, where editors
+    and notebooks keep settings and old copies."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not is_resource_fork(path))
-    return sorted(found)
+    return sorted(path for path in found if not any(p.startswith(".") for p in path.relative_to(folder).parts))
 
 
 def name_of(path: Path, folder: Path) -> str:

@@ -14,7 +14,7 @@ import json
 import math
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -36,12 +36,13 @@ point on the edge of a `circle`, or of `runs`: first and last pixel of each row 
 @dataclass
 class Labels:
     """What somebody drew on one image, classes by name, in its pixels; `sizes`: (width, height) that it was drawn on,
-    by file, where that records it."""
+    by file, None where that does not record it; `upright`: whether the tool turns an image as its EXIF data say."""
 
     clicks: list[tuple[float, float, str]] = field(default_factory=list)
     scribbles: list[tuple[Points, str]] = field(default_factory=list)
     areas: list[Area] = field(default_factory=list)
     sizes: dict[Path, tuple[int, int] | None] = field(default_factory=dict)
+    upright: bool = True
 
     @property
     def empty(self) -> bool:
@@ -52,6 +53,19 @@ class Labels:
     def size(self) -> tuple[int, int] | None:
         """Image size given by the last file that records one."""
         return next((size for size in reversed(self.sizes.values()) if size), None)
+
+    @property
+    def names(self) -> set[str]:
+        """Return the classes."""
+        drawn = {name for *_, name in self.clicks} | {name for _, name in self.scribbles}
+        return drawn | {name for name, _, _ in self.areas}
+
+    def stripped(self) -> Labels:
+        """Return the same without blanks around the names of classes: typed by hand, `cat ` is meant as `cat`."""
+        clicks = [(x, y, name.strip()) for x, y, name in self.clicks]
+        scribbles = [(points, name.strip()) for points, name in self.scribbles]
+        areas = [(name.strip(), kind, points) for name, kind, points in self.areas]
+        return replace(self, clicks=clicks, scribbles=scribbles, areas=areas)
 
     def add(self, other: Labels) -> None:
         """Take over what another file has for the same image; what is in both (an export, and what was made of it)
@@ -102,7 +116,10 @@ class Source:
     @cached_property
     def header(self) -> list[str]:
         """The names of the columns of a table, [] of any other file. Raises `InputError`."""
-        return list(self._rows.fieldnames or ()) if self.suffix == ".csv" else []
+        try:
+            return list(self._rows.fieldnames or ()) if self.suffix == ".csv" else []
+        except csv.Error as error:
+            raise InputError(f"{self.path}: cannot be read ({error})") from None
 
     @cached_property
     def separator(self) -> str:
@@ -230,6 +247,18 @@ def turned(points: Iterable[tuple[float, float]], centre: tuple[float, float], d
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     away = [(x - centre[0], y - centre[1]) for x, y in points]
     return tuple((float(centre[0] + cos * x - sin * y), float(centre[1] + sin * x + cos * y)) for x, y in away)
+
+
+def side(given: object) -> int | None:
+    """Return the width or the height of a picture, None for what is none."""
+    value = number(given)
+    return int(value) if value is not None and value == int(value) > 0 else None
+
+
+def size(width: object, height: object) -> tuple[int, int] | None:
+    """Return the size of a picture, None where it is not known."""
+    sides = side(width), side(height)
+    return None if sides[0] is None or sides[1] is None else (sides[0], sides[1])
 
 
 def runs(mask: NDArray[np.bool_], left: int, top: int) -> Points:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seminar.data.files import MOST_PIXELS
-from seminar.data.labels import Drawn, Labels, Source, finite, formats, pairs, runs, unrolled
+from seminar.data.labels import Drawn, Labels, Source, finite, formats, pairs, runs, size, unrolled
 
 
 @formats.register("coco")
@@ -37,25 +37,26 @@ class Coco:
         boxes: Counter[str] = Counter()
         for annotation in content["annotations"]:
             given = annotation if isinstance(annotation, dict) else {}
-            image, name = given.get("image_id"), names.get(given.get("category_id"))
             where = f"{path}: annotation {given.get('id')}"
-            if image not in images or name is None:
+            try:
+                image, name = given["image_id"], names[given["category_id"]]
+                here = image in images
+            except (KeyError, TypeError):
+                here = False
+            if not here:
                 source.wrong(f"{where}: of an image or a category that the file does not have")
                 continue
             try:
                 if not _add(drawn[image], name, given, images[image]):
                     boxes[files[image]] += 1
             except (IndexError, KeyError, TypeError, ValueError):
-                source.wrong(
-                    f"{where} ({name}): key points or a segmentation that cannot be read; compressed masks are not "
-                    "read, write polygons"
-                )
+                source.wrong(f"{where} ({name}): key points or a segmentation that cannot be read")
         for id, found in drawn.items():
-            width, height = images[id].get("width"), images[id].get("height")
-            found.sizes[path] = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+            found.sizes[path] = _size(images[id])
             yield (files[id],), found
         if boxes:  # beside others they are what detectors learn from
-            (source.wrong if all(found.empty for found in drawn.values()) else source.note)(
+            nothing = source.meant and all(found.empty for found in drawn.values())
+            (source.wrong if nothing else source.note)(
                 f"{path}: {boxes.total()} boxes alone in {len(boxes)} images, first {next(iter(boxes))}, are left out; "
                 "a box says neither which pixels an object has nor where to click"
             )
@@ -63,19 +64,18 @@ class Coco:
 
 def _add(found: Labels, name: str, annotation: Mapping[str, Any], image: Mapping[str, Any]) -> bool:
     """Add an annotation; return whether it has more than a box. Raises `ValueError` and others where it is broken."""
-    known = False
-    given = annotation.get("keypoints")
-    if given:
-        known = True
-        for x, y, visible in zip(given[::3], given[1::3], given[2::3], strict=True):
-            if finite(visible) > 0:
-                found.clicks.append((finite(x), finite(y), name))
+    before = len(found.clicks)
+    given = annotation.get("keypoints") or ()
+    for x, y, visible in zip(given[::3], given[1::3], given[2::3], strict=True):
+        if finite(visible) > 0:
+            found.clicks.append((finite(x), finite(y), name))
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
         height, width = (int(finite(side)) for side in segmentation["size"])
-        if isinstance(segmentation["counts"], str) or not 0 < height * width <= MOST_PIXELS:
+        if not 0 < height * width <= MOST_PIXELS or _size(image) not in (None, (width, height)):
             raise ValueError
-        flat = unrolled(segmentation["counts"], height * width)
+        counts = segmentation["counts"]
+        flat = unrolled(_counts(counts) if isinstance(counts, str) else counts, height * width)
         found.areas.append((name, "runs", runs(flat.reshape(width, height).T, 0, 0)))  # by columns
         return True
     for polygon in segmentation or ():
@@ -83,4 +83,29 @@ def _add(found: Labels, name: str, annotation: Mapping[str, Any], image: Mapping
         if len(points) < 3:
             raise ValueError
         found.areas.append((name, "polygon", points))
-    return known or bool(segmentation)
+    return len(found.clicks) > before or bool(segmentation)
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    return size(image.get("width"), image.get("height"))
+
+
+def _counts(text: str) -> list[int]:
+    """Return the counts of a compressed mask, as pycocotools writes them: five bits to a letter, the lowest first, and
+    a bit that says whether more follow; from the fourth count on the difference to the one before the last. Raises
+    `ValueError`."""
+    counts: list[int] = []
+    value = shift = 0
+    for letter in text:
+        code = ord(letter) - 48
+        if not 0 <= code < 64:
+            raise ValueError
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:  # the sign
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return counts

@@ -16,6 +16,7 @@ from seminar.data.labels import (
     pairs,
     polygon_of,
     runs,
+    size,
     turned,
     unrolled,
 )
@@ -49,8 +50,7 @@ class Cvat:
                 # The points of a skeleton are its children, each with a label of its own.
                 for one in shape.findall("points") if shape.tag == "skeleton" else [shape]:
                     self._shape(source, name, one, found)
-            width, height = image.get("width", ""), image.get("height", "")
-            found.sizes[path] = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+            found.sizes[path] = size(image.get("width"), image.get("height"))
             yield (name,), found
         if tags:
             source.note(f"{path}: {tags} tags of whole images are left out: they lie nowhere")

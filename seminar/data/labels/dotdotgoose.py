@@ -10,7 +10,7 @@ from seminar.text import brief
 
 @formats.register("dotdotgoose")
 class DotDotGoose:
-    """Points by picture and class."""
+    """Points by picture and class. A picture is shown as it is stored, whatever its EXIF data say."""
 
     single = False
     what = "DotDotGoose (.pnt)"
@@ -23,9 +23,15 @@ class DotDotGoose:
         content = source.json
         assert isinstance(content, dict)
         for image, classes in content["points"].items():
-            found = Labels()
-            for name, points in (classes if isinstance(classes, dict) else {}).items():
-                for point in points if isinstance(points, list) else ():
+            found = Labels(upright=False)
+            if not isinstance(classes, dict):
+                source.wrong(f"{source.path}: {image}: expected points by class, got {brief(classes)}")
+                continue
+            for name, points in classes.items():
+                if not isinstance(points, list):
+                    source.wrong(f"{source.path}: {image}: {name}: expected a list of points, got {brief(points)}")
+                    continue
+                for point in points:
                     given = point if isinstance(point, dict) else {}
                     x, y = number(given.get("x")), number(given.get("y"))
                     if x is None or y is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from seminar.data.files import IMAGES, OTHERS
 from seminar.data.labels import Drawn, Labels, Source, finite, formats, polygon_of, turned
 from seminar.text import brief
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
 """What Label Studio puts before the name of a picture that is uploaded."""
+ELSEWHERE = ("choices", "textarea", "rating", "number", "taxonomy", "relation", "pairwise", "datetime")
+"""Answers that are about the whole picture, or about other regions."""
 
 
 @formats.register("labelstudio")
@@ -37,61 +39,97 @@ class LabelStudio:
         if not any("annotations" in task for task in tasks):
             source.wrong(f'{path}: the form "JSON-MIN" of Label Studio; export the project as "JSON"')
             return
-        cancelled = guessed = several = 0
+        cancelled = guessed = several = elsewhere = 0
         for task in tasks:
-            annotations = [one for one in task.get("annotations") or () if isinstance(one, dict)]
+            annotations = [one for one in _list(task.get("annotations")) if isinstance(one, dict)]
             kept = [one for one in annotations if not one.get("was_cancelled")]
             cancelled += len(annotations) - len(kept)
-            guessed += len(task.get("predictions") or ())
+            guessed += len(_list(task.get("predictions")))
             several += len(kept) > 1
-            found, names = Labels(), _names(task)
-            if not names:
+            pictures = _pictures(task)
+            if not pictures:
                 source.wrong(f"{path}: task {task.get('id')}: no picture in its data")
                 continue
+            drawn = {key: Labels() for key in pictures}
             for annotation in kept:
-                for result in annotation.get("result") or ():
-                    _add(source, f"{path}: {names[0]}", result if isinstance(result, dict) else {}, found)
-            yield names, found
+                results = [one for one in _list(annotation.get("result")) if isinstance(one, dict)]
+                # With a tag for shapes and another for labels, a region comes twice: bare, and with its labels.
+                labelled = {str(one.get("id")) for one in results if _classes(one)}
+                for result in results:
+                    if result.get("type") in ELSEWHERE:
+                        elsewhere += 1
+                        continue
+                    if not _classes(result) and str(result.get("id")) in labelled:
+                        continue
+                    key = next(iter(pictures)) if len(pictures) == 1 else result.get("to_name")
+                    if not isinstance(key, str) or key not in pictures:
+                        source.wrong(
+                            f"{path}: task {task.get('id')}: on which of its pictures ({', '.join(pictures)}) is a "
+                            f"region of {brief(key)}? Name the tag of a picture like its data"
+                        )
+                        continue
+                    _add(source, f"{path}: {pictures[key][0]}", result, drawn[key])
+            for key, names in pictures.items():
+                yield names, drawn[key]
         for count, what in (
             (cancelled, "annotations that were cancelled are left out"),
             (guessed, "predictions of a model are left out"),
             (several, "pictures have several annotations, all of which count"),
+            (elsewhere, "answers that lie nowhere (choices, texts, relations, ...) are left out"),
         ):
             if count:
                 source.note(f"{path}: {count} {what}")
 
 
-def _names(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what the picture of a task may be called: the path in its address, then its name alone, without what an
-    upload put before it."""
+def _list(given: object) -> list[Any]:
+    return given if isinstance(given, list) else []
+
+
+def _pictures(task: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the pictures of a task by their names in its data, and what each may be called."""
     data = task.get("data")
-    values = [value for value in data.values() if isinstance(value, str)] if isinstance(data, dict) else []
+    texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
+    found = {key: _paths(value) for key, value in texts.items()}
+    ends = (*IMAGES, *OTHERS)
+    pictures = {key: names for key, names in found.items() if names and names[0].lower().endswith(ends)}
+    if not pictures and len(found) == 1:
+        pictures = {key: names for key, names in found.items() if names}
     uploaded = task.get("file_upload")
-    found: list[str] = []
-    for value in [*values, *([uploaded] if isinstance(uploaded, str) else [])]:
-        try:
-            address = urlsplit(value)
-        except ValueError:
-            continue
-        local = parse_qs(address.query).get("d", [""])[0]  # /data/local-files/?d=photos/a.jpg
-        whole = (local or unquote(address.path)).strip("/")
-        last = PurePosixPath(whole).name
-        found += [whole, last, _UPLOADED.sub("", last, count=1)]
-    return tuple(dict.fromkeys(name for name in found if name))
+    if isinstance(uploaded, str) and len(pictures) < 2:
+        key = next(iter(pictures), "")
+        pictures = {key: (*pictures.get(key, ()), *_paths(uploaded))}
+    return pictures
+
+
+def _paths(address: str) -> tuple[str, ...]:
+    """Return the path in an address, and the same without what an upload puts before the name."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ()
+    local = parse_qs(parts.query).get("d", [""])[0]  # /data/local-files/?d=photos/a.jpg
+    whole = (local or unquote(parts.path)).replace("\\", "/").strip("/")
+    folder, slash, name = whole.rpartition("/")
+    return tuple(dict.fromkeys(text for text in (whole, folder + slash + _UPLOADED.sub("", name, count=1)) if text))
+
+
+def _classes(result: Mapping[str, Any]) -> list[Any]:
+    """Return the classes of a region."""
+    value = result.get("value")
+    given: Mapping[str, Any] = value if isinstance(value, dict) else {}
+    return _list(given.get(str(result.get("type")))) or _list(given.get("labels"))
 
 
 def _add(source: Source, where: str, result: Mapping[str, Any], found: Labels) -> None:
     """Add one region to what was found, or report why not."""
     kind, value = str(result.get("type")), result.get("value")
     given: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    if kind in ("choices", "textarea", "rating", "number", "taxonomy", "relation", "pairwise", "datetime"):
-        return  # of the whole picture, or of other regions
-    if kind.startswith("brush"):
+    if kind.startswith("brush") or "rle" in given:
         source.wrong(f'{where}: a brush is not read; export "Brush labels to PNG", and put the masks into masks/')
         return
-    names = given.get(kind) or given.get("labels")
-    if not isinstance(names, list) or len(names) != 1:
-        source.wrong(f"{where}: a region of type {brief(kind)} with {len(names or ())} classes; one is needed")
+    names = _classes(result)
+    if len(names) != 1:
+        source.wrong(f"{where}: a region of type {brief(kind)} with {len(names)} classes; one is needed")
         return
     name = str(names[0])
     try:
@@ -104,7 +142,9 @@ def _add(source: Source, where: str, result: Mapping[str, Any], found: Labels) -
         def at(x: object, y: object) -> tuple[float, float]:
             return finite(x) * width / 100, finite(y) * height / 100
 
-        if "points" in given:
+        if kind.startswith("keypoint"):  # first, for some models give points a height
+            found.clicks.append((*at(given["x"], given["y"]), name))
+        elif "points" in given:
             points = tuple(at(*point) for point in given["points"])
             if len(points) < 3:
                 raise ValueError
@@ -120,7 +160,7 @@ def _add(source: Source, where: str, result: Mapping[str, Any], found: Labels) -
                 found.areas.append((name, "polygon", turned(corners, (x, y), degrees)))
             else:
                 found.areas.append((name, "rectangle", (corners[0], corners[2])))
-        elif kind.startswith("keypoint") or kind == "labels":
+        elif kind == "labels":
             found.clicks.append((*at(given["x"], given["y"]), name))
         else:
             source.wrong(f"{where}: {name}: a region of type {brief(kind)}, which is not read")

@@ -13,7 +13,10 @@ import numpy as np
 from PIL import Image
 
 from seminar.data.files import MOST_PIXELS
-from seminar.data.labels import Drawn, Labels, Points, Source, finite, formats, runs
+from seminar.data.labels import Drawn, Labels, Points, Source, finite, formats, runs, size
+
+TURNED = ("rectangle", "oriented_rectangle", "rotation")
+"""What a rectangle of four corners is called; X-AnyLabeling, which writes files of labelme too, has `rotation`."""
 
 
 @formats.register("labelme")
@@ -30,18 +33,15 @@ class Labelme:
     def read(self, source: Source) -> Iterator[Drawn]:
         content, path = source.json, source.path
         assert isinstance(content, dict)
-        width, height = content.get("imageWidth"), content.get("imageHeight")
-        size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-        found = Labels(sizes={path: size})
+        found = Labels(sizes={path: size(content.get("imageWidth"), content.get("imageHeight"))})
         for shape in content["shapes"]:
             self._shape(source, shape, found)
-        told = str(content.get("imagePath") or path.stem).replace("\\", "/").replace("\0", "")
-        yield (told, told.rpartition("/")[2]), found
+        yield (str(content.get("imagePath") or path.stem),), found
 
     def _shape(self, source: Source, shape: Any, found: Labels) -> None:
         path = source.path
         try:
-            name, kind = str(shape["label"]), str(shape.get("shape_type", "polygon"))
+            name, kind = str(shape["label"]), str(shape.get("shape_type") or "polygon")
             points = tuple((finite(x), finite(y)) for x, y in shape["points"])
         except (AttributeError, KeyError, TypeError, ValueError):
             source.wrong(f"{path}: a shape without a label and points of two numbers: {reprlib.repr(shape)}")
@@ -52,7 +52,7 @@ class Labelme:
             found.scribbles.append((points, name))
         elif (kind, len(points)) in (("rectangle", 2), ("circle", 2)) or (kind == "polygon" and len(points) > 2):
             found.areas.append((name, kind, points))
-        elif (kind, len(points)) == ("rectangle", 4):
+        elif kind in TURNED and len(points) == 4:
             found.areas.append((name, "polygon", points))
         elif (kind, len(points)) == ("mask", 2):
             pixels = _mask(shape, points)
@@ -63,19 +63,21 @@ class Labelme:
         else:
             source.wrong(
                 f"{path}: {name}: a {kind} of {len(points)} points; read are point, line, linestrip, polygon (3 or "
-                "more points), rectangle (2 or 4), circle (2) and mask (2)"
+                "more points), rectangle (2 or 4), oriented_rectangle (4), circle (2) and mask (2)"
             )
 
 
 def _mask(shape: Mapping[str, Any], box: Points) -> Points | None:
     """Return the pixels of a mask that an AI tool drew: a PNG in base64, for the box from the first point to the
-    second, both included. None: it is none."""
+    second, both included. Where the box was moved by parts of a pixel, the size is that of the picture, as labelme has
+    it. None: it is none."""
     (left, top), (right, bottom) = ((round(x), round(y)) for x, y in box)
-    size = (right - left + 1, bottom - top + 1)
+    whole = all(value == round(value) for point in box for value in point)
+    expected = (right - left + 1, bottom - top + 1)
     try:
         content = base64.b64decode(shape.get("mask") or "", validate=True)
         with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-            if picture.size != size or size[0] * size[1] > MOST_PIXELS:
+            if (whole and picture.size != expected) or picture.size[0] * picture.size[1] > MOST_PIXELS:
                 return None
             return runs(np.asarray(picture.convert("L")) > 0, left, top)
     except (binascii.Error, TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError):

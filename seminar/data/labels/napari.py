@@ -10,7 +10,8 @@ from seminar.data.labels import Drawn, Labels, Source, formats, number
 @formats.register("napari")
 class Napari:
     """Points of a layer as napari saves them: `index,axis-0,axis-1` and the properties of the points. The first axis
-    goes down, so y comes before x; 0 is the middle of the first pixel. The file has the name of its image."""
+    goes down, so y comes before x; 0 is the middle of the first pixel. The file has the name of its image, which is
+    shown as it is stored."""
 
     single = True
     what = "points of napari, with the class as a property (.csv, named like its image)"
@@ -35,7 +36,7 @@ class Napari:
                 f"{path}: no column is the class of a point ({', '.join(columns)}); give the layer a property class"
             )
             return
-        found = Labels()
+        found = Labels(upright=False)
         for line, row in source.rows():
             y, x = number(row["axis-0"]), number(row["axis-1"])
             name = (row[cls] or "").strip()

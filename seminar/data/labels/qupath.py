@@ -22,7 +22,8 @@ class QuPath:
     what = "QuPath, exported as GeoJSON (.geojson, .json; named like its image)"
 
     def knows(self, source: Source) -> bool:
-        return bool(self._features(source.json))
+        features = self._features(source.json)  # GeoJSON that merely lies in a folder may be a map
+        return bool(features) and (source.meant or any(_class(feature) for feature in features))
 
     def _features(self, content: object) -> list[Mapping[str, Any]]:
         if isinstance(content, dict) and content.get("type") == "FeatureCollection":
@@ -31,23 +32,28 @@ class QuPath:
         return found if all(isinstance(one, dict) and one.get("type") == "Feature" for one in found) else []
 
     def read(self, source: Source) -> Iterator[Drawn]:
-        found = Labels()
+        found, nameless = Labels(), 0
         for feature in self._features(source.json):
-            properties, geometry = feature.get("properties"), feature.get("geometry")
-            name = _class(properties if isinstance(properties, dict) else {})
+            geometry, name = feature.get("geometry"), _class(feature)
             given = geometry if isinstance(geometry, dict) else {}
             if name is None:
-                source.wrong(f"{source.path}: an object without a classification; give it one in QuPath")
+                nameless += 1
                 continue
             try:
                 _add(found, name, str(given.get("type")), given["coordinates"])
             except (KeyError, TypeError, ValueError):
                 source.wrong(f"{source.path}: {name}: a {brief(given.get('type'))} that cannot be read")
+        if nameless:
+            source.wrong(
+                f"{source.path}: {nameless} objects without a classification; give them one in QuPath, or export the "
+                "others alone"
+            )
         yield (source.path.stem,), found
 
 
-def _class(properties: Mapping[str, Any]) -> str | None:
-    given = properties.get("classification")
+def _class(feature: Mapping[str, Any]) -> str | None:
+    properties = feature.get("properties")
+    given = properties.get("classification") if isinstance(properties, dict) else None
     if isinstance(given, dict):
         names = given.get("names")
         given = ": ".join(map(str, names)) if isinstance(names, list) else given.get("name")

@@ -37,6 +37,9 @@ class Via:
         for picture in self._pictures(source.json):
             found, name = Labels(), str(picture["filename"])
             regions = picture["regions"]
+            if not isinstance(regions, dict | list):
+                source.wrong(f"{source.path}: {name}: expected regions, got {brief(regions)}")
+                continue
             for region in regions.values() if isinstance(regions, dict) else regions:  # version 1 has them by number
                 given = region if isinstance(region, dict) else {}
                 shape, attributes = given.get("shape_attributes"), given.get("region_attributes")
@@ -49,16 +52,25 @@ class ViaTable:
     """Annotations of the VGG Image Annotator 2, as it exports them to CSV: shapes and classes are JSON in a field."""
 
     single = False
-    what = "VGG Image Annotator 2 (.csv)"
-    COLUMNS = ("filename", "region_shape_attributes", "region_attributes")
+    what = "VGG Image Annotator (.csv)"
+    NAMES = ("filename", "#filename")
+    """Of the first column, in version 2 and in version 1."""
+    SHAPE, ATTRIBUTES = "region_shape_attributes", "region_attributes"
 
     def knows(self, source: Source) -> bool:
-        return {*self.COLUMNS} <= {*source.header}
+        columns = source.header
+        return {self.SHAPE, self.ATTRIBUTES} <= {*columns} and any(name in columns for name in self.NAMES)
 
     def read(self, source: Source) -> Iterator[Drawn]:
         drawn: dict[str, Labels] = {}
+        named = next(name for name in self.NAMES if name in source.header)
         for line, row in source.rows():
-            name, shape_text, attributes_text = ((row[column] or "").strip() for column in self.COLUMNS)
+            if None in row:  # VIA writes names without quotes
+                source.wrong(f"{source.path}: line {line}: a comma in the name of a picture; export JSON instead")
+                continue
+            name, shape_text, attributes_text = (
+                (row[column] or "").strip() for column in (named, self.SHAPE, self.ATTRIBUTES)
+            )
             try:
                 shape, attributes = json.loads(shape_text or "{}"), json.loads(attributes_text or "{}")
             except (ValueError, RecursionError):
