@@ -59,10 +59,11 @@ def or_none(value: float) -> float | None:
 
 
 def groups(cells: Sequence[Cell], *apart: str) -> dict[str, list[Cell]]:
-    """Return cells by everything but the seed and the settings `apart`: rows are only compared within a group.
+    """Group cells that have equal settings but for the seed and the settings `apart`; only rows of one group are
+    compared.
 
-    The name of a group is `profile, backbone` and whatever else differs between groups; between the two the data set
-    where it is not the profile's.
+    The name of a group is `profile, backbone`, then each setting that differs between cells as `name=value`; after the
+    profile stands `data NAME` where the point of a cell sets the data.
     """
     left_out = {"seed", "profile", "backbone", *apart}
     differing = varied([cell.point for cell in cells]) - left_out

@@ -375,7 +375,8 @@ class Catalogue:
 
 
 def _tunes(one: _Known, name: str) -> bool:
-    """Return whether a training has the settings that lead a profile to its other images."""
+    """Return whether a training used the tuning split of profile `name`: it has every setting in which that split
+    differs from the profile. False where the profile has no tuning split."""
     plain = presets.preset(name)
     try:
         tuning = presets.preset(name, "tuning")
@@ -390,7 +391,7 @@ def _home(point: Mapping[str, Scalar]) -> tuple[str, str]:
 
 
 def _spelled_out(point: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Return the settings of a point that differ from the profile's, those of its variant among them."""
+    """Return the settings that a point gives a value (not `default`), with those of its variant."""
     variant = str(point.get("variant", DEFAULT))
     changed = (
         {} if variant == DEFAULT else {name: values[0] for name, values in parse_settings(variant.split()).items()}

@@ -109,7 +109,8 @@ def keep_failure(stage: Stage, store: Store, call: str, why: str) -> None:
 
 
 def _file(stage: Stage, store: Store) -> Path:
-    """The settings count as well as the fingerprint: `clicks_outside=drop` makes other examples of the same files."""
+    """Return the file that remembers what was found in the data set of `stage`. Its name is a hash of the settings and
+    of the fingerprint: `clicks_outside=drop` makes other examples of the same files."""
     identity = repr((stage.data, stage.data_fingerprint)).encode()
     return store.root / "checked" / f"{hashlib.sha256(identity).hexdigest()[:16]}.json"
 

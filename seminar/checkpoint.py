@@ -46,6 +46,10 @@ def resume(trainer: Trainer, folder: Path) -> None:
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location="cpu")  # no second copy on a GPU
+        except (OSError, MemoryError) as error:  # the file may be whole
+            raise InputError(
+                f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'out of memory'})"
+            ) from None
         except Exception:  # torch's reader lets through whatever it meets in a damaged file
             raise InputError(f"{path}: damaged; delete it to train from the start") from None
         if state.get("key") != trainer.stage.key:

@@ -60,7 +60,7 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
     does not do what the original does, or where something else would be overwritten; then nothing is written."""
     out = out or Path(key)
     if not out.resolve().parent.is_dir():
-        raise InputError(f"{out.parent}: no such folder")
+        raise InputError(f"{out.parent}: no such folder; make it first, or name another place with --out")
     if (out.exists() or out.is_symlink()) and not _exported(out):
         raise InputError(f"{out}: exists already, and is not of `seminar export`; name another folder with --out")
     if onnx:
@@ -86,7 +86,7 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
     made.mkdir()
     try:
         lines = _write_networks(predict.net, made, about, onnx)
-        card = model_card.write(about, record, model_card.repeats(store, record), onnx)
+        card = model_card.render(about, record, model_card.repeats(store, record), onnx)
         texts = {
             "README.md": card,
             CONFIG: json.dumps(about, indent=2, ensure_ascii=False) + "\n",
@@ -188,7 +188,7 @@ def _write_onnx(program: Program, target: Path, about: dict[str, Any], image: Te
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's advice to its developers."""
+    """Silence what torch's exporters log and warn of: it is meant for their developers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -62,7 +62,7 @@ def run(plan: Plan, call: Call) -> list[str]:
         return []
     store, todo = call.store, {stage.key for stage in plan.todo}
     queue = search.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, call.storage)
-    task = Grid(tuple(plan.cells), _titles(plan))
+    task = GridTask(tuple(plan.cells), _titles(plan))
     job = _job(call, queue, task, plan.sweep.name, plan.cells[0].host)
     count = min(plan.workers, len(plan.todo))
     failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count))
@@ -95,7 +95,7 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
     failed: list[str] = []
     if plan.left:
         queue, started = search.prepare_search(tuning, store, call.storage)
-        task = Trials(tuning, started, plan.sampler, plan.pruner)
+        task = SearchTask(tuning, started, plan.sampler, plan.pruner)
         job = _job(call, queue, task, tuning.sweep.name, tuning.own.host)
         count, chain = min(reporting.workers, plan.left), len(tuning.own.stage.chain)
         display = Display({}, plan.left * chain, count, sum(plan.seconds.values()) / chain)
@@ -140,10 +140,12 @@ class Task(Protocol):
     is_search: ClassVar[bool]
     """Whether a loss that diverges is a result; else it is a failure."""
 
-    def sampler(self, number: int) -> BaseSampler:
-        """Make the sampler of worker `number`."""
+    def make_sampler(self, number: int) -> BaseSampler:
+        """Make the sampler of worker `number` (0-based): workers of a search must not draw the same points."""
 
-    def pruner(self) -> BasePruner: ...
+    def make_pruner(self) -> BasePruner:
+        """Make what ends bad trials early."""
+        ...
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -155,7 +157,9 @@ class Task(Protocol):
     def titles(self, cell: Cell) -> Mapping[str, str]:
         """Return what to call the stages of a cell, by key."""
 
-    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]: ...
+    def extra_watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
+        """Return the watches of a trial beside those that every training has."""
+        ...
 
     def before(self, cell: Cell) -> State | None:
         """Return how an earlier trial with the very training of `cell` ended; None where there is none."""
@@ -165,17 +169,17 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridTask:
     """The cells of a grid: a trial names its cell. `names`: what to call the trainings, by key."""
 
     is_search: ClassVar[bool] = False
     cells: tuple[Cell, ...]
     names: Mapping[str, str]
 
-    def sampler(self, number: int) -> BaseSampler:
+    def make_sampler(self, number: int) -> BaseSampler:
         return search.sampler("random", 0)  # it has nothing to choose: every trial of the queue has its point
 
-    def pruner(self) -> BasePruner:
+    def make_pruner(self) -> BasePruner:
         return search.pruners["none"].make(None)
 
     @property
@@ -199,7 +203,7 @@ class Grid:
     def titles(self, cell: Cell) -> Mapping[str, str]:
         return {stage.key: self.names.get(stage.key, stage.title) for stage in cell.stage.chain}
 
-    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
+    def extra_watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
         return ()
 
     def before(self, cell: Cell) -> State | None:
@@ -210,20 +214,21 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Trials:
-    """The trials of a search: a sampler chooses the point of each. `started`: how many there were before this call."""
+class SearchTask:
+    """The trials of a search: a sampler chooses the point of each, and a pruner ends bad ones. `known`: how many there
+    were before this call."""
 
     is_search: ClassVar[bool] = True
     tuning: Tuning
-    started: int
+    known: int
     sampler_name: str
     pruner_name: str
 
-    def sampler(self, number: int) -> BaseSampler:
+    def make_sampler(self, number: int) -> BaseSampler:
         # Each worker draws for itself, and a later call must not repeat the draws of an earlier one.
-        return search.sampler(self.sampler_name, mix(number, self.started) % 2**32)
+        return search.sampler(self.sampler_name, mix(number, self.known) % 2**32)
 
-    def pruner(self) -> BasePruner:
+    def make_pruner(self) -> BasePruner:
         return search.pruners[self.pruner_name].make(self.tuning.sweep.halving)
 
     @property
@@ -240,8 +245,8 @@ class Trials:
         point = "".join(f" {name}={_short(cell.point[name])}" for name in self.tuning.space)
         return {stage.key: stage.title + point for stage in cell.stage.chain}
 
-    def watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
-        return [Halt(trial, cell.stage.key)]
+    def extra_watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
+        return [PruneWatch(trial, cell.stage.key)]
 
     def before(self, cell: Cell) -> State | None:
         return next((trial.state for trial in self.tuning.trials() if trial.key == cell.stage.key), None)
@@ -263,7 +268,7 @@ class _Pruned(Interrupted):
 
 
 @dataclass
-class Halt:
+class PruneWatch:
     """A watch that reports every evaluation of the training `key` to the pruner, and ends it where the pruner says so.
 
     `reported`: how many evaluations so far.
@@ -274,8 +279,9 @@ class Halt:
     reported: int = 0
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
+        """Report the evaluations of earlier calls again: the trial may be another one than theirs."""
         if stage.key == self.key:
-            for line in read_lines(folder / "metrics.jsonl"):  # of an earlier call
+            for line in read_lines(folder / "metrics.jsonl"):
                 self._report(line)
 
     def step(self, stage: Stage, done: int, total: int) -> None: ...
@@ -325,7 +331,7 @@ class Job:
         with warnings.catch_warnings():
             warnings.simplefilter("default", RuntimeWarning)
             try:
-                opened = self.queue.open(self.task.sampler(number), self.task.pruner())
+                opened = self.queue.open(self.task.make_sampler(number), self.task.make_pruner())
                 while not stopped() and worker.serve(opened):
                     pass
             except Interrupted:
@@ -380,7 +386,7 @@ class Worker:
             watches: list[Watch] = [StopWhen(self.stopped), self.reporter, self.mirror]
             record = store.ensure(
                 cell.stage,
-                functools.partial(_train, host, [*watches, *task.watches(trial, cell)]),
+                functools.partial(_train, host, [*watches, *task.extra_watches(trial, cell)]),
                 on_wait=self._wait,
                 call=self.job.call,
                 on_record=self.mirror.recorded,
@@ -445,6 +451,8 @@ class Reporter:
     _last: float = 0.0
 
     def report(self, kind: str, key: str, *facts: Any) -> None:
+        """Send one event about the stage `key`. `facts`: the share that is done (`begin`, `step`), the score (`done`),
+        why it ended or failed (`ended`, `failed`), nothing (`wait`)."""
         self.send((kind, self.number, key, self.titles.get(key, key), *facts))
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:

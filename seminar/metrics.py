@@ -39,7 +39,8 @@ _BIASES = torch.arange(-60, 61) / 10
 
 @metrics.register("miou")
 class MeanIoU:
-    """Confusion counts over a data set, for every additive bias on the background logit at once.
+    """Mean IoU, and IoU and recall by class, from confusion counts: those for every additive bias on the background
+    logit at once.
 
     A pixel is background under bias b exactly where max_fg - bg < b, or <= b where the background comes first among
     the classes that are equal (arg-max takes the first of equals). So it is enough to count, by ground truth and best

@@ -46,8 +46,8 @@ print({{classes[label]: int((labels == label).sum()) for label in np.unique(labe
 
 
 def repeats(store: Store, record: Mapping[str, Any]) -> list[float]:
-    """Return the mIoUs of all finished trainings that differ from a record in their seed alone, its own among them, as
-    far as they have one. A chain of other students counts by its last."""
+    """Return the mIoUs (%) of all finished trainings that differ from a record in their seeds alone, its own among
+    them, in ascending order. Trainings without a score are left out."""
     found: list[float] = []
     keys = store.keys()
     for key in keys:
@@ -72,8 +72,8 @@ def _without_seeds(stage: Any) -> Any:
     }
 
 
-def write(about: Mapping[str, Any], record: Record, mious: Sequence[float], onnx: bool) -> str:
-    """Return the card. `about`: what `config.json` holds; `mious`: those of `repeats`, in %."""
+def render(about: Mapping[str, Any], record: Record, mious: Sequence[float], onnx: bool) -> str:
+    """Return the text of the card. `about`: what `config.json` holds; `mious`: what `repeats` returns."""
     scores = record["metrics"].get(about["network"], {}).get("crop", {})
     onnx_lines = _ONNX.format(short=about["short_side"], smallest=about["smallest_side"])
     parts = [

@@ -57,7 +57,8 @@ class Executor(Protocol):
     def __init__(self, workers: int | None, storage: str | None) -> None: ...
 
     def run(self, job: Job, count: int, display: Display) -> list[str]:
-        """Run `count` workers to their end; returns a line for each that did not end well. Raises `KeyboardInterrupt`
+        """Run `count` workers to their end; returns a line for each worker that died (trainings that fail are events of
+        `display`). Raises `KeyboardInterrupt`
         on Ctrl-C, after the workers of this machine have saved and stopped."""
         ...
 

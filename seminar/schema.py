@@ -221,7 +221,9 @@ def lines(path: Path, remedy: str, holding: str = "") -> list[Json]:
             try:
                 found.append(_line(text))
             except ValueError:
-                raise InputError(f"{path}: damaged: line {number} is none of a curve; {remedy}") from None
+                raise InputError(
+                    f"{path}: damaged: line {number} is no line of metrics (JSON with epoch, step, ...); {remedy}"
+                ) from None
     return found
 
 

@@ -363,7 +363,7 @@ def _database(url: str) -> RDBStorage:
         ) from None
     except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         why = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise InputError(f"--storage {shown}: {why}") from None
+        raise InputError(f"--storage {shown}: the database cannot be reached or used: {why}") from None
 
 
 @contextmanager
@@ -412,7 +412,8 @@ def patiently(call: Callable[[], T], stopped: Callable[[], bool]) -> T:
 
 
 def _repeat_dead(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Hand out a trial again whose worker died. Not one that had ended, nor one that nobody queued."""
+    """Queue a trial again after its worker died, at most `RETRIES` times. Do nothing if its result was kept already, or
+    if it was not queued by this suite."""
     if trial.user_attrs.get("queued") and "kept" not in trial.user_attrs:
         _repeat(study, trial, RETRIES)
 

@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from seminar import schema
 from seminar.spec import RECIPE, InputError, Stage, hash_of, key_of
 
-AGAIN = "move the folder away to train this stage again"
+AGAIN = "move its folder away, and the next call trains it again"
 ASK = "ask whoever trained it for another copy"
 REPLACED = "replaced"
 """The folder, below that of the runs, of trainings that were put aside."""

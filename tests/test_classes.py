@@ -183,7 +183,10 @@ def test_masks_in_folders_as_ade20k_has_them(streets: Path) -> None:
         (lambda root: (root / "classes.txt").write_text("sky"), "1 class(es); write 2 to 254 names"),
         (lambda root: (root / "masks" / "s1.png").unlink(), "s1.png: not found: every image needs a mask"),
         (lambda root: (root / "images" / "s1.png").unlink(), "s1: no image of that name"),
-        (lambda root: (root / "val.txt").write_text("s0"), "'s0' is to train on and to validate on"),
+        (
+            lambda root: (root / "val.txt").write_text("s0"),
+            "1 image(s), first 's0', are in both lists, 'train' for training and 'val' for validation",
+        ),
         (lambda root: (root / "val.txt").unlink(), "val.txt: not found, and no picture in a folder"),
         (lambda root: (root / "val.txt").write_text("\n"), "val.txt: the list is empty"),
     ],

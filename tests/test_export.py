@@ -149,7 +149,7 @@ def card(runs: Path, key: str, mious: list[float], **changes: Any) -> str:
     record = record_of(runs, key)
     scores = {"miou": 50.0, "iou": [70.0, 25.0], "recall": [80.0, None]}
     record["metrics"]["student"]["crop"] = changes.pop("scores", scores)
-    return model_card.write({**about, **changes}, record, mious, onnx=False)
+    return model_card.render({**about, **changes}, record, mious, onnx=False)
 
 
 def test_the_card_gives_the_spread_over_seeds_and_what_is_weak(runs: Path, key: str) -> None:
@@ -253,7 +253,7 @@ def test_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["export", key, "--out", "no/where", "--runs", str(runs)]) == 2
-    assert capsys.readouterr().err == "seminar: no: no such folder\n"
+    assert capsys.readouterr().err == "seminar: no: no such folder; make it first, or name another place with --out\n"
     shutil.copytree(exported, "mine")
     Path("mine/notes.txt").write_text("kept")
     Path("file").write_text("kept")

@@ -483,7 +483,7 @@ def test_a_wrong_class_is_named_with_the_nearest(build: Build) -> None:
 
 def test_what_is_wrong_with_files_is_named(build: Build, tmp_path: Path) -> None:
     assert message(tmp_path / "none") == f"{tmp_path / 'none'}: not found; data_root=DIR names the folder"
-    assert "no image here (.jpg" in message(tmp_path)
+    assert "no picture in this folder or below it (read are .jpg" in message(tmp_path)
     root = build()
     lists(root, "a b", "c")
     (root / "images" / "a.jpg").write_bytes(b"")

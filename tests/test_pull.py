@@ -93,7 +93,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a line that is none": (
         lambda folder: (folder / "metrics.jsonl").write_text('{"epoch": "one"}\n' + line(2, 40.0)),
-        r"metrics\.jsonl: damaged: line 1 is none of a curve",
+        r"metrics\.jsonl: damaged: line 1 is no line of metrics",
     ),
     "an edited best epoch": (
         lambda folder: change(folder / "record.json", best={"student": {"epoch": 1, "miou": 99.0}}),

@@ -303,7 +303,7 @@ def test_a_cell_that_runs_out_of_memory_leaves_the_others_to_be_trained(
         return step(self, *rest)
 
     monkeypatch.setattr(Trainer, "step", hungry)
-    job = jobs.Job(prepare(plan, store), jobs.Grid(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
+    job = jobs.Job(prepare(plan, store), jobs.GridTask(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
     events: list[tuple[Any, ...]] = []
     job.work(0, lambda: False, events.append)
     assert [store.status(each.stage.key) for each in (first, second)] == ["failed", "done"]

@@ -356,7 +356,7 @@ def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Da
         Store(tmp_path / "runs"),
     )
     queue, _ = search.prepare_search(found, store, storage)
-    opened, task = queue.open(), jobs.Trials(found, 0, "random", "hyperband")
+    opened, task = queue.open(), jobs.SearchTask(found, 0, "random", "hyperband")
     trial = opened.ask(task.distributions)
     assert trial is not None
     task.cell(trial)

@@ -356,7 +356,7 @@ class FakeTrial:
 def test_the_pruner_hears_of_evaluations_of_its_own_training_only(tmp_path: Path, cell: Any) -> None:
     primary = cell(epochs=6, eval_every=2).stage
     fake: Any = FakeTrial(prune_at=2)
-    halt = jobs.Halt(fake, primary.key)
+    halt = jobs.PruneWatch(fake, primary.key)
     (tmp_path / "metrics.jsonl").write_text(line(1) + line(2, 20.0))
     halt.begin(primary, tmp_path, 2)
     halt.epoch(primary.chain[0], {"epoch": 2, "student_miou": 99.0})
@@ -412,7 +412,7 @@ def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
     queue, begun = search.prepare_search(found, store, None)
     assert begun == 0
     study = queue.open().study
-    task = jobs.Trials(found, 0, "tpe", "none")
+    task = jobs.SearchTask(found, 0, "tpe", "none")
     cell = task.cell(study.ask(task.distributions))
     assert cell.stage == found.own.stage, "the first one has the profile's own values"
     search.prepare_search(found, store, None)
@@ -521,10 +521,10 @@ def test_samplers(tmp_path: Path) -> None:
     assert kinds.keys() == {*search.samplers}
     drawn = []
     for name, kind in kinds.items():
-        sampler = jobs.Trials(found, 0, name, "none").sampler(0)
+        sampler = jobs.SearchTask(found, 0, name, "none").make_sampler(0)
         assert isinstance(sampler, kind)
     for number, started in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        study = optuna.create_study(sampler=jobs.Trials(found, started, "random", "none").sampler(number))
+        study = optuna.create_study(sampler=jobs.SearchTask(found, started, "random", "none").make_sampler(number))
         drawn.append(study.ask().suggest_float("x", 0, 1))
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3, "workers differ, and so do later calls"

@@ -234,7 +234,8 @@ def test_error_click_file_of_another_data_set(root: Path) -> None:
     for name in ("clicks_fg.json", "clicks_bg.json"):
         (root / name).write_text('{"other": [{"x": 1, "y": 2, "cls": 1}]}')
     assert error(lambda: Voc(root=root)) == (
-        f"{root}/clicks_fg.json: no id of the list 'train' has a click, neither here nor in {root}/clicks_bg.json"
+        f"{root}/clicks_fg.json: none of the images in list 'train' has a click in it or in {root}/clicks_bg.json; are "
+        "the files of this data set, and are its ids written the same way?"
     )
 
 

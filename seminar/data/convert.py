@@ -65,8 +65,8 @@ def convert(places: Sequence[Path], images: Path, out: Path, unlabelled: int | N
 
 
 def _files(places: Iterable[Path]) -> list[tuple[Path, bool]]:
-    """Return the files to read, and whether somebody names them; of those in folders nobody says that they are labels.
-    Raises `InputError` where there is none."""
+    """Return pairs (file, named). `named`: the file was given by itself; else it was found in a folder that was given,
+    and may hold no labels at all. Raises `InputError` for a folder without any, a missing path, and a ZIP archive."""
     found: list[tuple[Path, bool]] = []
     for place in places:
         inside = (label_files(place) or sorted(place.rglob("*.png"))) if place.is_dir() else [existing([place])]

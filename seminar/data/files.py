@@ -130,7 +130,7 @@ def find_unusable(
 
 
 def existing(paths: Sequence[Path], hint: str = "") -> Path:
-    """Return the first of `paths` that exists."""
+    """Return the first of `paths` that exists. Raises `InputError` where none does; `hint` ends the message."""
     for path in paths:
         if path.exists():
             return path

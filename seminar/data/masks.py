@@ -55,7 +55,10 @@ class Masks(Listed):
         ids = divide(every, None if held_out else _ids(root, images, val_list), held_out)
         shared = sorted(set(ids["train"]) & set(ids["val"]))
         if shared:
-            raise InputError(f"{root}: {shared[0]!r} is to train on and to validate on")
+            raise InputError(
+                f"{root}: {len(shared)} image(s), first {shared[0]!r}, are in both lists, {train_list!r} for training "
+                f"and {val_list!r} for validation; take them out of one"
+            )
         wanted = sorted({*ids["train"], *ids["val"]})
         known = {path.relative_to(images).with_suffix("").as_posix(): path for path in find_images(images)}
         self._files: dict[str, tuple[Path, Path]] = {}

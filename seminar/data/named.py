@@ -38,7 +38,9 @@ class Named:
                 wrong(f"{path}: {self.paths[id].name} has the same name; {why}")
             self.paths[id] = path
         if not self.paths:
-            raise InputError(f"{folder}: no image here ({', '.join(IMAGES)})")
+            others = find_unreadable(folder)
+            more = f"; {len(others)} files as {others[0].name} must be converted to JPEG or PNG first" if others else ""
+            raise InputError(f"{folder}: no picture in this folder or below it (read are {', '.join(IMAGES)}){more}")
 
     def id(self, name: str) -> str | None:
         """Return the id of the picture of a name, with or without its suffix."""

@@ -97,7 +97,10 @@ class Voc(Listed):
         )
         clicks = {path: read_clicks(path, wanted, len(CLASSES)) for path in (fg, bg)}
         if not any(found.get(id) for found in clicks.values() for id in ids["train"]):
-            raise InputError(f"{fg}: no id of the list {train_list!r} has a click, neither here nor in {bg}")
+            raise InputError(
+                f"{fg}: none of the images in list {train_list!r} has a click in it or in {bg}; are the files of this "
+                "data set, and are its ids written the same way?"
+            )
         self._scribbles = None if scribbles is None else _find_scribbles(scribbles, wanted)
         if self._scribbles is not None and not any(id in self._scribbles for id in ids["train"]):
             raise InputError(
