@@ -188,7 +188,8 @@ def test_label_studio(tmp_path: Path, images: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ([task("a.jpg", region("brushlabels", rle=[1, 2]))], 'a brush is not read; export "Brush labels to PNG"'),
+        ([task("a.jpg", region("brushlabels", rle=[1, 2]))], "of type 'brushlabels' without the numbers that it needs"),
+        ([task("a.jpg", region("brushlabels", rle=[300]))], "of type 'brushlabels' without the numbers that it needs"),
         ([task("a.jpg", region("keypointlabels", x=25))], "keypointlabels' without the numbers that it needs"),
         ([task("a.jpg", {**region("keypointlabels", x=1, y=1), "image_rotation": 90})], "turned in Label Studio"),
         ([task("a.jpg", {"type": "keypoint", "value": {"x": 1, "y": 1}})], "with 0 classes; one is needed"),
@@ -673,6 +674,45 @@ def test_label_studio_with_a_tag_for_shapes_and_one_for_labels(tmp_path: Path) -
     assert len(wrong) == 1, "that no label was chosen is not hidden"
 
 
+def code_of(bits: str) -> list[int]:
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[place : place + 8], 2) for place in range(0, len(bits), 8)]
+
+
+PAINTED = [
+    f"{4 * WIDTH * HEIGHT:032b}" + "00111" + "0010" + "0011" + "0111" + "1111",  # values, 8 bits each, sizes 3 4 8 16
+    "1" + "11" + f"{4 * (10 * WIDTH + 30) - 1:016b}" + "00000000",  # nothing up to x 30, y 10
+    "1" + "01" + f"{12 - 1:04b}" + "11111111",  # three pixels
+    "0" + "00" + f"{4 - 1:03b}" + "00000001" + "00000010" + "00000011" + "10000000",  # one of half strength
+    "0" + "00" + f"{4 - 1:03b}" + "11111111" * 3 + "01111111",  # and one of less
+    "1" + "11" + f"{4 * (WIDTH * HEIGHT - (10 * WIDTH + 35)) - 1:016b}" + "00000000",
+]
+"""A brush of Label Studio, in bits."""
+
+
+def test_what_a_brush_of_label_studio_painted(tmp_path: Path) -> None:
+    content = [task("a.jpg", region("brushlabels", format="rle", rle=code_of("".join(PAINTED))))]
+    found, wrong, _ = read(write(tmp_path / "project.json", content))
+    assert wrong == []
+    assert found["a.jpg"].areas == [("cat", "runs", ((30.0, 10.0), (33.0, 10.0)))]
+    for broken in (PAINTED[:-1], [PAINTED[0].replace("00111", "01111", 1), *PAINTED[1:]], [*PAINTED[:5], *PAINTED[1:]]):
+        content = [task("a.jpg", region("brushlabels", format="rle", rle=code_of("".join(broken))))]
+        _, wrong, _ = read(write(tmp_path / "project.json", content))
+        assert len(wrong) == 1
+        assert "'brushlabels' without the numbers that it needs" in wrong[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_brushes_that_the_converter_of_label_studio_writes(seed: int, tmp_path: Path) -> None:
+    """Where it is not installed, this is skipped."""
+    theirs = pytest.importorskip("label_studio_sdk.converter.brush", reason="label-studio-sdk is not installed")
+    random = np.random.default_rng(seed)
+    mask = np.asarray(Image.fromarray((random.random((4, 8)) < 0.5).astype(np.uint8)).resize((WIDTH, HEIGHT), 0)) > 0
+    content = [task("a.jpg", region("brushlabels", format="rle", rle=theirs.mask2rle(mask.astype(np.uint8) * 255)))]
+    found, wrong, _ = read(write(tmp_path / "project.json", content))
+    assert (found["a.jpg"].areas, wrong) == ([("cat", "runs", package.runs(mask, 0, 0))], [])
+
+
 def test_a_key_point_of_label_studio_with_a_height_is_a_point(tmp_path: Path) -> None:
     content = [task("a.jpg", region("keypointlabels", x=25, y=50, width=2, height=2))]
     found, wrong, _ = read(write(tmp_path / "project.json", content))
@@ -706,6 +746,7 @@ def test_which_text_of_a_task_is_its_picture(images: Path, tmp_path: Path) -> No
         [{"id": 1, "data": None, "annotations": None}],
         [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": None}, 3], "predictions": 3}],
         [{"id": 1, "data": {"image": ["a.jpg"]}, "annotations": []}],
+        [{"id": 1, "data": {}, "annotations": [], "file_upload": ""}],
         [{"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": [{"type": ["x"], "value": 1}, 4]}]}],
     ],
 )
@@ -761,8 +802,8 @@ def png(mask: Any) -> str:
         ("oriented_rectangle", [[1, 2], [4, 1], [5, 4], [2, 5]], {}, ("polygon", ((1, 2), (4, 1), (5, 4), (2, 5)))),
         ("rotation", [[1, 2], [4, 1], [5, 4], [2, 5]], {}, ("polygon", ((1, 2), (4, 1), (5, 4), (2, 5)))),
         ("mask", [[30, 10], [32, 11]], {"mask": png([[0, 1, 1], [0, 0, 1]])}, ("runs", "as it is")),
-        # Moved by half a pixel: both corners are rounded, and the box would be larger than the picture.
-        ("mask", [[29.5, 9.6], [32.5, 11.4]], {"mask": png([[0, 1, 1], [0, 0, 1]])}, ("runs", "as it is")),
+        # Moved by parts of a pixel: both corners are rounded, and the box would be larger than the picture.
+        ("mask", [[29.6, 9.6], [32.6, 10.6]], {"mask": png([[0, 1, 1], [0, 0, 1]])}, ("runs", "as it is")),
     ],
 )
 def test_shapes_of_newer_labelme(kind: Any, corners: Any, more: Any, area: Any, tmp_path: Path) -> None:
@@ -845,6 +886,20 @@ def test_pictures_of_labels_without_a_value_are_one_line(images: Path, tmp_path:
     with pytest.raises(InputError, match="what value have pixels") as raised:
         convert([tmp_path / "labels"], images, tmp_path / "out", None)
     assert "\n" not in str(raised.value)
+
+
+def test_areas_of_another_picture_are_not_imported(images: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "annotations.xml", CVAT.replace('left="30"', f'left="{10**30}"'))
+    with pytest.raises(InputError, match=r"a: a mask \(cat\) goes far outside the 40x20 image"):
+        convert([path], images, tmp_path / "out", None)
+
+
+def test_line_breaks_in_names_make_no_lines(images: Path, tmp_path: Path) -> None:
+    for content in (points("x\ny.jpg"), {**points("a.jpg"), "annotations": [{"id": "1\n2"}]}):
+        _, wrong, _ = by_picture(write(tmp_path / "coco.json", content), images)
+        assert len(wrong) == 1
+    _, wrong, _ = by_picture(write(tmp_path / "a.csv", 'index,axis-0,axis-1,"abel\n0,4,3,cat\n'), images)
+    assert "(index, axis-0, axis-1, abel\\n0,4,3,cat" in wrong[0]
 
 
 def test_a_width_of_thousands_of_digits(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from seminar.data.files import existing, image_size
 from seminar.data.labels import Area, Labels, Source, known
 from seminar.data.labels.table import COLUMNS
 from seminar.data.named import Named, label_files
+from seminar.data.strokes import in_reach
 from seminar.spec import InputError
 from seminar.store import write_atomic, write_json
 
@@ -44,7 +45,7 @@ def convert(places: Sequence[Path], images: Path, out: Path, unlabelled: int | N
     if others:
         notes.append(f"{len(others)} files in no form that is known are left out, for example {others[0]}")
     drawn = {id: labels for id, labels in drawn.items() if not labels.empty}
-    wrong += _of_another_size(named, drawn)
+    wrong += _of_another_size(named, drawn) or _far_outside(named, drawn)
     if wrong:
         raise InputError("\n".join(wrong))
     if not drawn:
@@ -87,6 +88,20 @@ def _of_another_size(named: Named, drawn: Mapping[str, Labels]) -> list[str]:
             if other is not None and other != size:
                 drawn_on, has = ("x".join(map(str, pair)) for pair in (other, size))
                 wrong.append(f"{path}: drawn on {drawn_on} pixels, but {named.paths[id]} has {has}")
+    return wrong
+
+
+def _far_outside(named: Named, drawn: Mapping[str, Labels]) -> list[str]:
+    """Return a line for each area that is not of its picture. (Clicks and lines that lie outside stay as they are: a
+    setting of the data set says what becomes of them.)"""
+    wrong: list[str] = []
+    for id, labels in drawn.items():
+        width, height = image_size(named.paths[id], upright=True)
+        for name, kind, points in labels.areas:
+            if not all(in_reach(point, width, height) for point in points):
+                wrong.append(
+                    f"{id}: a {'mask' if kind == 'runs' else kind} ({name}) goes far outside the {width}x{height} image"
+                )
     return wrong
 
 

@@ -439,7 +439,9 @@ class Folder:
         for name, kind, points in labels.areas:
             value = UNLABELLED if name.lower() in VOID else self._class(id, name)
             if not all(in_reach(point, width, height) for point in points):
-                self.wrong(f"{id}: a {kind} ({name}) goes far outside the {width}x{height} image")
+                self.wrong(
+                    f"{id}: a {'mask' if kind == 'runs' else kind} ({name}) goes far outside the {width}x{height} image"
+                )
                 continue
             if kind == "polygon":
                 draw.polygon(points, fill=value)

@@ -6,10 +6,12 @@ import os.path
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from seminar.data.files import IMAGES, OTHERS, find_images, find_unreadable, is_resource_fork, is_turned
-from seminar.data.labels import Labels, Source, find, known
+from seminar.data.labels import Labels, Source, known
+from seminar.data.labels import find as find_format
 from seminar.spec import InputError
 
 SUFFIXES = (".json", ".csv", ".xml", ".geojson", ".pnt")
@@ -65,7 +67,7 @@ class Named:
         """Return what a file has for each picture, by its id; None for a file in no form that is known. What cannot be
         used is reported through the source."""
         try:
-            form = find(source)
+            form = find_format(source)
         except InputError as error:
             source.wrong(str(error))
             return iter(())
@@ -78,11 +80,11 @@ class Named:
     def _drawn(
         self, source: Source, single: bool, drawn: Iterator[tuple[tuple[str, ...], Labels]]
     ) -> Iterator[tuple[str, Labels]]:
-        path = source.path
+        path, find = source.path, self._finder(source.path, single)
         absent: list[str] = []
         taken: dict[str, tuple[str, bool]] = {}
         for names, found in drawn:
-            id, sure = self._resolve(path, single, names)
+            id, sure = find(names)
             if found.empty:  # an export lists pictures on which nothing is drawn, and pictures that lie elsewhere
                 if id is not None:
                     yield id, found
@@ -114,34 +116,43 @@ class Named:
         if absent[SHOWN:]:
             source.wrong(f"{path}: and {len(absent) - SHOWN} more names that no image has, the last {absent[-1]!r}")
 
-    def _resolve(self, path: Path, single: bool, names: Sequence[str]) -> tuple[str | None, bool]:
-        """Return the id of the picture that one of `names` means in the file `path`, and whether that is sure: not
-        where folders at the beginning of a name are left out, which may be those of another machine."""
+    def _finder(self, path: Path, single: bool) -> Callable[[Sequence[str]], tuple[str | None, bool]]:
+        """Return a function that returns the id of the picture that one of some names means in the file `path`, and
+        whether that is sure: not where folders at the beginning of a name are left out, which may be those of another
+        machine."""
         beside = name_of(path, self.folder) if single and path.is_relative_to(self.folder) else ""
-        if beside in self.paths:  # where it lies counts more than what its picture was called once
-            return beside, True
-        names = [*names, *(name.replace("\\", "/") for name in names if "\\" in name)]  # written on Windows
-        here, parent = self.folder.resolve(), path.parent.resolve()
-        for name in names:
-            there = Path(os.path.normpath(parent / name))
-            id = self.id(there.relative_to(here).as_posix()) if there.is_relative_to(here) else None
-            if id is not None:
-                return id, True
+        parent, plain = path.parent.resolve(), PurePosixPath()
         # Files of labels are often kept in folders like those of the pictures: labels/deep/c.png of images/deep/c.jpg.
-        folders = [PurePosixPath(*parent.parts[place:]) for place in range(1, len(parent.parts))]
-        plain = PurePosixPath()
-        for tail in [*folders, plain] if single else [plain, *folders]:
-            for name in names:
-                id = self.id((tail / name).as_posix())
+        ends = [PurePosixPath(*parent.parts[place:]) for place in range(1, len(parent.parts))]
+        alike = [end for end in ends if end in self._folders]
+        tails = [*alike, plain] if single else [plain, *alike]
+
+        def find(names: Sequence[str]) -> tuple[str | None, bool]:
+            if beside in self.paths:  # where it lies counts more than what its picture was called once
+                return beside, True
+            names = [*names, *(name.replace("\\", "/") for name in names if "\\" in name)]  # written on Windows
+            near = [os.path.normpath(os.path.join(parent, name)) for name in names]
+            sure = [there.removeprefix(self._here) for there in near if there.startswith(self._here)]
+            sure += [(tail / name).as_posix() for tail in tails for name in names]
+            parts = [PurePosixPath(name).parts for name in names]
+            others = ["/".join(those[place:]) for those in parts for place in range(1, len(those))]
+            for candidates, certain in ((sure, True), (others, False)):
+                id = next(filter(None, map(self.id, candidates)), None)
                 if id is not None:
-                    return id, True
-        for name in names:
-            parts = PurePosixPath(name).parts
-            for place in range(1, len(parts)):
-                id = self.id(PurePosixPath(*parts[place:]).as_posix())
-                if id is not None:
-                    return id, False
-        return None, False
+                    return id, certain
+            return None, False
+
+        return find
+
+    @cached_property
+    def _here(self) -> str:
+        """The folder of the pictures, links resolved, with a slash at the end."""
+        return os.path.join(self.folder.resolve(), "")
+
+    @cached_property
+    def _folders(self) -> set[PurePosixPath]:
+        """The folders that hold pictures, or folders with pictures, relative to the folder of all."""
+        return {parent for id in self.paths for parent in PurePosixPath(id).parents} - {PurePosixPath()}
 
 
 def label_files(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from seminar.data.files import read_bytes, read_text
 from seminar.parts import Registry
 from seminar.spec import InputError
+from seminar.text import plain
 
 Points = tuple[tuple[float, float], ...]
 Area = tuple[str, str, Points]
@@ -89,6 +90,10 @@ class Source:
     meant: bool = True
     """Whether somebody says that it is one; False: it lies in a folder, and may be anything."""
 
+    def __post_init__(self) -> None:
+        # Names of pictures and classes are quoted in messages, and may hold anything.
+        self.wrong, self.note = _in_one_line(self.wrong), _in_one_line(self.note)
+
     @property
     def suffix(self) -> str:
         return self.path.suffix.lower()
@@ -138,6 +143,10 @@ class Source:
                 yield self._rows.line_num, dict(row)
         except csv.Error as error:
             self.wrong(f"{self.path}: cannot be read ({error})")
+
+
+def _in_one_line(report: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda text: report(plain(text, 4000))
 
 
 def _once(items: list[tuple[str, object]]) -> dict[str, object]:

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from seminar.data.files import IMAGES, OTHERS
-from seminar.data.labels import Drawn, Labels, Source, finite, formats, polygon_of, turned
+import numpy as np
+from numpy.typing import NDArray
+
+from seminar.data.files import IMAGES, MOST_PIXELS, OTHERS
+from seminar.data.labels import Drawn, Labels, Source, finite, formats, polygon_of, runs, turned
 from seminar.text import brief
 
 _UPLOADED = re.compile(r"[0-9a-f]{8}-")
@@ -19,7 +22,7 @@ ELSEWHERE = ("choices", "textarea", "rating", "number", "taxonomy", "relation", 
 
 @formats.register("labelstudio")
 class LabelStudio:
-    """Key points are clicks; polygons, rectangles and ellipses are areas."""
+    """Key points are clicks; polygons, rectangles, ellipses and what a brush painted are areas."""
 
     single = False
     what = "Label Studio, exported as JSON (.json)"
@@ -93,12 +96,12 @@ def _pictures(task: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     ends = (*IMAGES, *OTHERS)
     pictures = {key: names for key, names in found.items() if names and names[0].lower().endswith(ends)}
     if not pictures and len(found) == 1:
-        pictures = {key: names for key, names in found.items() if names}
+        pictures = found
     uploaded = task.get("file_upload")
     if isinstance(uploaded, str) and len(pictures) < 2:
         key = next(iter(pictures), "")
         pictures = {key: (*pictures.get(key, ()), *_paths(uploaded))}
-    return pictures
+    return {key: names for key, names in pictures.items() if names}
 
 
 def _paths(address: str) -> tuple[str, ...]:
@@ -124,9 +127,6 @@ def _add(source: Source, where: str, result: Mapping[str, Any], found: Labels) -
     """Add one region to what was found, or report why not."""
     kind, value = str(result.get("type")), result.get("value")
     given: Mapping[str, Any] = value if isinstance(value, dict) else {}
-    if kind.startswith("brush") or "rle" in given:
-        source.wrong(f'{where}: a brush is not read; export "Brush labels to PNG", and put the masks into masks/')
-        return
     names = _classes(result)
     if len(names) != 1:
         source.wrong(f"{where}: a region of type {brief(kind)} with {len(names)} classes; one is needed")
@@ -142,7 +142,11 @@ def _add(source: Source, where: str, result: Mapping[str, Any], found: Labels) -
         def at(x: object, y: object) -> tuple[float, float]:
             return finite(x) * width / 100, finite(y) * height / 100
 
-        if kind.startswith("keypoint"):  # first, for some models give points a height
+        if "rle" in given:
+            painted = runs(_painted(given["rle"], int(width), int(height)), 0, 0)
+            if painted:
+                found.areas.append((name, "runs", painted))
+        elif kind.startswith("keypoint"):  # first, for some models give points a height
             found.clicks.append((*at(given["x"], given["y"]), name))
         elif "points" in given:
             points = tuple(at(*point) for point in given["points"])
@@ -166,3 +170,37 @@ def _add(source: Source, where: str, result: Mapping[str, Any], found: Labels) -
             source.wrong(f"{where}: {name}: a region of type {brief(kind)}, which is not read")
     except (KeyError, TypeError, ValueError):
         source.wrong(f"{where}: {name}: a region of type {brief(kind)} without the numbers that it needs")
+
+
+def _painted(code: Any, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the pixels (H, W) that a brush painted at half strength or more. The code is that of the library rle-pack
+    (thi.ng): a stream of bits with the channels of all pixels, red, green, blue and strength, as runs of one value and
+    stretches of many. Raises `ValueError` and others for one that is broken."""
+    bits = "".join(f"{byte:08b}" for byte in bytes(code))
+    at = 0
+
+    def take(count: int) -> int:
+        nonlocal at
+        at += count
+        if at > len(bits):
+            raise ValueError
+        return int(bits[at - count : at], 2)
+
+    total, depth = take(32), take(5) + 1
+    sizes = [take(4) + 1 for _ in range(4)]
+    if depth != 8 or total != 4 * width * height or not 0 < width * height <= MOST_PIXELS:
+        raise ValueError
+    values: list[int] = []
+    counts: list[int] = []
+    done = 0
+    while done < total:
+        same = take(1)
+        length = take(sizes[take(2)]) + 1
+        values += [take(8) for _ in range(1 if same else length)]
+        counts += [length] if same else [1] * length
+        done += length
+    if done != total:
+        raise ValueError
+    channels = np.repeat(np.array(values, np.uint8), counts).reshape(height, width, 4)
+    strength: NDArray[np.bool_] = channels[..., 3] >= 128
+    return strength
