@@ -902,6 +902,23 @@ def test_line_breaks_in_names_make_no_lines(images: Path, tmp_path: Path) -> Non
     assert "(index, axis-0, axis-1, abel\\n0,4,3,cat" in wrong[0]
 
 
+def test_pictures_of_labels_are_read_as_the_command_line_says(images: Path, tmp_path: Path) -> None:
+    """`data_unlabelled=0` is a number there."""
+    root = images.parent
+    (root / "classes.txt").write_text("background\ncat\n")
+    drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
+    drawn[4, 3] = 1
+    (tmp_path / "labels" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/c.png"):
+        Image.fromarray(drawn).save(tmp_path / "labels" / name)
+    given = [str(root), f"data_labels={tmp_path / 'labels'}", "--sheet", str(tmp_path / "sheet.png")]
+    printed = seminar_here("data", "check", *given, "data_unlabelled=0").stdout
+    (row,) = (line.split() for line in printed.splitlines() if line.startswith("cat "))
+    assert row[1:3] == ["2", "2"], "images and clicks"
+    refused = seminar_here("data", "check", *given, "data_unlabelled=7", code=2).stderr
+    assert "data_unlabelled=7: Input should be 'unknown', 0 or 255" in refused
+
+
 def test_a_width_of_thousands_of_digits(tmp_path: Path) -> None:
     found, wrong, _ = read(write(tmp_path / "x.xml", CVAT.replace('width="40" height="20"', f'width="{"9" * 5000}"')))
     assert wrong == []

@@ -76,7 +76,8 @@ class Folder:
     pictures are drawn of `LOOKED_AT` images without a label or, where all have one, of those that are trained on.
     Images without a label are not trained on.
 
-    `root`: that folder; `labels`: another CSV, JSON or folder of labelme files; `masks`: another folder of masks.
+    `root`: that folder; `labels`: another file or folder of labels, in any form of `seminar.data.labels`; `unlabelled`:
+    in pictures of labels, the value of pixels without one; `masks`: another folder of masks.
     `max_side`: images are made smaller until the longer side is no longer than this, 0: they stay as they are.
     `simulated`: n > 0: no labels are read, and every object of a mask (a connected piece of at least `SMALLEST` of the
     image) gets one click, every background n; drawn from `simulated_seed` and the name of the image. `clicks_outside`:
@@ -105,7 +106,7 @@ class Folder:
         clicks_outside: Literal["error", "drop"] = "error",
         held_out: Annotated[int, Field(ge=0)] = 0,
         background: Later[str] = BACKGROUND[0],
-        unlabelled: Later[Literal["unknown", "0", "255"]] = "unknown",
+        unlabelled: Later[Literal["unknown", 0, 255]] = "unknown",
     ) -> None:
         self._max_side, self._drop_outside = max_side, clicks_outside == "drop"
         self._simulated, self._simulated_seed = simulated, simulated_seed
@@ -119,7 +120,7 @@ class Folder:
         self._root = root
         self._label_files: list[Path] = []
         self._notes: list[str] = []
-        self._unlabelled = None if unlabelled == "unknown" else int(unlabelled)
+        self._unlabelled = None if unlabelled == "unknown" else unlabelled
         if not simulated:
             for path, meant in _label_files(root, labels):
                 self._read_labels(check_name(path), meant)
