@@ -46,12 +46,21 @@ class InputError(ValueError):
     """Something the user wrote cannot be used. The message is one line: the thing, the value, the choices."""
 
 
+LISTED = 60
+"""Choices that a message lists."""
+
+
 def unknown(thing: str, value: object, choices: Iterable[str]) -> InputError:
-    """Return the error for a name that is none of `choices`, with the nearest choice as a guess."""
+    """Return the error for a name that is none of `choices`, with the nearest choice as a guess. Of very many choices
+    it lists those that are most like the name."""
     names = sorted(choices)
     near = difflib.get_close_matches(str(value)[:100], names, n=1)
     guess = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"{thing}={brief(value)}: {guess}choose from {', '.join(names)}")
+    alike = names
+    if len(names) > LISTED:
+        alike = sorted(difflib.get_close_matches(str(value)[:100], names, n=LISTED, cutoff=0.0))
+    more = f" and {len(names) - len(alike)} others" if len(names) > len(alike) else ""
+    return InputError(f"{thing}={brief(value)}: {guess}choose from {', '.join(alike)}{more}")
 
 
 class _Value(BaseModel):

@@ -162,7 +162,7 @@ def test_what_is_no_record_is_named_by_every_command(
     errors = seminar_here(*command, "--dry-run", code=2).stderr
     assert re.search(BAD[kind][1], errors), errors
     assert len(errors.splitlines()) == 1
-    assert "move the folder away" in errors
+    assert "move its folder away" in errors
 
 
 @pytest.mark.parametrize(("apart", "refused"), [(0.05, False), (-0.05, False), (0.2, True), (-0.2, True)])
@@ -189,7 +189,7 @@ def test_a_report_goes_on_without_what_is_damaged(
     assert analysis(["table3", "profile=toy", "losses=pce,ce", "seed=0,1", "--out", "out"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "1 done, 1 failed" in shown
-    assert "the record says student mIoU 99.00, and metrics.jsonl ends with 40.00; move the folder away" in shown
+    assert "the record says student mIoU 99.00, and metrics.jsonl ends with 40.00; move its folder away" in shown
     assert "99.0 " not in Path("out/table3.md").read_text().split("**Gaps**")[0]
 
 

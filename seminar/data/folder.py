@@ -178,7 +178,9 @@ class Folder:
             found.append(f"files that nothing reads: {_some(others)}")
         if self._not_masks:
             found.append(f"no masks, which are PNG files: {_some(path.name for path in self._not_masks)}")
-        twice = [id for id, labels in self._labels.items() if len(labels.sizes) > 1]
+        # A table of clicks beside a file of scribbles is nothing special; two files of one kind may be one by mistake.
+        kinds = {id: [path.suffix.lower() for path in labels.sizes] for id, labels in self._labels.items()}
+        twice = [id for id, suffixes in kinds.items() if len(set(suffixes)) < len(suffixes)]
         if twice:
             found.append(f"images with several files of labels, all of which count: {_some(twice)}")
         boxes = sum(kind == "rectangle" for labels in self._labels.values() for _, kind, _ in labels.areas)
