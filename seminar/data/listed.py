@@ -165,6 +165,16 @@ def divide(train: Sequence[str], val: Sequence[str] | None, held_out: int) -> di
     return {"train": learnt, "val": list(train[::held_out])}
 
 
+def refuse_shared(root: Path, ids: Mapping[Split, Sequence[str]], train_list: str, val_list: str) -> None:
+    """Raise `InputError` where an image is to train on and to validate on."""
+    shared = sorted(set(ids["train"]) & set(ids["val"]))
+    if shared:
+        raise InputError(
+            f"{root}: {len(shared)} image(s), first {shared[0]!r}, are in both lists, {train_list!r} for training and "
+            f"{val_list!r} for validation; take them out of one"
+        )
+
+
 def read_ids(folders: Sequence[Path], name: str) -> list[str] | None:
     """Return the sorted ids of a list `<name>.txt` in the first of these folders that has it; None: none has."""
     path = next((folder / f"{name}.txt" for folder in folders if (folder / f"{name}.txt").exists()), None)

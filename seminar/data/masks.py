@@ -9,7 +9,7 @@ from pydantic import Field
 
 from seminar.data import PADDING, datasets
 from seminar.data.files import IMAGES, existing, find_images, read_text
-from seminar.data.listed import Listed, OutsideClicks, divide, read_clicks, read_ids
+from seminar.data.listed import Listed, OutsideClicks, divide, read_clicks, read_ids, refuse_shared
 from seminar.spec import InputError
 
 NO_BACKGROUND = "none"
@@ -53,12 +53,7 @@ class Masks(Listed):
         self.background = None if background == NO_BACKGROUND else _find(root, background, self.classes)
         every = _ids(root, images, train_list)
         ids = divide(every, None if held_out else _ids(root, images, val_list), held_out)
-        shared = sorted(set(ids["train"]) & set(ids["val"]))
-        if shared:
-            raise InputError(
-                f"{root}: {len(shared)} image(s), first {shared[0]!r}, are in both lists, {train_list!r} for training "
-                f"and {val_list!r} for validation; take them out of one"
-            )
+        refuse_shared(root, ids, train_list, val_list)
         wanted = sorted({*ids["train"], *ids["val"]})
         known = {path.relative_to(images).with_suffix("").as_posix(): path for path in find_images(images)}
         self._files: dict[str, tuple[Path, Path]] = {}

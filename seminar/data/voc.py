@@ -15,7 +15,7 @@ from seminar.data import UNLABELLED, Scribble, datasets
 from seminar.data.contents import digests
 from seminar.data.files import existing, read_mask
 from seminar.data.labels import parse_xml
-from seminar.data.listed import Listed, OutsideClicks, divide, read_clicks, read_ids
+from seminar.data.listed import Listed, OutsideClicks, divide, read_clicks, read_ids, refuse_shared
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, unknown
 
@@ -78,12 +78,7 @@ class Voc(Listed):
         self._masks = existing([root / "SegmentationClassAug", root / "SegmentationClass"])
         every = _read_ids(root, train_list)
         ids = divide(every, None if held_out else _read_ids(root, val_list), held_out)
-        shared = sorted(set(ids["train"]) & set(ids["val"]))
-        if shared:
-            raise InputError(
-                f"{root}: {len(shared)} id(s), first {shared[0]!r}, are in both lists, {train_list!r} for training and"
-                f" {val_list!r} for validation"
-            )
+        refuse_shared(root, ids, train_list, val_list)
         wanted = sorted({*ids["train"], *ids["val"]})
         for folder, suffix in ((self._images, ".jpg"), (self._masks, ".png")):
             present = {path.name for path in folder.iterdir()}
