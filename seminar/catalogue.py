@@ -405,7 +405,7 @@ def _without_silent_terms(required: Mapping[str, Scalar]) -> dict[str, Scalar]:
     names = str(required["losses"]).split("+")
     kept = [name for name in names if required.get(f"lambda_{name}", 1) != 0]
     if required.get("modules") == 0:
-        kept = [name for name in kept if name != "pseudo"]  # it needs an ancillary
+        kept = [name for name in kept if not name.endswith("pseudo")]  # they need an ancillary
     return {**required, "losses": "+".join(sorted(kept))}
 
 

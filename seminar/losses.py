@@ -7,6 +7,7 @@ A loss names the inputs it needs as positional parameters, out of
     labels   (B, H, W)    long    drawn clicks: class, 255 unlabelled, 254 padding
     masks    (B, H, W)    long    dense ground truth: class, 255 void, 254 padding
     pseudo   (B, H, W)    long    arg-max of the frozen ancillary student, 254 padding; asking for it gives an ancillary
+    ancillary (B, C, H, W) float  its logits, without gradient; asking for them gives an ancillary as well
     image    (B, 3, H, W) float   RGB in 0..255, augmented as the network saw it
     inside   (B, H, W)    bool    False on padding
 
@@ -37,7 +38,7 @@ from seminar.pixel_sum import pixel_sum
 from seminar.spec import Later
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
-INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "image", "inside")
+INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "ancillary", "image", "inside")
 IGNORED = -100
 Positive = Annotated[float, Field(gt=0)]
 Region = Literal["all", "unlabelled"]
@@ -73,6 +74,11 @@ def term(name: str, weight: float = 1.0, ramp: float = 0.0, note: Note | None = 
         return function
 
     return decorate
+
+
+def needs_ancillary(entry: Entry[Loss]) -> bool:
+    """Return whether the loss learns from another, finished student."""
+    return needs("pseudo", entry) or needs("ancillary", entry)
 
 
 def needs(name: str, entry: Entry[Loss]) -> bool:
@@ -139,8 +145,7 @@ def _squared_difference(student: Tensor, teacher: Tensor, pixels: Tensor) -> Ten
 
 def _soft_cross_entropy(student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
     """Sum over `pixels` (B, H, W) of the cross-entropy of the softmaxes of two logits (B, C, H, W)."""
-    q, log_p = F.softmax(teacher.float(), dim=1), F.log_softmax(student.float(), dim=1)
-    return -((q * log_p).sum(dim=1) * pixels).sum()
+    return _weighted_cross_entropy(student, F.softmax(teacher.float(), dim=1), pixels)
 
 
 def _divergence(student: Tensor, teacher: Tensor, pixels: Tensor) -> Tensor:
@@ -197,6 +202,48 @@ def pseudo_cross_entropy(student: Tensor, pseudo: Tensor) -> Tensor:
     """L_pseudo, Eq. 6: mean cross-entropy over all pixels with the arg-max of the frozen ancillary student."""
     inside = pseudo < PADDING
     return batch_mean(_cross_entropy_sum(student, pseudo, inside), inside.sum())
+
+
+@term("softpseudo")
+def soft_pseudo(
+    student: Tensor,
+    ancillary: Tensor,
+    labels: Tensor,
+    inside: Tensor,
+    *,
+    kind: Literal["soft", "collision", "hard"] = "soft",
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    clicks: Literal["keep", "overwrite"] = "keep",
+) -> Tensor:
+    """Pseudo-labels by another rule than the paper's: mean over the pixels of a distance of the student's softmax p
+    from the ancillary's q.
+
+    `kind="soft"`: -sum_c q log p. `"collision"`: -log sum_c q p, which asks only that the two could be one class
+    (Zhang and Boykov, 2024). `"hard"`: -log p at the arg-max of q, as `pseudo`. `threshold`: pixels where max q is below it are
+    left out. `clicks="overwrite"`: clicked pixels have the label of their click.
+    """
+    q = F.softmax(ancillary.float(), dim=1)
+    sure = inside & (q.amax(1) >= threshold)
+    if clicks == "overwrite":
+        clicked = labels < PADDING
+        named = F.one_hot(labels.where(clicked, 0), q.shape[1]).movedim(-1, 1).to(q.dtype)
+        q = torch.where(clicked[:, None], named, q)
+        sure = sure | clicked
+    if kind == "hard":
+        q = F.one_hot(q.argmax(1), q.shape[1]).movedim(-1, 1).to(q.dtype)
+    apart = _collision if kind == "collision" else _weighted_cross_entropy
+    return batch_mean(pixel_sum(apart, student, q, sure), sure.sum())
+
+
+def _weighted_cross_entropy(student: Tensor, q: Tensor, pixels: Tensor) -> Tensor:
+    """Sum over `pixels` (B, H, W) of the cross-entropy of the softmax of logits with q (B, C, H, W)."""
+    return -((q * F.log_softmax(student.float(), dim=1)).sum(dim=1) * pixels).sum()
+
+
+def _collision(student: Tensor, q: Tensor, pixels: Tensor) -> Tensor:
+    """Sum over `pixels` (B, H, W) of -log of the probability that two draws, from p and from q, are of one class."""
+    same = torch.logsumexp(F.log_softmax(student.float(), dim=1) + q.clamp(min=1e-12).log(), dim=1)
+    return -(same * pixels).sum()
 
 
 # ---- other regularisers, for comparison: what could stand in the place of the CRF and of L_pCons

@@ -255,7 +255,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     pick_device(host.device)
 
     chain_length = 1
-    if _reads("pseudo", terms):
+    if any(loss_terms.needs_ancillary(losses[term.name]) for term in terms):
         modules = reader.take("modules")
         if not isinstance(modules, int) or isinstance(modules, bool) or not 0 <= modules <= MOST_MODULES:
             raise InputError(
@@ -269,7 +269,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
         raise InputError(f"seed={brief(seed)}: a seed is a whole number from 0 to {MODULE_SEED - 1}")
     stage: Stage | None = None
     for module in range(chain_length):
-        own_terms = tuple(t for t in terms if module or not loss_terms.needs("pseudo", losses[t.name]))
+        own_terms = tuple(t for t in terms if module or not loss_terms.needs_ancillary(losses[t.name]))
         if not own_terms:
             raise InputError(f"losses={brief(reader.take('losses'))}: the ancillary would have no loss to learn from")
         stage = _stage(reader, common, own_terms, seed + MODULE_SEED * module, stage)

@@ -25,7 +25,7 @@ from seminar.catalogue import Host
 from seminar.compiled import Compiled
 from seminar.data import PADDING, Dataset, datasets
 from seminar.evaluation import evaluate
-from seminar.losses import losses
+from seminar.losses import losses, needs
 from seminar.metrics import Scores, metrics
 from seminar.optimizers import optimizers
 from seminar.recipes import pick_device
@@ -138,8 +138,10 @@ class Trainer:
                         inputs["teacher"] = self.compiled.run(self.teacher.net, network_input, features)
                 if self.ancillary is not None:
                     known = features if self.ancillary_shares else None
-                    labels = self.compiled.run(self.ancillary, network_input, known).argmax(1)
-                    inputs["pseudo"] = torch.where(inputs["inside"], labels, PADDING)
+                    logits = self.compiled.run(self.ancillary, network_input, known)
+                    inputs["pseudo"] = torch.where(inputs["inside"], logits.argmax(1), PADDING)
+                    if any(needs("ancillary", losses[term.name]) for term in self.stage.losses):  # else memory is freed
+                        inputs["ancillary"] = logits
         return inputs
 
     def loss_weights(self, epoch: int) -> list[tuple[Any, float]]:

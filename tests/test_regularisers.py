@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seminar import crf, losses, pairwise
+from seminar import crf, losses, pairwise, recipes, train
 from seminar.data import PADDING, UNLABELLED
+from seminar.store import Store
 
 H, W, C = 6, 7, 3
 
@@ -69,6 +71,51 @@ def test_consistency_by_other_distances(scene: dict[str, Tensor], loss: str, cla
     each = q * (q.log() - p.log()) if loss == "kl" else -q * p.log()
     expected = each.sum(1)[scene["inside"]].mean() / (C if classes == "mean" else 1)
     check(value("pcons", scene, loss=loss, classes=classes), expected, scene["student"])
+
+
+@pytest.mark.parametrize("kind", ["soft", "collision", "hard"])
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+@pytest.mark.parametrize("clicks", ["keep", "overwrite"])
+def test_pseudo_labels_by_other_rules(scene: dict[str, Tensor], kind: str, threshold: float, clicks: str) -> None:
+    """Pixel by pixel."""
+    scene["ancillary"] = scene["teacher"]
+    p, q = scene["student"].softmax(1), scene["ancillary"].softmax(1)
+    terms = []
+    for b in range(2):
+        for y, x in pixels(scene["inside"][b]):
+            target, label = q[b, :, y, x], int(scene["labels"][b, y, x])
+            clicked = clicks == "overwrite" and label < PADDING
+            if clicked:
+                target = F.one_hot(torch.tensor(label), C).double()
+            elif float(target.max()) < threshold:
+                continue
+            if kind == "hard":
+                target = F.one_hot(target.argmax(), C).double()
+            here = p[b, :, y, x]
+            terms.append(-(target * here).sum().log() if kind == "collision" else -(target * here.log()).sum())
+    found = value("softpseudo", scene, kind=kind, threshold=threshold, clicks=clicks)
+    check(found, torch.stack(terms).mean(), scene["student"])
+
+
+def test_soft_pseudo_labels_without_a_sure_pixel_count_nothing(scene: dict[str, Tensor]) -> None:
+    scene["ancillary"] = torch.zeros_like(scene["teacher"])
+    assert float(value("softpseudo", scene, threshold=0.9).detach()) == 0
+
+
+def test_soft_pseudo_labels_get_an_ancillary(tmp_path: Path) -> None:
+    """The hard ones without a threshold are the paper's: the same training but for rounding."""
+    hard, soft = (
+        recipes.one({"profile": "toy", "losses": f"pce+{name}", "epochs": 1, "seed": 2, **more})
+        for name, more in (("pseudo", {}), ("softpseudo", {"softpseudo_kind": "hard"}))
+    )
+    assert soft.stage.ancillary == hard.stage.ancillary is not None
+    assert [cell.stage.modules for cell in (hard, soft)] == [1, 1]
+    store = Store(tmp_path)
+    curves = []
+    for cell in (hard, soft):
+        store.ensure(cell.stage, lambda s, f, a, cell=cell: train.train(s, cell.host, f, a))
+        curves.append(store.curve(cell.stage.key))
+    assert curves[1][-1]["loss_softpseudo"] == pytest.approx(curves[0][-1]["loss_pseudo"], rel=1e-4)
 
 
 def test_the_distance_of_consistency_is_in_no_key_at_its_default() -> None:

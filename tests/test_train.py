@@ -287,7 +287,9 @@ def trainer(tmp_path: Path, cell: MakeCell) -> Trainer:
 @pytest.mark.parametrize("name", sorted(losses.losses))
 def test_every_loss_reaches_the_student_through_the_loop(trainer: Trainer, cell: MakeCell, name: str) -> None:
     """A teacher that is the student, a detached softmax, a wrong name in the wiring: the gradient would be zero."""
-    term = next(t for t in cell(losses=name if name != "pseudo" else "pce+pseudo").stage.losses if t.name == name)
+    term = next(
+        t for t in cell(losses=f"pce+{name}" if name.endswith("pseudo") else name).stage.losses if t.name == name
+    )
     trainer.stage = trainer.stage.model_copy(update={"losses": (term,)})
     views = next(trainer.loader(0))
     views.setdefault("masks", torch.randint(0, 7, views["labels"].shape, dtype=torch.uint8))

@@ -500,7 +500,9 @@ def test_real_folder() -> None:
 
 
 def test_error_an_image_in_both_lists(root: Path) -> None:
-    with pytest.raises(InputError, match=r"1 image\(s\), first 'c', are in both lists, 'val' for training and 'val' for"):
+    with pytest.raises(
+        InputError, match=r"1 image\(s\), first 'c', are in both lists, 'val' for training and 'val' for"
+    ):
         Voc(root=root, train_list="val", val_list="val")
 
 
