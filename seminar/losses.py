@@ -219,8 +219,8 @@ def soft_pseudo(
     from the ancillary's q.
 
     `kind="soft"`: -sum_c q log p. `"collision"`: -log sum_c q p, which asks only that the two could be one class
-    (Zhang and Boykov, 2024). `"hard"`: -log p at the arg-max of q, as `pseudo`. `threshold`: pixels where max q is below it are
-    left out. `clicks="overwrite"`: clicked pixels have the label of their click.
+    (Zhang and Boykov, 2024). `"hard"`: -log p at the arg-max of q, as `pseudo`. `threshold`: pixels where max q is
+    below it are left out. `clicks="overwrite"`: clicked pixels have the label of their click.
     """
     q = F.softmax(ancillary.float(), dim=1)
     sure = inside & (q.amax(1) >= threshold)
