@@ -252,13 +252,15 @@ def loss_inputs(bf16: bool) -> dict[str, Tensor]:
     labels, masks, pseudo = (torch.where(inside, each, PADDING) for each in (labels, masks, classes()))
     image = torch.stack([make(5, number, 48).image[:, :, :40] for number in range(4)]).float() * inside[:, None]
     logits = [3 * torch.randn(4, 7, *shape[1:], generator=generator) for _ in range(2)]
-    student, teacher = (each.bfloat16() if bf16 else each for each in logits)
+    logits.append(3 * torch.randn(4, 7, *shape[1:], generator=generator))
+    student, teacher, ancillary = (each.bfloat16() if bf16 else each for each in logits)
     return {
         "student": student,
         "teacher": teacher,
         "labels": labels,
         "masks": masks,
         "pseudo": pseudo,
+        "ancillary": ancillary,
         "image": image,
         "inside": inside,
     }
