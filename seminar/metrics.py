@@ -72,14 +72,15 @@ class MeanIoU:
         self.counts += torch.bincount(flat, minlength=self.counts.numel()).view_as(self.counts).cpu()
 
     def scores(self) -> Scores:
-        """Return `miou`, and by class `iou` and `recall`.
+        """Return `miou`, by class `iou` and `recall`, and `confusion`: pixels by true and predicted class, a list for
+        each true class.
 
         Where there is a background, also `background_recall`, `foreground_recall` (mean over the other classes), and
         `miou_bias`: the mIoU with the one background bias that is best on these very pixels (`background_bias`).
         """
         plain = self._at(_BIASES.tolist().index(0.0))
         iou, recall = _iou(plain), _recall(plain)
-        found: Scores = {"miou": mean(iou), "iou": iou, "recall": recall}
+        found: Scores = {"miou": mean(iou), "iou": iou, "recall": recall, "confusion": plain.tolist()}
         if self.background is None:
             return found
         biased = [(mean(_iou(self._at(index))), bias) for index, bias in enumerate(_BIASES.tolist())]

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from seminar.train import Trainer
 
 
+CONFUSED = 40
+"""Classes up to which a record holds the confusion matrix of what is reported; their pairs would fill it."""
+
+
 def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
     """Evaluate both protocols, write weights and sample pictures, and return the body of the record."""
     crop = trainer.crop_scores or trainer.evaluate("crop")
@@ -22,6 +26,11 @@ def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
         trainer.val_examples[i].image.shape[-2:] == (trainer.stage.crop,) * 2 for i in range(len(trainer.val_examples))
     )
     full = crop if same else trainer.evaluate("full")
+    metrics = {role: {"crop": dict(crop[role]), "full": dict(full[role])} for role in crop}
+    for role, protocols in metrics.items():
+        for protocol, scores in protocols.items():
+            if (role, protocol) != ("student", "crop") or len(trainer.dataset.classes) > CONFUSED:
+                scores.pop("confusion", None)
     curve = trainer.curve
     saved: dict[str, str] = {}
     if parallel.leads():
@@ -41,7 +50,7 @@ def finish(trainer: Trainer, folder: Path, ancillary: Path | None) -> Record:
         **{f"{name}_sha256": value for name, value in learned_from.items() if value is not None},
         "classes": list(trainer.dataset.classes),
         "background": trainer.dataset.background,
-        "metrics": {role: {"crop": crop[role], "full": full[role]} for role in crop},
+        "metrics": metrics,
         "best": {role: _best(curve, role) for role in crop},
         "data": {"train_images": len(trainer.train_examples), "val_images": len(trainer.val_examples)},
         "environment": machine.environment(trainer.device),

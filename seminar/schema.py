@@ -46,6 +46,7 @@ class Scores(TypedDict):
     background_bias: NotRequired[Finite | None]
     iou: NotRequired[list[Percent | None]]
     recall: NotRequired[list[Percent | None]]
+    confusion: NotRequired[list[list[Whole]]]
     boundary_iou: NotRequired[Percent | None]
     agreement: NotRequired[Percent | None]
 

@@ -174,14 +174,14 @@ class _Mirror:
         """
 
         def send() -> None:
-            table = _by_class(self._record(last))
-            if table is not None:
-                self._run.log({"by_class": table})
+            tables = _by_class(self._record(last))
+            if tables:
+                self._run.log(tables)
             if self.artifacts:
                 self._send_weights(made, used)
 
         # Not even the file for `wandb sync` holds them: W&B asks the server about each artifact before it writes.
-        what = "the table by class" + (" and the weights" if self.artifacts else "")
+        what = "the tables by class" + (" and the weights" if self.artifacts else "")
         _in_time(send, f"{what} of {last.key} were not sent within {{}}; `wandb sync` sends all but these")
 
     def _send_weights(self, made: Sequence[Stage], used: Sequence[Stage]) -> None:
@@ -285,9 +285,9 @@ def _in_time(send: Callable[[], None], late: str) -> None:
         raise TimeoutError(late.format(f"{os.environ[_PATIENCE]} s ({_PATIENCE})"))
 
 
-def _by_class(record: Record) -> Any:
-    """Return a table of IoU and recall by class and network, by the protocol that is reported; None where the record
-    has none."""
+def _by_class(record: Record) -> dict[str, Any]:
+    """Return tables by the protocol that is reported, as far as the record has them: IoU and recall by class and
+    network, and the student's confusion matrix, in the columns of W&B's own chart of one."""
     import wandb
 
     columns: dict[str, list[float | None]] = {}
@@ -295,10 +295,19 @@ def _by_class(record: Record) -> Any:
         for name, title in (("iou", "IoU"), ("recall", "recall")):
             if name in protocols["crop"]:
                 columns[f"{role} {title}"] = protocols["crop"][name]
-    if not columns:
-        return None
-    rows: list[Iterable[Any]] = [list(row) for row in zip(record["classes"], *columns.values(), strict=True)]
-    return wandb.Table(columns=["class", *columns], data=rows)
+    names, tables = record["classes"], {}
+    if columns:
+        rows: list[Iterable[Any]] = [list(row) for row in zip(names, *columns.values(), strict=True)]
+        tables["by_class"] = wandb.Table(columns=["class", *columns], data=rows)
+    confusion = record["metrics"]["student"]["crop"].get("confusion")
+    if confusion:
+        pairs: list[Iterable[Any]] = [
+            [true, predicted, count]
+            for true, counts in zip(names, confusion, strict=True)
+            for predicted, count in zip(names, counts, strict=True)
+        ]
+        tables["confusion"] = wandb.Table(columns=["Actual", "Predicted", "nPredictions"], data=pairs)
+    return tables
 
 
 def _reason(error: Exception) -> str:

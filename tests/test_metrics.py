@@ -59,7 +59,7 @@ def test_without_a_background_there_is_no_bias() -> None:
     metric.add(logits, truth)
     assert metric.counts.sum() == truth.numel()
     scores = metric.scores()
-    assert set(scores) == {"miou", "iou", "recall"}
+    assert set(scores) == {"miou", "iou", "recall", "confusion"}
     with_one = MeanIoU(3, 0)
     with_one.add(logits, truth)
     assert scores == {name: with_one.scores()[name] for name in scores}
@@ -73,6 +73,7 @@ def test_hand_counted() -> None:
     truth = torch.tensor([[[0, 0, 0, 1], [1, 1, 2, 255]]])
     predicted = torch.tensor([[[0, 0, 1, 1], [1, 0, 1, 0]]])
     scores = scored(one_hot(predicted, 3), truth)
+    assert scores["confusion"] == [[2, 1, 0], [1, 2, 0], [0, 1, 0]], "by true class: pixels of each predicted class"
     # class 0: hits 2, union 2 + 1 missed + 1 wrong = 4; class 1: hits 2, union 3 + 2 = 5; class 2: hits 0, union 1
     assert scores["iou"] == pytest.approx([50, 40, 0])
     assert scores["miou"] == pytest.approx(30)

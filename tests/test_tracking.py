@@ -76,8 +76,16 @@ def test_offline_run_equals_the_record(tmp_path: Path, cell: MakeCell) -> None:
     masks = {path for path in pictures if path.name.endswith(".mask.png")}
     assert len(pictures) - len(masks) == 8, "one picture for each validation image of the toy profile"
     assert len(masks) <= 8 * 3
-    (table,) = folder.rglob("*.table.json")
-    content = json.loads(table.read_text())
+    written = [json.loads(path.read_text()) for path in folder.rglob("*.table.json")]
+    assert len(written) == 2
+    contents = {tuple(each["columns"]): each for each in written}
+    pairs = contents.pop(("Actual", "Predicted", "nPredictions"))["data"]
+    confusion = record["metrics"]["student"]["crop"]["confusion"]
+    names = record["classes"]
+    assert [row[:2] for row in pairs] == [[true, predicted] for true in names for predicted in names]
+    assert [row[2] for row in pairs] == [count for counts in confusion for count in counts]
+    assert sum(row[2] for row in pairs) == 8 * 32 * 32, "every pixel of the validation images"
+    (content,) = contents.values()
     student, teacher = (record["metrics"][role]["crop"] for role in ("student", "teacher"))
     assert content["columns"] == ["class", "student IoU", "student recall", "teacher IoU", "teacher recall"]
     columns = (record["classes"], student["iou"], student["recall"], teacher["iou"], teacher["recall"])
