@@ -82,9 +82,9 @@ def test_shared_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("8k", "stage.json")])
+@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("12k", "early.npz")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
-    # The plan and the journal take 4k each.
+    # The plan, the journal and stage.json take 4k each.
     _, first, _, second, hidden, _ = mounted(
         tmp_path,
         f"mount -t tmpfs -o size={size} none disk",
