@@ -85,7 +85,7 @@ def test_shared_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "file"), [("3m", "checkpoint.pt"), ("12k", "")])
 def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell, size: str, file: str) -> None:
-    """`file`: the first one that there is no room for; "": which one it is depends on which of the workers is faster."""
+    """`file`: the first one that there is no room for; "": which it is depends on which of the workers is faster."""
     _, first, _, second, hidden, _ = mounted(
         tmp_path,
         f"mount -t tmpfs -o size={size} none disk",
