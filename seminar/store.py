@@ -97,7 +97,7 @@ class Store:
         # The text as it was written is what the key is a hash of: that is cheaper than writing it once more.
         if recipe == RECIPE and hash_of(text) != key and stage.key != key:
             raise InputError(f"{path}: does not describe the training {key}; {self.remedy}")
-        return stage
+        return stage.known_as(key)
 
     def record(self, key: str) -> Record | None:
         """Return the record of a finished training, None if it is not finished.
