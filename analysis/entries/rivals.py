@@ -29,11 +29,10 @@ def against(group: str, rows: Sequence[Row]) -> Table:
     for row in rows:
         values: list[Value] = [row.label, tables.mean_and_std(row.over_seeds())]
         for name, other in others:
-            if row.label == name:
-                values.append(tables.DASH)
-                continue
             change = summary.minus(row, other)
-            values.append(f"{tables.difference(change, 1)} {WORDS[summary.verdict(change)]}")
+            known_change = row.label != name and change.mean is not None
+            words = f"{tables.difference(change, 1)} {WORDS[summary.verdict(change)]}"
+            values.append(words if known_change else tables.DASH)
         done = row.runs[row.runs["status"] == "done"]
         step = float((1000 * done["seconds"] / done["steps"]).median()) if len(done) else None
         memory = float(done["peak_memory_mb"].median()) if done["peak_memory_mb"].notna().any() else None
