@@ -314,7 +314,7 @@ def _train(options: argparse.Namespace) -> int:
     mirror.cell = cell
     store = Store(options.runs)
     settle = functools.partial(_settle, [cell.stage], store, options)
-    return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.recorded, settle)
+    return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.record_written, settle)
 
 
 def _artifacts(options: argparse.Namespace) -> bool:
@@ -459,7 +459,8 @@ def _json_settings(text: str) -> dict[str, Scalar]:
     for name, value in settings.items():
         if not sweeps.is_value(value):
             raise InputError(
-                f"{plain(name)}={brief(value)}: one number of up to {sweeps.DIGITS} digits, text or truth value"
+                f"{plain(name)}={brief(value)}: must be one number of up to {sweeps.DIGITS} digits, one text, true "
+                "or false"
             )
     return settings
 
@@ -677,7 +678,7 @@ def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _pull(options: argparse.Namespace) -> int:
-    from seminar.tracking import pull
+    from seminar.wandb_pull import pull
 
     found = pull(options.source, Store(options.runs))
     _tell(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")

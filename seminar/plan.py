@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def order(self) -> list[Cell]:
-        """Cells in the order in which to hand them out (see `schedule`)."""
+        """Return the cells with trainings to do, in the order in which workers take them (see `schedule`)."""
         wanted = {stage.key for stage in self.todo}
         todo = [cell for cell in self.cells if cell.stage.key in wanted]
         return schedule(todo, self.seconds, self.workers)[0]

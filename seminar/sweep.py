@@ -189,7 +189,7 @@ def load(path: Path) -> Sweep:
         raise InputError(f"sweep file {path}: metric={brief(metric)}: choose {{name: student_miou, goal: maximize}}")
     for key in ("name", "description"):
         if not isinstance(raw.get(key), str | int | float | None):
-            raise InputError(f"sweep file {path}: {key}={brief(raw[key])}: write a text")
+            raise InputError(f"sweep file {path}: {key}={brief(raw[key])}: must be text; put it in quotes")
     read: dict[str, tuple[Scalar, ...] | Range] = {}
     for name, spec in parameters.items():
         try:

@@ -194,7 +194,7 @@ class Trainer:
                 watch.step(self.stage, step, self.total_steps)
         except Interrupted as interrupted:
             stopped = interrupted
-        if parallel.any_of(stopped is not None):  # all at the same step, for none can go on alone
+        if parallel.true_in_any_process(stopped is not None):  # all at the same step, for none can go on alone
             raise stopped or Interrupted
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:

@@ -350,7 +350,7 @@ def test_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_void_counts_nowhere() -> None:
     truth = np.array([[0, 1, 255, 255]], np.uint8)
-    assert gallery.score(np.array([[0, 1, 1, 0]], np.uint8), truth) == 100.0
+    assert gallery.image_iou(np.array([[0, 1, 1, 0]], np.uint8), truth) == 100.0
 
 
 def test_the_page_says_how_much_is_shared(place: Path) -> None:

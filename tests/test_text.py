@@ -189,7 +189,10 @@ SWEEPS = {
         f"method: grid\nparameters: {{data_root: {{value: 0x{'1' * 1000}}}}}\n",
         "write it in quotes",
     ),
-    "a name that is none": ("name: [a]\nmethod: grid\nparameters: {seed: {value: 0}}\n", "name=['a']: write a text"),
+    "a name that is none": (
+        "name: [a]\nmethod: grid\nparameters: {seed: {value: 0}}\n",
+        "name=['a']: must be text; put it in quotes",
+    ),
 }
 
 
@@ -291,7 +294,7 @@ def test_no_part_of_a_password_is_shown(password: str, tmp_path: Path, monkeypat
     options = f"postgresql://me@localhost:1/db?password={password}"
     assert password not in search.without_password(options)
     store, executor = Store(tmp_path), pool.executor("inline", None, url)
-    for holder in (Call(store, executor, "disabled", url), search.Queue("a", tmp_path, url)):
+    for holder in (Call(store, executor, "disabled", url), search.StudyLocation("a", tmp_path, url)):
         assert password not in repr(holder)
 
 
