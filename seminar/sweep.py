@@ -304,7 +304,9 @@ def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
         raise InputError("has no 'values': a list with at least one entry")
     for value in values:
         if not is_value(value):
-            raise InputError(f"has the value {brief(value)}: no number of up to {DIGITS} digits, text or truth value")
+            raise InputError(
+                f"has the value {brief(value)}: must be one number of up to {DIGITS} digits, one text, true or false"
+            )
     return tuple(values)
 
 

@@ -30,7 +30,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with the repository's sweep files; figures cost no time."""
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     monkeypatch.chdir(tmp_path)
-    for name in ("scores_and_curves", "facts", "scores_along_axis", "dots", "two_budgets", "cost", "gallery", "pipeline"):
+    for name in (
+        "scores_and_curves",
+        "facts",
+        "scores_along_axis",
+        "dots",
+        "two_budgets",
+        "cost",
+        "gallery",
+        "pipeline",
+    ):
         monkeypatch.setattr(figures, name, lambda *arguments, name=name, **options: {"png": name.encode()})
     return tmp_path
 
