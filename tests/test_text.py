@@ -182,7 +182,7 @@ SWEEPS = {
     ),
     "a long number": (
         f"method: grid\nparameters: {{epochs: {{value: {'9' * 400}}}}}\n",
-        "no number of up to 18 digits",
+        "must be one number of up to 18 digits",
     ),
     "a long text": (f"method: grid\nparameters: {{losses: {{value: {'x+' * 10_000}y}}}}\n", "losses='x+x"),
     "a long date for a path": (
