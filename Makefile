@@ -21,7 +21,8 @@ quoted = '$(subst ','\'',$(value $(1)))'
 NAMES := $(filter-out $(OPTIONS),$(foreach each,$(MAKEOVERRIDES),$(if $(findstring =,$(each)),$(firstword $(subst =, ,$(each))))))
 SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
 TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(if $(filter-out 0 no false,$(ARTIFACTS)),--artifacts) $(OLD)
-REPORTING := $(if $(OUT),--out $(call quoted,OUT)) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
+PLACE := $(if $(OUT),--out $(call quoted,OUT))
+REPORTING := $(PLACE) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
@@ -54,21 +55,13 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $(READY)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
-	@status=0; \
-	$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) \
-	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(REPORTING) || status=$$?;) \
-	exit $$status
+	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) --report $(PLACE)
 
 sweep-%: ablation-% ## The same, by its other name
 	@true
 
 paper: $(READY) ## Everything: all sweeps in one plan, then every table and figure (index.html)
-	@status=0; \
-	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) \
-	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(REPORTING) || status=$$?;) \
-	exit $$status
+	@$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) --report $(PLACE)
 
 wandb-%: $(READY) ## Start a W&B sweep of sweeps/%.yaml with these settings, for `make agent`
 	@mkdir -p $(call quoted,RUNS)

@@ -32,6 +32,7 @@ from seminar import catalogue, checked, search, train
 from seminar.catalogue import Cell, Host
 from seminar.data.files import Unusable
 from seminar.display import Display
+from seminar.growing import SeedCount
 from seminar.plan import Plan, SearchPlan, make_plan
 from seminar.pool import Executor
 from seminar.recipes import pick_device
@@ -50,6 +51,7 @@ class Call:
 
     `storage`: the URL of a database for Optuna's studies; None: a journal file in the store. `command`: the command
     line that does the same work as one worker. `artifacts`: whether W&B keeps the weights.
+    `on_seed` is called each time that all cells of another seed of a sweep are done, except for the last seed.
     """
 
     store: Store
@@ -58,6 +60,7 @@ class Call:
     storage: str | None = field(default=None, repr=False)
     command: tuple[str, ...] = ()
     artifacts: bool = False
+    on_seed: Callable[[], None] = lambda: None
 
 
 def run(plan: Plan, call: Call) -> list[str]:
@@ -70,7 +73,13 @@ def run(plan: Plan, call: Call) -> list[str]:
     source = GridTrials(tuple(plan.cells), _titles(plan))
     job = _job(call, queue, source, plan.sweep.name, plan.cells[0].host)
     count = min(plan.workers, len(plan.todo))
-    failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count))
+    seeds = SeedCount(plan.cells, lambda key: store.status(key) == "done")
+
+    def on_done() -> None:
+        if seeds.update() and seeds.complete < seeds.total:
+            call.on_seed()
+
+    failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count, on_done=on_done))
     states = {cell.stage.key: store.status(cell.stage.key) for cell in plan.cells}
     named = {key for key in states if any(key in line for line in failed)}
     unexplained = {

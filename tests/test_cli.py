@@ -101,8 +101,8 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     text = dry("ablation-losses", "PROFILE=toy", "SEEDS=2", "WORKERS=3", "RUNS=elsewhere", "alpha=0.9,0.99")
     assert "seminar sweep sweeps/losses.yaml profile='toy' alpha='0.9,0.99' --runs 'elsewhere' --seeds '2'" in text
     assert "--workers '3'" in text
-    assert "-m analysis sweeps/losses.yaml profile='toy' alpha='0.9,0.99'" in text
-    assert "-m analysis" not in dry("ablation-losses", "DRY_RUN=1")
+    assert "--report" in text
+    assert "--report --out 'here'" in dry("ablation-losses", "OUT=here")
     assert "--artifacts" not in text
     kept = dry("ablation-losses", "ARTIFACTS=1", "WANDB_PROJECT=mine")
     assert "--artifacts" in kept

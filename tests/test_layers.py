@@ -34,7 +34,7 @@ ROOMS = [
     {"samples"},
     {"train"},
     {"checked", "cost", "inspection", "outdated", "predict", "search", "wandb_pull"},
-    {"export", "plan"},
+    {"export", "growing", "plan"},
     {"jobs"},
     {"__main__"},
 ]
