@@ -24,7 +24,7 @@ def seeds(built: Built) -> list[str]:
     for request in built.requests:
         by_seed: dict[int, set[str]] = {}
         for cell in request.cells:
-            by_seed.setdefault(cell.seed, set()).add(cell.stage.key)
+            by_seed.setdefault(cell.stage.replicate, set()).add(cell.stage.key)
         done = [all(request.source.status(key) == "done" for key in keys) for keys in by_seed.values()]
         if len(done) > 1:
             lines.append(f"{request.path.stem}: {sum(done)} of {len(done)} seeds done")

@@ -58,11 +58,6 @@ class Cell:
     own: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
-    def seed(self) -> int:
-        """The seed of the cell: that of the first student of its chain, from which those of the others follow."""
-        return self.stage.chain[0].seed
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What records and W&B keep of the cell, as JSON values."""
         plain = {name: value for name, value in self.point.items() if name not in self.host.settings}

@@ -24,7 +24,7 @@ class SeedCount:
         self._done = done
         self._open: dict[int, set[str]] = {}
         for cell in cells:
-            self._open.setdefault(cell.seed, set()).add(cell.stage.key)
+            self._open.setdefault(cell.stage.replicate, set()).add(cell.stage.key)
         self.total = len(self._open)
         self.complete = 0
         self.update()

@@ -239,7 +239,7 @@ def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) 
     the cost of the stages to do; stages that it does not hold cost nothing.
     """
     waiting = {cell.stage.key: cell for cell in cells}
-    seeds = list(dict.fromkeys(cell.seed for cell in waiting.values()))
+    seeds = list(dict.fromkeys(cell.stage.replicate for cell in waiting.values()))
     behind: dict[str, float] = {}
     for cell in waiting.values():
         total = 0.0
@@ -257,7 +257,9 @@ def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) 
             for key, cell in waiting.items()
             if not any(s.key in waiting for s in cell.stage.chain[:-1])  # also where costs are equal or unknown
         }
-        chosen = waiting.pop(min(ready, key=lambda key: (ready[key], seeds.index(waiting[key].seed), -behind[key])))
+        chosen = waiting.pop(
+            min(ready, key=lambda key: (ready[key], seeds.index(waiting[key].stage.replicate), -behind[key]))
+        )
         start = ready[chosen.stage.key]
         for stage in chosen.stage.chain:
             if stage.key not in ends:

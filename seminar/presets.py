@@ -30,6 +30,8 @@ PAPER: dict[str, Scalar] = {
     "alpha": 0.999,
     "teacher_bn": "own",
     "teacher_mode": "train",
+    "strong_view": "none",
+    "pseudo_from": "student",
     "epochs": 60,
     "batch_size": 12,
     "lr": 0.007,

@@ -326,7 +326,7 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
     pretrained = str(reader.take("pretrained"))
     names = set(Stage.model_fields) & set(presets.PAPER)
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "teacher_mode", "self_generation"}
-    special |= {"annotation", "click_size", "click_order"}
+    special |= {"annotation", "click_size", "click_order", "strong_view", "pseudo_from"}
     special |= {"optimizer", "momentum", "weight_decay", "schedule", "poly_power", "metrics"}
     optimizer, schedule = optimizers[str(reader.take("optimizer"))], schedules[str(reader.take("schedule"))]
     measured = str(reader.take("metrics"))
@@ -363,6 +363,8 @@ def _stage(
         "alpha": reader.take("alpha") if teacher else None,
         "teacher_bn": reader.take("teacher_bn") if teacher else None,
         "teacher_mode": reader.take("teacher_mode") if teacher else None,
+        "strong_view": reader.take("strong_view") if teacher else "none",
+        "pseudo_from": reader.take("pseudo_from") if ancillary is not None else "student",
         "seed": seed,
         "self_generation": reader.take("self_generation") if ancillary is not None else "none",
         "ancillary": ancillary,

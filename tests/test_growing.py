@@ -41,9 +41,9 @@ def test_cells_are_handed_out_seed_by_seed(losses_sweep: sweep.Sweep) -> None:
     cells = recipes.cells(losses_sweep, {"profile": ("toy",), "seed": (0, 1, 2)})
     seconds = {stage.key: 10.0 * len(stage.losses) for cell in cells for stage in cell.stage.chain}
     order, _ = schedule(cells, seconds, 1)
-    assert [cell.seed for cell in order] == [0] * 6 + [1] * 6 + [2] * 6
+    assert [cell.stage.replicate for cell in order] == [0] * 6 + [1] * 6 + [2] * 6
     order, _ = schedule(cells, seconds, 2)
-    last = {seed: max(place for place, cell in enumerate(order) if cell.seed == seed) for seed in (0, 1)}
+    last = {seed: max(place for place, cell in enumerate(order) if cell.stage.replicate == seed) for seed in (0, 1)}
     assert last[0] <= 7, "all but what waits for an ancillary comes first"
     assert last[1] <= 13
 
