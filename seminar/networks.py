@@ -28,6 +28,7 @@ from torchvision.models import (
 )
 from torchvision.models.resnet import BasicBlock
 
+from seminar import timm_models
 from seminar.spec import InputError, unknown
 
 OutputStride = Literal[8, 16]
@@ -41,13 +42,13 @@ class Anatomy:
     """What a backbone gives, and the size of the head that suits it.
 
     `body` maps the image to the high-level features (`high` channels); the output of its child `tap` is the low-level
-    features (`low` channels, /4). `width`: channels of ASPP and decoder; `rates`: dilations of the ASPP's 3x3
-    convolutions; `low_width`: channels to which the decoder reduces the low-level features; `dropout`: rates behind
-    the ASPP and behind the decoder's two 3x3 convolutions.
+    features (`low` channels, /4). Without a `tap` it returns the two. `width`: channels of ASPP and decoder; `rates`:
+    dilations of the ASPP's 3x3 convolutions; `low_width`: channels to which the decoder reduces the low-level features;
+    `dropout`: rates behind the ASPP and behind the decoder's two 3x3 convolutions.
     """
 
-    body: nn.Sequential
-    tap: str
+    body: nn.Module
+    tap: str | None
     low: int
     high: int
     width: int
@@ -85,10 +86,24 @@ def _backbone(name: str, **rest: Any) -> Callable[[Make], Make]:
     return register
 
 
-def _find(name: str) -> Backbone:
+def find(name: str) -> Backbone:
+    """Return the backbone of a name, or timm's for `timm/NAME`. Raises `InputError` for a name of neither."""
+    if name.startswith(timm_models.PREFIX):
+        timm_models.check_name(name.removeprefix(timm_models.PREFIX))
+        return Backbone(_of_timm(name.removeprefix(timm_models.PREFIX)))
     if name not in BACKBONES:
-        raise unknown("backbone", name, BACKBONES)
+        raise unknown("backbone", name, (*BACKBONES, f"{timm_models.PREFIX}NAME"))
     return BACKBONES[name]
+
+
+def _of_timm(name: str) -> Make:
+    def make(output_stride: OutputStride) -> Anatomy:
+        body = timm_models.body(name, output_stride)
+        low, high = timm_models.channels(body)
+        rates = _rates(output_stride)
+        return Anatomy(body, None, low=low, high=high, width=256, rates=rates, low_width=48, dropout=DROPOUT)
+
+    return make
 
 
 @_backbone("small_resnet")
@@ -187,6 +202,9 @@ class Encoder(nn.Module):
         self.body, self.tap = anatomy.body, anatomy.tap
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        if self.tap is None:
+            low, high = self.body(image)
+            return low, high
         low = x = image
         for name, part in self.body.named_children():
             x = part(x)
@@ -253,8 +271,8 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(self, backbone: str, classes: int, output_stride: OutputStride, freeze: Freeze = "none") -> None:
         super().__init__()
-        anatomy = _find(backbone).make(output_stride)
-        self.backbone, self.freeze = backbone, freeze
+        anatomy = find(backbone).make(output_stride)
+        self.backbone, self.freeze, self.output_stride = backbone, freeze, output_stride
         self.encoder = Encoder(anatomy)
         self.aspp = ASPP(anatomy.high, anatomy.width, anatomy.rates, anatomy.dropout[0])
         self.decoder = Decoder(anatomy.low, anatomy.low_width, anatomy.width, anatomy.dropout[1:], classes)
@@ -285,6 +303,12 @@ def build(backbone: str, classes: int, output_stride: OutputStride, freeze: Free
     return DeepLabV3Plus(backbone, classes, output_stride, freeze)
 
 
+def shares_batch_statistics(backbone: str) -> bool:
+    """Return whether several processes can train it together: torch replaces timm's BatchNorm, which holds an
+    activation as well, by one without."""
+    return not backbone.startswith(timm_models.PREFIX)
+
+
 def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> list[dict[str, Any]]:
     """For an optimiser: the backbone at `lr`, ASPP and decoder at `lr * head_lr_factor`."""
     head = [*net.aspp.parameters(), *net.decoder.parameters()]
@@ -293,7 +317,7 @@ def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> li
 
 def _imagenet(backbone: str, name: str = "imagenet") -> Any:
     """torchvision's ImageNet weights, a member of its enum: the paper's, or those of that name."""
-    weights = _find(backbone).imagenet
+    weights = find(backbone).imagenet
     if name != "imagenet":
         members = {} if weights is None else type(weights).__members__
         if name not in members or name == "DEFAULT":  # which it is changes with torchvision
@@ -311,6 +335,10 @@ def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagen
 
     torchvision ends its file names with the first 8 digits of the SHA-256, so a copy of its file has its identity.
     """
+    if backbone.startswith(timm_models.PREFIX):
+        if name != "imagenet":
+            raise unknown("pretrained", name, ("none", "imagenet"))
+        return timm_models.identity(backbone.removeprefix(timm_models.PREFIX), weights)
     download = _imagenet(backbone, name)
     if weights is None:
         return PurePosixPath(download.url).stem
@@ -350,7 +378,8 @@ def _read(backbone: str, weights: Path | None, identity: str | None) -> tuple[An
 def check_pretrained(backbone: str, weights: Path | None, identity: str, download: bool) -> None:
     """Raise `InputError` where ImageNet weights cannot be had or do not fit the backbone. Without `download`, weights
     that are not here yet are not looked at."""
-    if download or weights is not None or _cached(_url(backbone, identity)).exists():
+    here = not backbone.startswith(timm_models.PREFIX) and _cached(_url(backbone, identity)).exists()
+    if download or weights is not None or here:
         load_pretrained(build(backbone, 2, 16), weights, identity)
 
 
@@ -396,7 +425,15 @@ def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | No
     Every layer of the backbone must be there in its shape, and nothing else but torchvision's classifier. Raises
     `InputError` otherwise, and for a file that is not what `identity` names.
     """
-    entry, source = _find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
+    if net.backbone.startswith(timm_models.PREFIX):
+        name = net.backbone.removeprefix(timm_models.PREFIX)
+        if weights is not None and identity not in (None, timm_models.identity(name, weights)):
+            raise InputError(
+                f"weights={weights}: has changed since this training was planned; start the command again to plan with "
+                "the file as it is now"
+            )
+        return timm_models.load(net.encoder.body, name, net.output_stride, weights)
+    entry, source = find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
     given, sha256 = _read(net.backbone, weights, identity)
     if not isinstance(given, dict) or not all(map(_plain, given.values())):
         raise InputError(f"{source}: is no state dict (names with tensors)")

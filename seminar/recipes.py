@@ -321,8 +321,7 @@ def _terms(reader: _Reader) -> tuple[Term, ...]:
 def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) -> dict[str, Any]:
     """Return the fields that all stages of a chain share."""
     backbone = str(reader.take("backbone"))
-    if backbone not in networks.BACKBONES:
-        raise unknown("backbone", backbone, networks.BACKBONES)
+    networks.find(backbone)  # raises for a name that is none
     pretrained = str(reader.take("pretrained"))
     names = set(Stage.model_fields) & set(presets.PAPER)
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "teacher_mode", "self_generation"}

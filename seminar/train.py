@@ -313,7 +313,7 @@ def versions(stage: Stage) -> dict[str, str]:
     parts: dict[str, tuple[Callable[..., Any], ...]] = {
         **{f"loss {term.name}": (losses[term.name].make,) for term in stage.losses},
         f"data {stage.data.name}": (datasets[stage.data.name].make,),
-        f"network {stage.backbone}": (networks.build, networks.BACKBONES[stage.backbone].make),
+        f"network {stage.backbone}": (networks.build, networks.find(stage.backbone).make),
         f"optimizer {stage.optimizer.name}": (optimizers[stage.optimizer.name].make, networks.parameter_groups),
         f"schedule {stage.schedule}": (schedules[stage.schedule].make,),
         **{f"metric {name}": (metrics[name].make, evaluate) for name in stage.metrics.split("+")},

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
     {"provenance", "text"},
     {"spec"},
-    {"colours", "display", "parts", "schema", "sweep"},
+    {"colours", "display", "parts", "schema", "sweep", "timm_models"},
     {"store"},
     {"data", "pool", "presets"},
     {"catalogue"},
@@ -79,7 +79,12 @@ def test_no_room_imports_a_higher_one(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("library", "only"),
-    [("wandb", {"tracking", "wandb_pull"}), ("optuna", {"jobs", "search"}), ("argparse", {"__main__"})],
+    [
+        ("wandb", {"tracking", "wandb_pull"}),
+        ("optuna", {"jobs", "search"}),
+        ("argparse", {"__main__"}),
+        ("timm", {"timm_models"}),
+    ],
 )
 def test_few_rooms_know_the_library(library: str, only: set[str]) -> None:
     users = {room(path) for path in FILES if any(name.split(".")[0] == library for name in imports(path))}
