@@ -15,13 +15,13 @@ PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 OLD := $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no false,$(RETRAIN)),--retrain)
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB ARTIFACTS KILLS DEVICE DRY_RUN KEEP RETRAIN WANDB_%
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT MARGIN WANDB ARTIFACTS KILLS DEVICE DRY_RUN KEEP RETRAIN WANDB_%
 # A value goes to the shell in quotes as it was given, blanks, brackets, quotes and all.
 quoted = '$(subst ','\'',$(value $(1)))'
 NAMES := $(filter-out $(OPTIONS),$(foreach each,$(MAKEOVERRIDES),$(if $(findstring =,$(each)),$(firstword $(subst =, ,$(each))))))
 SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
 TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(if $(filter-out 0 no false,$(ARTIFACTS)),--artifacts) $(OLD)
-REPORTING := $(if $(OUT),--out $(call quoted,OUT)) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
+REPORTING := $(if $(MARGIN),--margin $(call quoted,MARGIN)) $(if $(OUT),--out $(call quoted,OUT)) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
@@ -31,7 +31,7 @@ GIVEN := $(if $(PROFILE),profile=$(call quoted,PROFILE)) $(SETTINGS) --runs $(ca
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
 
 help: ## Show this list
-	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [EXECUTOR=local] [SAMPLER=tpe] [PRUNER=none] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [ARTIFACTS=1] [name=value ...]"
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [EXECUTOR=local] [SAMPLER=tpe] [PRUNER=none] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [MARGIN=1] [WANDB=auto] [ARTIFACTS=1] [name=value ...]"
 	@echo
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo

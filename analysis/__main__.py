@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import exhibits, overview, page, reference, report
+from analysis import exhibits, overview, page, reference, report, statistics
 from seminar import schema
 from seminar.catalogue import Catalogue
 from seminar.spec import InputError
@@ -70,8 +71,25 @@ def _parser() -> argparse.ArgumentParser:
         help="send tables and figures to W&B as well, as a run of job type report (as `seminar report` does; auto: "
         "online where you are logged in, else offline); this alone may need a network",
     )
+    parser.add_argument(
+        "--margin",
+        type=_points,
+        default=statistics.MARGIN,
+        metavar="POINTS",
+        help=f"points of mIoU within which two rows count as equal (default: {statistics.MARGIN:g})",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: points of mIoU between 0 and 100, as 1 or 0.5")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
         names = [item for item in options.what if "=" not in item]
-        lines, written = _build(names, settings, options.runs, options.out)
+        lines, written = _build(names, settings, options.runs, options.out, options.margin)
     except (InputError, OSError) as error:
         print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
@@ -102,7 +120,7 @@ def _send(written: Sequence[Path], options: argparse.Namespace) -> int:
 
 
 def _build(
-    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None
+    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None, margin: float
 ) -> tuple[list[str], list[Path]]:
     """Build reports and write them; returns what to print, and the files."""
     catalogue = Catalogue(Store(runs))
@@ -120,7 +138,7 @@ def _build(
         others = [entry for entry in exhibits.find([]) if exhibits.planned(catalogue, entry)]
         extra = [entry for entry in others if entry.name not in {one.name for one in chosen}]
     itself = out is not None and out.resolve().is_relative_to(reference.REFERENCE.resolve())
-    built = exhibits.build_all([*chosen, *extra], settings, catalogue, itself, len(extra))
+    built = exhibits.build_all([*chosen, *extra], settings, catalogue, itself, len(extra), margin)
     built.left_out.extend(left_out)
     folder = out or exhibits.folder(built, settings)
     requested = {entry.name for entry in chosen}
