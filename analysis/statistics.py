@@ -171,8 +171,9 @@ def _clean(value: float) -> float:
 
 
 def _levene(parts: Sequence[NDArray[np.float64]]) -> float | None:
-    """Return the p value of Levene's test (about the means) for equal variances of groups with at least 2 values."""
-    sizes = [np.abs(part - part.mean()) for part in parts if len(part) > 1]
+    """Return the p value of Levene's test for equal spreads of residuals, whose mean is 0 in each group; a group has at
+    least 2 values."""
+    sizes = [np.abs(part) for part in parts if len(part) > 1]
     freedom = sum(map(len, sizes)) - len(sizes)
     if len(sizes) < 2 or freedom < 1:
         return None
