@@ -188,7 +188,14 @@ class Claimed:
 def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: Sequence[Cell]) -> Table:
     """Return the claims of one exhibit with their verdicts; all such tables have the same columns. `cells`: what more
     seeds would train."""
-    decisions = statistics.decide([line.contrast for line in lines], [line.same for line in lines], request.margin)
+    seeds = len({cell.stage.replicate for cell in cells})
+    looks = request.looks
+    decisions = statistics.decide(
+        [line.contrast for line in lines],
+        [line.same for line in lines],
+        request.margin,
+        spend=lambda level: statistics.share(level, looks.planned, seeds) if looks else level,
+    )
     body: list[tuple[Value, ...]] = []
     for line, found in zip(lines, decisions):
         printed = ", ".join(
@@ -209,6 +216,12 @@ def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: 
         "inconclusive. The intervals are of the analysis of the whole table, and so wide (Holm) that any of these "
         "verdicts is wrong in about one table of 20.",
     ]
+    if looks:
+        share = 100 * statistics.share(statistics.LEVEL, looks.planned, seeds)
+        notes.append(
+            f"Looked at after {numbers(looks.planned)} seeds. The 5 % are shared among the looks (spending of O'Brien "
+            f"and Fleming's type); this one, at {seeds}, has {share:.2g} %. Stopped after {looks.seeds}: {looks.why}."
+        )
     if any(line.same for line in lines):
         notes.append(
             f"Where the claim is that nothing changes, holds: the interval lies within {margin} of 0 on both sides; "
@@ -217,7 +230,7 @@ def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: 
     taking = [
         f'To decide "{line.text}": {what}'
         for line, found in zip(lines, decisions)
-        if found.verdict == "inconclusive" and (what := _it_would_take(line, found, request, cells))
+        if found.verdict == "inconclusive" and not looks and (what := _it_would_take(line, found, request, cells))
     ]
     if taking:
         taking.append(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis import blocks, entries, frame
+from analysis import blocks, entries, frame, looks
 from analysis.report import Report
 from analysis.statistics import MARGIN
 from seminar import presets
@@ -56,6 +56,8 @@ class Request:
     """The report is the reference that others are compared with."""
     margin: float = MARGIN
     """Points of mIoU within which two rows count as equal."""
+    looks: looks.Looks | None = None
+    """How seeds were added until the claims were decided (`SEEDS=auto`); None: their number was given."""
 
     @property
     def arguments(self) -> list[str]:
@@ -278,6 +280,9 @@ def _request(
     path: Path, sweep: sweeps.Sweep, settings: Settings, catalogue: Catalogue, source: frame.Source
 ) -> Request:
     store = catalogue.store
+    looked = looks.read(looks.path(store.root, sweep.override(settings), settings, catalogue.host))
+    if looked is not None and "seed" not in settings:
+        settings = {**settings, "seed": tuple(range(looked.seeds))}
     whole = sweep.override(settings)
     whole.check()
     cells, unanswered = catalogue.resolve(whole)
@@ -295,7 +300,7 @@ def _request(
         trials = [Cell(trial.point, store.stage(trial.key)) for trial in started]
         cells = [*trials, *search.reported(), *(search.reported(best.point) if best else ())]
     host = frozenset(catalogue.host)
-    return Request(path, whole, given, cells, source, store.root, unanswered, host, search)
+    return Request(path, whole, given, cells, source, store.root, unanswered, host, search, looks=looked)
 
 
 def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:

@@ -15,7 +15,7 @@ What is concluded is read from intervals alone, with Holm's correction over the 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,8 @@ MARGIN = 1.0
 POWER = 0.8
 """Chance with which the seeds that `seeds_needed` names decide a claim, if the measured difference is the true one."""
 MOST_SEEDS = 100
+LOOKS = (2, 4, 8, 16)
+"""Numbers of seeds after which `SEEDS=auto` looks whether every claim is decided."""
 
 Verdict = Literal["holds", "reversed", "equal", "inconclusive"]
 Scores = Mapping[str, Mapping[int, float]]
@@ -193,19 +195,19 @@ def _levene(parts: Sequence[NDArray[np.float64]]) -> float | None:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is concluded of a claim, and the interval from which it is read.
-
-    `level`: the error of that interval. `p`: the smallest level for the whole family at which the claim is decided.
-    """
+    """What is concluded of a claim, and the interval from which it is read; `level`: the error of that interval."""
 
     verdict: Verdict
     change: Estimate
     level: float
-    p: float
 
 
 def decide(
-    contrasts: Sequence[Contrast], same: Sequence[bool], margin: float = MARGIN, level: float = LEVEL
+    contrasts: Sequence[Contrast],
+    same: Sequence[bool],
+    margin: float = MARGIN,
+    level: float = LEVEL,
+    spend: Callable[[float], float] = float,
 ) -> list[Decision]:
     """Return the decisions on the claims of one exhibit, by Holm's procedure.
 
@@ -213,26 +215,39 @@ def decide(
     interval lies within `margin` points of 0. A claim that nothing changes (`same`) `holds` where the interval lies
     within `margin`, and is `reversed` wholly beyond it. With k claims, the clearest one is judged by its interval with
     error `level` / k, the next by that with `level` / (k - 1), and so on; the first that is not decided ends it, and
-    the others are judged by its level. Claims without an interval count among the k.
+    the others are judged by its level. Claims without an interval count among the k. `spend(level)`:
+    the part of a level that this look at the data may use, see `share`.
     """
     levels = [_decided_at(contrast, kind, margin) for contrast, kind in zip(contrasts, same)]
     order = sorted(range(len(levels)), key=lambda place: levels[place])
-    own: dict[int, tuple[float, float]] = {}
-    adjusted, step = 0.0, level
-    stopped = False
+    steps: dict[int, float] = {}
+    step, stopped = level, False
     for rank, place in enumerate(order):
-        left = len(order) - rank
-        adjusted = max(adjusted, min(1.0, left * levels[place]))
         if not stopped:
-            step = level / left
+            step = spend(level / (len(order) - rank))
             stopped = levels[place] > step
-        own[place] = step, adjusted
+        steps[place] = step
     result = []
     for place, (contrast, kind) in enumerate(zip(contrasts, same)):
-        step, p = own[place]
-        change = contrast.estimate(step)
-        result.append(Decision(read(change, kind, margin), change, step, p))
+        change = contrast.estimate(steps[place])
+        result.append(Decision(read(change, kind, margin), change, steps[place]))
     return result
+
+
+def share(level: float, looks: Sequence[int], seeds: int) -> float:
+    """Return the part of an error level that the look at so many seeds may use; `looks`: the planned numbers of seeds.
+
+    O'Brien and Fleming's type of spending by Lan and DeMets (Biometrika 1983): 2 - 2 Phi(z / sqrt(t)) is spent at the
+    fraction t of the seeds, z being the quantile of `level` / 2. A look uses what was added since the one before; the
+    parts sum to `level`, so that the chance of any error is at most that, however the looks depend on each other. A
+    number of seeds that was not planned counts as the planned look before it.
+    """
+    if not looks:
+        return level
+    place = max((place for place, look in enumerate(looks) if look <= seeds), default=0)
+    quantile = -float(special.ndtri(level / 2))
+    spent = [2 * float(special.ndtr(-quantile / math.sqrt(look / looks[-1]))) for look in looks[: place + 1]]
+    return spent[-1] - (spent[-2] if place else 0.0)
 
 
 def read(change: Estimate, same: bool, margin: float = MARGIN) -> Verdict:

@@ -7,12 +7,14 @@ that are wrong. Six rows as in Table 3 with its four claims; standard deviations
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis import statistics
+from analysis.statistics import Contrast, Decision
 
 ROWS = ("pce", "crf", "pcons", "both", "pseudo", "ce")
 CLAIMS = (("crf", "pce"), ("pcons", "pce"), ("both", "pcons"), ("pseudo", "both"))
@@ -21,7 +23,8 @@ CLAIMS = (("crf", "pce"), ("pcons", "pce"), ("both", "pcons"), ("pseudo", "both"
 @dataclass(frozen=True)
 class Scenario:
     """`levels`: of the rows. `spreads`: standard deviation of each. `shift`: that of a seed, the same for all rows.
-    `missing`: share of cells that are not there."""
+    `missing`: share of cells that are not there. `looks`: numbers of seeds after which it may stop; `seeds` is not read
+    then."""
 
     name: str
     levels: tuple[float, ...] = (0.0,) * 6
@@ -29,6 +32,7 @@ class Scenario:
     shift: float = 0.5
     seeds: int = 4
     missing: float = 0.0
+    looks: tuple[int, ...] = ()
 
 
 SCENARIOS = (
@@ -44,6 +48,10 @@ SCENARIOS = (
     Scenario("one row spreads twice as much", spreads=(2.0, 1.0, 1.0, 1.0, 1.0, 1.0)),
     Scenario("two rows spread four times as much", spreads=(2.0, 2.0, 0.5, 0.5, 0.5, 0.5)),
     Scenario("the same, 8 seeds", spreads=(2.0, 2.0, 0.5, 0.5, 0.5, 0.5), seeds=8),
+    Scenario("`SEEDS=auto`, no row differs", looks=statistics.LOOKS),
+    Scenario("`SEEDS=auto`, steps of 2 points", levels=(0, 2, 0, 2, 2, 9), looks=statistics.LOOKS),
+    Scenario("`SEEDS=auto`, steps of just the margin", levels=(0, 1, -1, -2, -3, 9), looks=statistics.LOOKS),
+    Scenario("`SEEDS=auto`, spreads of the reference", spreads=(1.1, 0.7, 1.4, 1.4, 0.2, 0.6), looks=statistics.LOOKS),
 )
 
 
@@ -70,9 +78,7 @@ def simulate(scenario: Scenario, tables: int, generator: np.random.Generator) ->
     counts = dict.fromkeys(("holds", "wrong", "covered", "as_judged", "told"), 0)
     intervals = 0
     for _ in range(tables):
-        design = statistics.fit(draw(scenario, generator), apart=("ce",))
-        contrasts = [design.contrast(upper, lower) for upper, lower in CLAIMS]
-        decisions = statistics.decide(contrasts, [False] * len(CLAIMS))
+        contrasts, decisions = analyse(scenario, draw(scenario, generator))
         bad = [
             (found.verdict == "holds" and true <= 0)
             or (found.verdict == "reversed" and true >= 0)
@@ -94,10 +100,24 @@ def simulate(scenario: Scenario, tables: int, generator: np.random.Generator) ->
     return Result(**shares)
 
 
+def analyse(scenario: Scenario, scores: statistics.Scores) -> tuple[list[Contrast], list[Decision]]:
+    """Return the differences and the decisions on the claims at the look at which it stops."""
+    for seeds in scenario.looks or (scenario.seeds,):
+        seen = {row: {seed: score for seed, score in line.items() if seed < seeds} for row, line in scores.items()}
+        design = statistics.fit(seen, apart=("ce",))
+        contrasts = [design.contrast(upper, lower) for upper, lower in CLAIMS]
+        spend = functools.partial(statistics.share, looks=scenario.looks, seeds=seeds)
+        decisions = statistics.decide(contrasts, [False] * len(CLAIMS), spend=spend)
+        if all(found.verdict != "inconclusive" for found in decisions):
+            break
+    return contrasts, decisions
+
+
 def draw(scenario: Scenario, generator: np.random.Generator) -> dict[str, dict[int, float]]:
     """Return a table of scores by row and seed; a missing one is NaN."""
-    shifts = scenario.shift * generator.standard_normal(scenario.seeds)
-    noise = np.array(scenario.spreads)[:, None] * generator.standard_normal((len(ROWS), scenario.seeds))
+    seeds = scenario.looks[-1] if scenario.looks else scenario.seeds
+    shifts = scenario.shift * generator.standard_normal(seeds)
+    noise = np.array(scenario.spreads)[:, None] * generator.standard_normal((len(ROWS), seeds))
     scores = np.array(scenario.levels)[:, None] + shifts + noise
     scores[generator.random(scores.shape) < scenario.missing] = np.nan
     return {row: dict(enumerate(map(float, line))) for row, line in zip(ROWS, scores)}
@@ -108,10 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name holds this text")
     options = parser.parse_args(arguments)
     print("| tables in which ... | false `holds` | any wrong | 95 % interval covers | interval of the verdict covers |")
     print("|---|---:|---:|---:|---:|")
-    for scenario in SCENARIOS:
+    for scenario in (scenario for scenario in SCENARIOS if options.only in scenario.name):
         found = simulate(scenario, options.tables, np.random.default_rng(options.seed))
         shown = (found.holds, found.wrong, found.covered, found.as_judged)
         print(f"| {scenario.name} | {' | '.join(f'{share:.1f} %' for share in shown)} |", flush=True)
