@@ -23,8 +23,10 @@ SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
 TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(if $(filter-out 0 no false,$(ARTIFACTS)),--artifacts) $(OLD)
 AUTO := $(filter auto,$(SEEDS))
 ONE_SWEEP = $(if $(AUTO),$(error SEEDS=auto is for one sweep: make ablation-NAME SEEDS=auto))
-LOOKING := $(if $(LOOKS),--looks $(call quoted,LOOKS)) $(if $(MINUTES),--minutes $(call quoted,MINUTES)) $(if $(MARGIN),--margin $(call quoted,MARGIN))
-REPORTING := $(if $(MARGIN),--margin $(call quoted,MARGIN)) $(if $(OUT),--out $(call quoted,OUT)) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
+EQUAL := $(if $(MARGIN),--margin $(call quoted,MARGIN))
+LOOKING := $(if $(LOOKS),--looks $(call quoted,LOOKS)) $(if $(MINUTES),--minutes $(call quoted,MINUTES)) $(EQUAL)
+PLACE := $(if $(OUT),--out $(call quoted,OUT)) $(EQUAL)
+REPORTING := $(PLACE) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
@@ -57,21 +59,20 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $(READY)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
+ifdef AUTO
 	@status=0; \
-	$(if $(AUTO),$(BIN)/python -m analysis.auto sweeps/$*.yaml $(GIVEN) $(LOOKING) -- $(TRAINING),$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING)) \
-	  || status=$$?; \
+	$(BIN)/python -m analysis.auto sweeps/$*.yaml $(GIVEN) $(LOOKING) -- $(TRAINING) || status=$$?; \
 	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(REPORTING) || status=$$?;) \
 	exit $$status
+else
+	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) --report $(PLACE)
+endif
 
 sweep-%: ablation-% ## The same, by its other name
 	@true
 
 paper: $(READY) ## Everything: all sweeps in one plan, then every table and figure (index.html)
-	@$(ONE_SWEEP)status=0; \
-	$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) \
-	  || status=$$?; \
-	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis $(GIVEN) $(REPORTING) || status=$$?;) \
-	exit $$status
+	@$(ONE_SWEEP)$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) --report $(PLACE)
 
 wandb-%: $(READY) ## Start a W&B sweep of sweeps/%.yaml with these settings, for `make agent`
 	@$(ONE_SWEEP)mkdir -p $(call quoted,RUNS)

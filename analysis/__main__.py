@@ -7,11 +7,12 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import exhibits, overview, page, reference, report, statistics
+from analysis import exhibits, overview, page, reference, report, statistics, tables
 from seminar import schema
 from seminar.catalogue import Catalogue
 from seminar.spec import InputError
@@ -78,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="POINTS",
         help=f"points of mIoU within which two rows count as equal (default: {statistics.MARGIN:g})",
     )
+    parser.add_argument(
+        "--running",
+        action="store_true",
+        help="the sweep still runs: the page says so and loads itself again, and only the table is printed",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
 
@@ -99,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
         names = [item for item in options.what if "=" not in item]
-        lines, written = _build(names, settings, options.runs, options.out, options.margin)
+        margin, running = options.margin, options.running
+        lines, written = _build(names, settings, options.runs, options.out, margin, running)
     except (InputError, OSError) as error:
         print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
@@ -120,7 +127,7 @@ def _send(written: Sequence[Path], options: argparse.Namespace) -> int:
 
 
 def _build(
-    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None, margin: float
+    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None, margin: float, running: bool
 ) -> tuple[list[str], list[Path]]:
     """Build reports and write them; returns what to print, and the files."""
     catalogue = Catalogue(Store(runs))
@@ -151,21 +158,31 @@ def _build(
             lines += [report.summary(one), *(f"wrote {path}" for path in files), ""]
     lines += [f"left out: {reason}" for reason in built.left_out]
     if not names or out is None:
-        written.append(_page(built, folder))
+        written.append(_page(built, folder, running))
         _forget(folder, [path.name for path in written])
         lines.append(f"wrote {written[-1]}")
+    if running:
+        lines = [*_first_table(built, requested), *overview.seeds(built), f"the page grows: {written[-1]}"]
     return lines, written
+
+
+def _first_table(built: exhibits.Built, requested: Collection[str]) -> list[str]:
+    """Return the first table of the first requested report that judges claims, else of the first one."""
+    found = [one for one in built.reports if one.name in requested and one.main]
+    return [
+        tables.markdown(replace(one.main[0], notes=())) for one in sorted(found, key=lambda one: not one.claims)[:1]
+    ]
 
 
 def _absent(entry: exhibits.Exhibit) -> str:
     return ", ".join(f"sweeps/{file} is not there" for file in exhibits.absent(entry))
 
 
-def _page(built: exhibits.Built, folder: Path) -> Path:
+def _page(built: exhibits.Built, folder: Path, running: bool) -> Path:
     """Write the one page of all reports; returns its path."""
     path = folder / "index.html"
     title = f"Seminar Learning on {', '.join(built.reports[0].profiles)}"
-    text = page.page(title, built.reports, overview.overview(built))
+    text = page.page(title, built.reports, overview.overview(built), overview.seeds(built), running)
     write_atomic(path, lambda file: file.write(text.encode()))
     return path
 

@@ -13,7 +13,7 @@ from analysis import frame, origins, paper, statistics, summary, tables
 from analysis.report import Report
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
-from seminar.catalogue import Cell, Unknown, profile
+from seminar.catalogue import Cell, Unknown, profile_of
 from seminar.spec import Scalar
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def groups(cells: Sequence[Cell], *apart: str) -> dict[str, list[Cell]]:
     for cell in cells:
         rest = [f"{name}={text(cell.point[name])}" for name in sorted(differing & cell.point.keys())]
         own = [f"data {cell.stage.data.name}"] if "data" in cell.point else []
-        result.setdefault(", ".join([profile(cell.point), *own, cell.stage.backbone, *rest]), []).append(cell)
+        result.setdefault(", ".join([profile_of(cell.point), *own, cell.stage.backbone, *rest]), []).append(cell)
     return result
 
 
@@ -132,7 +132,7 @@ def unplanned(unknown: Iterable[Unknown]) -> list[str]:
     seeds: dict[tuple[str, str], list[int]] = {}
     for point, reason in unknown:
         rest = " ".join(f"{n}={text(v)}" for n, v in sorted(point.items()) if n not in ("seed", "profile"))
-        seeds.setdefault((f"{profile(point)}: {rest}".rstrip(": "), reason), []).append(int(point.get("seed", 0)))
+        seeds.setdefault((f"{profile_of(point)}: {rest}".rstrip(": "), reason), []).append(int(point.get("seed", 0)))
     return [f"{what}, {_seeds(found)}: {reason}." for (what, reason), found in seeds.items()]
 
 
@@ -216,6 +216,11 @@ def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: 
         "inconclusive. The intervals are of the analysis of the whole table, and so wide (Holm) that any of these "
         "verdicts is wrong in about one table of 20.",
     ]
+    if any(line.contrast.n < seeds for line in lines):
+        notes.append(
+            "Trainings are missing, so these verdicts are not final: whoever stops at a moment of his choice finds "
+            "something by chance."
+        )
     if looks:
         share = 100 * statistics.share(statistics.LEVEL, looks.planned, seeds)
         notes.append(
@@ -341,7 +346,7 @@ def runs_data(parts: Mapping[str, Sequence[Row]]) -> Table:
     if not whole:
         return Table("Runs", (Column("group"), Column("row"), Column("key")), ())
     data = pd.concat(whole, ignore_index=True)
-    settings = [name for name in frame.settings(data) if name not in ("group", "row")]
+    settings = [name for name in frame.setting_columns(data) if name not in ("group", "row")]
     same = [name for name in settings if name != "profile" and data[name].nunique(dropna=False) == 1]
     names = [name for name in data.columns if name not in ("group", "row", *same)]
     return numbers_table("Runs", data[["group", "row", *names]], settings)
@@ -369,7 +374,7 @@ def estimate_columns(name: str, value: summary.Estimate) -> dict[str, Value]:
 
 def not_comparable(cells: Sequence[Cell], printed: paper.PaperTable, apart: Collection[str]) -> str | None:
     """Return why the paper's numbers cannot be compared with cells whose rows differ in `apart`; None if they can."""
-    chosen, backbone = profile(cells[0].point), cells[0].stage.backbone
+    chosen, backbone = profile_of(cells[0].point), cells[0].stage.backbone
     if chosen != printed.profile:
         return f"profile {chosen} has other data, another network or input size ({backbone}) and another budget"
     if printed.network(backbone) is None:

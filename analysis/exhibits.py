@@ -20,7 +20,7 @@ from analysis.report import Report
 from analysis.statistics import MARGIN
 from seminar import presets
 from seminar import sweep as sweeps
-from seminar.catalogue import Catalogue, Cell, Unknown, profile
+from seminar.catalogue import Catalogue, Cell, Unknown, profile_of
 from seminar.spec import InputError, Scalar, unknown
 from seminar.store import Store
 from seminar.text import file_name
@@ -72,7 +72,7 @@ class Request:
     @property
     def profiles(self) -> tuple[str, ...]:
         """The profiles of the cells, in their order."""
-        return tuple(dict.fromkeys(profile(cell.point) for cell in self.cells))
+        return tuple(dict.fromkeys(profile_of(cell.point) for cell in self.cells))
 
     @property
     def command(self) -> str:

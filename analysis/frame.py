@@ -34,7 +34,7 @@ class Source(Protocol):
 
     def failure(self, key: str) -> Mapping[str, Any] | None: ...
 
-    def curve(self, key: str, holding: str = "") -> Sequence[Mapping[str, Any]]: ...
+    def curve(self, key: str, containing: str = "") -> Sequence[Mapping[str, Any]]: ...
 
     def status(self, key: str) -> str: ...
 
@@ -97,7 +97,7 @@ def trainings(source: Source, cells: Sequence[Cell], protocol: str = PROTOCOL) -
     return frame(source, [Cell({}, stage) for stage in stages.values()], protocol)
 
 
-def settings(data: pd.DataFrame) -> list[str]:
+def setting_columns(data: pd.DataFrame) -> list[str]:
     """Return the columns of a frame that are settings, except those that every frame has."""
     return [str(name) for name in data.columns if name not in _FIXED and not measured(str(name))]
 
@@ -107,7 +107,7 @@ def measured(name: str) -> bool:
     return name in _MEASURED or name.startswith("student_")
 
 
-def metrics(data: pd.DataFrame) -> list[str]:
+def extra_metric_columns(data: pd.DataFrame) -> list[str]:
     """Return the columns of further metrics that the records have beside mIoU, the recalls and the bias."""
     return [str(name) for name in data.columns if str(name).startswith("student_") and name not in _FIXED]
 

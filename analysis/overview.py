@@ -18,6 +18,19 @@ def overview(built: Built) -> list[Section]:
     ]
 
 
+def seeds(built: Built) -> list[str]:
+    """Return a line for each sweep that says how many of its seeds are done, if it has several."""
+    lines: list[str] = []
+    for request in built.requests:
+        by_seed: dict[int, set[str]] = {}
+        for cell in request.cells:
+            by_seed.setdefault(cell.stage.replicate, set()).add(cell.stage.key)
+        done = [all(request.source.status(key) == "done" for key in keys) for keys in by_seed.values()]
+        if len(done) > 1:
+            lines.append(f"{request.path.stem}: {sum(done)} of {len(done)} seeds done")
+    return list(dict.fromkeys(lines))
+
+
 def _findings(built: Built) -> Table | None:
     findings: list[tuple[Value, ...]] = []
     for report in built.reports:

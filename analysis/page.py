@@ -18,6 +18,8 @@ from analysis import tables
 from analysis.report import Report
 from analysis.tables import Table
 
+RELOAD = 20
+"""Seconds until a browser loads the page of a running sweep again."""
 _IMAGES = {"svg": "image/svg+xml", "png": "image/png"}  # kinds of figures that a browser shows, best first
 
 
@@ -43,11 +45,14 @@ class _Image:
     source: str
 
 
-def page(title: str, reports: Sequence[Report], overview: Sequence[Section]) -> str:
+def page(
+    title: str, reports: Sequence[Report], overview: Sequence[Section], seeds: Sequence[str] = (), running: bool = False
+) -> str:
     """Return the page as HTML; its links to files resolve in the folder that the reports are written to.
 
-    It opens with a figure: of the first report that judges claims and has one, else of the first that has one. Equal
-    input gives an equal page.
+    `seeds`: how far the sweeps are, a line each. `running`: one of them still runs, so a browser loads the page again
+    every `RELOAD` seconds. The page opens with a figure: of the first report that judges claims and has one, else of
+    the first that has one. Equal input gives an equal page.
     """
     anchors = _anchors([*(section.title for section in overview), *(report.name for report in reports)])
     sections = list(zip(anchors, overview))
@@ -60,6 +65,8 @@ def page(title: str, reports: Sequence[Report], overview: Sequence[Section]) -> 
         .get_template("page.html")
         .render(
             title=title,
+            seeds=seeds,
+            reload=RELOAD if running else None,
             image=_images(first)[0] if first else None,
             pictured=first,
             pictured_anchor=anchor,

@@ -241,7 +241,7 @@ def _draw(
     title = f"{study.plain_title} ({group.name})"
     if study.figure == "axis":
         points = {label: (study.line(stage), study.point(stage)) for label, stage in group.stages.items()}
-        return figures.points(group.rows, points, title, study.axis, group.own)
+        return figures.scores_along_axis(group.rows, points, title, study.axis, group.own)
     if study.figure == "two budgets":
         curves = frame.curves(source, group.cells)
         before = frame.curves(source, frame.ancillaries(group.cells))
@@ -286,7 +286,7 @@ def _table(
     apart = {s.ancillary.key for s in group.stages.values() if s.ancillary is not None} - own_rows
     others = {"ancillary_miou": "ancillary"} if apart else {}
     others |= {"teacher_miou": "teacher"} if any(row.runs["has_teacher"].any() for row in rows) else {}
-    further = {name: name.removeprefix("student_") for row in rows for name in frame.metrics(row.runs)}
+    further = {name: name.removeprefix("student_") for row in rows for name in frame.extra_metric_columns(row.runs)}
     recalled = study.recalls and blocks.with_background(rows)
     targets = list(dict.fromkeys(group.compared.values()))
     head = f"vs {targets[0]}" if len(targets) == 1 else "difference"
@@ -352,8 +352,9 @@ def _numbers(
     means = ["background_recall", "foreground_recall", "miou_bias", "background_bias"]
     means += ["ancillary_miou", "teacher_miou", "best_student_miou"]
     for row in group.rows:
-        further = [*means, *frame.metrics(row.runs)]
+        further = [*means, *frame.extra_metric_columns(row.runs)]
         change = group.change(row)
+        difference = blocks.estimate_columns("difference", change.estimate())
         spread = {"spread": group.design.spread, "freedom": change.freedom or None, "sensitivity": change.half()}
         printed_here = {} if printed is None else {f"paper_{n}": printed.value(n, row.label) for n in printed.miou}
         comparable = {} if printed is None else {"paper_comparable": str(not reason).lower()}
@@ -366,7 +367,7 @@ def _numbers(
                 **{name: row.setting(name) for name in dict.fromkeys([*differing, *_varied(group.rows)])},
                 **blocks.estimate_columns("miou", row.over_seeds()),
                 "difference_to": group.compared.get(row.label),
-                **blocks.estimate_columns("difference", change.estimate()),
+                **{name: value for name, value in difference.items() if name != "difference_std"},
                 **spread,
                 **blocks.estimate_columns("alone", group.alone(row)),
                 **printed_here,
@@ -382,7 +383,7 @@ def _numbers(
 def _varied(rows: Sequence[Row]) -> list[str]:
     """Return the settings by which the rows of a group differ."""
     data = pd.concat([row.runs for row in rows], ignore_index=True)
-    names = [name for name in frame.settings(data) if name != "variant"]
+    names = [name for name in frame.setting_columns(data) if name != "variant"]
     return [name for name in names if data[name].nunique(dropna=False) > 1]
 
 

@@ -165,6 +165,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--dry-run", action="store_true", help="show the plan and its cost, train nothing")
     many.add_argument(
+        "--report",
+        action="store_true",
+        help="write and print the report (`python -m analysis`) after each finished seed, and at the end; with "
+        "--executor slurm only at the end",
+    )
+    many.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/PROFILE)")
+    many.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="points of mIoU within which the report calls two rows equal (default: 1)",
+    )
+    many.add_argument(
         "--save-as",
         type=Path,
         metavar="FILE",
@@ -314,7 +327,7 @@ def _train(options: argparse.Namespace) -> int:
     mirror.cell = cell
     store = Store(options.runs)
     settle = functools.partial(_settle, [cell.stage], store, options)
-    return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.recorded, settle)
+    return _ensure(cell, store, [_Bar(), mirror], stopped, mirror.record_written, settle)
 
 
 def _artifacts(options: argparse.Namespace) -> bool:
@@ -459,7 +472,8 @@ def _json_settings(text: str) -> dict[str, Scalar]:
     for name, value in settings.items():
         if not sweeps.is_value(value):
             raise InputError(
-                f"{plain(name)}={brief(value)}: one number of up to {sweeps.DIGITS} digits, text or truth value"
+                f"{plain(name)}={brief(value)}: must be one number of up to {sweeps.DIGITS} digits, one text, true "
+                "or false"
             )
     return settings
 
@@ -496,7 +510,7 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from seminar import catalogue, checked, jobs, parallel, recipes
+    from seminar import catalogue, checked, growing, jobs, parallel, recipes
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -533,12 +547,21 @@ def _sweep(options: argparse.Namespace) -> int:
     _write_plans([*parts, *(catalogue.Planned(each.sweep, each.reported()) for each in tunings)], options)
     if options.dry_run:
         return 0
-    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options), artifacts)
-    failed = [line for each in plans for line in jobs.run(each, call)]
-    failed += [line for each in searches for line in jobs.run_search(each, call)]
+    sent = [f"--wandb={options.wandb}"] if options.wandb in ("online", "offline") else []
+    report = growing.GrowingReport(_report_arguments(options), sent) if options.report else None
+    on_seed = (lambda: None) if report is None else report.grow
+    call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options), artifacts, on_seed)
+    try:
+        failed = [line for each in plans for line in jobs.run(each, call)]
+        failed += [line for each in searches for line in jobs.run_search(each, call)]
+    except KeyboardInterrupt:
+        if report is not None:
+            report.finish()
+        raise
     for line in failed:
         _say(line)
-    return 1 if failed else 0
+    status = 0 if report is None else report.finish()
+    return 1 if failed else status
 
 
 def _save_sweep(options: argparse.Namespace, settings: Mapping[str, tuple[Scalar, ...]]) -> int:
@@ -676,8 +699,19 @@ def _worker_command(options: argparse.Namespace) -> tuple[str, ...]:
     return (sys.executable, "-m", "seminar", "sweep", *options.settings, *rest, "--keep")
 
 
+def _report_arguments(options: argparse.Namespace) -> list[str]:
+    """Return the arguments of `python -m analysis` for the report of this call's sweep.
+
+    With several sweep files everything that was planned is shown.
+    """
+    files = [item for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
+    given = {"runs": options.runs, "seeds": options.seeds, "out": options.out, "margin": options.margin}
+    settings = [item for item in options.settings if item not in files or len(files) == 1]
+    return [*settings, *(f"--{name}={value}" for name, value in given.items() if value is not None)]
+
+
 def _pull(options: argparse.Namespace) -> int:
-    from seminar.tracking import pull
+    from seminar.wandb_pull import pull
 
     found = pull(options.source, Store(options.runs))
     _tell(f"{len(found.new)} trainings are new in {options.runs}, {len(found.known)} were there already")

@@ -61,7 +61,7 @@ class Cell:
     def facts(self) -> dict[str, Any]:
         """What records and W&B keep of the cell, as JSON values."""
         plain = {name: value for name, value in self.point.items() if name not in self.host.settings}
-        return {"key": self.stage.key, "profile": profile(self.point), "point": plain, "own": dict(self.own)}
+        return {"key": self.stage.key, "profile": profile_of(self.point), "point": plain, "own": dict(self.own)}
 
 
 class Planned(NamedTuple):
@@ -72,7 +72,7 @@ class Planned(NamedTuple):
     left_out: tuple[str, ...] = ()
 
 
-def profile(point: Mapping[str, Scalar]) -> str:
+def profile_of(point: Mapping[str, Scalar]) -> str:
     """Return the profile of a point."""
     return str(point.get("profile", presets.PROFILE))
 
@@ -352,7 +352,7 @@ class Catalogue:
         """Return whether a training has the settings that a point requests: `wanted`, and with the profile's `every`
         one."""
         if one.point is None:
-            if _home(point)[1] != "tuning" and _tunes(one, profile(point)):
+            if _home(point)[1] != "tuning" and _tunes(one, profile_of(point)):
                 return False
             required = every
         else:
@@ -387,7 +387,7 @@ def _tunes(one: _Known, name: str) -> bool:
 
 
 def _home(point: Mapping[str, Scalar]) -> tuple[str, str]:
-    return profile(point), str(point.get("split", presets.SPLITS[0]))
+    return profile_of(point), str(point.get("split", presets.SPLITS[0]))
 
 
 def _spelled_out(point: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -14,10 +14,18 @@ from seminar.text import printable
 
 class Display:
     """Progress for people. `seconds`: what each training is estimated to take, by key (`each`: one that is not among
-    them); `count`: how many are to do."""
+    them); `count`: how many are to do. `on_done` is called whenever a training is done."""
 
-    def __init__(self, seconds: Mapping[str, float], count: int, workers: int, each: float = 0.0) -> None:
+    def __init__(
+        self,
+        seconds: Mapping[str, float],
+        count: int,
+        workers: int,
+        each: float = 0.0,
+        on_done: Callable[[], None] = lambda: None,
+    ) -> None:
         self.failed: list[str] = []
+        self._on_done = on_done
         self._seconds, self._each, self._count = dict(seconds), each, count
         self._fraction: dict[str, float] = {}
         self._before: dict[str, float] = {}
@@ -53,6 +61,7 @@ class Display:
             self._advance(key, 1.0)
             self._finished += 1
             self.note(f"[{self._finished}/{self._count}] {name}: mIoU {_percent(rest[0])}{self._left()}")
+            self._on_done()
         elif kind == "ended":
             self._advance(key, 1.0)
             self._finished += 1

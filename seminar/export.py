@@ -55,9 +55,12 @@ class Deployed(nn.Module):
 
 
 def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool = False) -> list[str]:
-    """Write the folder `out` (default: `<key>`) of a finished training; returns what to tell. A folder that this has
-    written before is replaced as a whole. Raises `InputError` where there are no weights, where an exported network
-    does not do what the original does, or where something else would be overwritten; then nothing is written."""
+    """Write the folder `out` (default: `<key>`) of a finished training; returns lines for the user.
+
+    A folder that this has written before is replaced as a whole. Raises `InputError` where there are no weights, where
+    an exported network does not do what the original does, or where something else would be overwritten; then nothing
+    is written.
+    """
     out = out or Path(key)
     if not out.resolve().parent.is_dir():
         raise InputError(f"{out.parent}: no such folder; make it first, or name another place with --out")

@@ -1,8 +1,13 @@
-"""Training what a plan asks for: what each worker does, whoever runs it, and what is left to do after all ended.
+"""Train what a plan asks for: what each worker does, whoever runs it, and what is left to do after all ended.
 
-Of a grid the cells are known, and Optuna's study is a queue of them; in a search it also chooses the points. The store
-and the files of the trials alone decide what is done, so a deleted study loses nothing and a killed worker leaves
-nothing to clean up.
+    Call          how this call trains: store, executor, W&B, database
+     +- Job       what a worker needs to know, sent to it as one object
+         +- TrialSource   what a trial stands for: a cell of a grid (`GridTrials`), or a point of a search
+         |                that a sampler chooses (`SearchTrials`)
+         +- Worker        takes trials from Optuna's study one after another and trains the cell of each
+
+The store and the files of the trials alone decide what is done, so a deleted study loses nothing and a killed worker
+leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -27,11 +32,12 @@ from seminar import catalogue, checked, search, train
 from seminar.catalogue import Cell, Host
 from seminar.data.files import Unusable
 from seminar.display import Display
+from seminar.growing import SeedCount
 from seminar.plan import Plan, SearchPlan, make_plan
 from seminar.pool import Executor
 from seminar.recipes import pick_device
 from seminar.spec import InputError, Scalar, Stage
-from seminar.store import Interrupted, Record, StageFailed, Store, read_lines, reason, score
+from seminar.store import Interrupted, Record, StageFailed, Store, read_curve, reason, score
 from seminar.text import printable
 from seminar.tracking import Mode, WandbWatch
 from seminar.trials import State, Trial, Tuning
@@ -45,6 +51,7 @@ class Call:
 
     `storage`: the URL of a database for Optuna's studies; None: a journal file in the store. `command`: the command
     line that does the same work as one worker. `artifacts`: whether W&B keeps the weights.
+    `on_seed` is called each time that all cells of another seed of a sweep are done, except for the last seed.
     """
 
     store: Store
@@ -53,6 +60,7 @@ class Call:
     storage: str | None = field(default=None, repr=False)
     command: tuple[str, ...] = ()
     artifacts: bool = False
+    on_seed: Callable[[], None] = lambda: None
 
 
 def run(plan: Plan, call: Call) -> list[str]:
@@ -62,25 +70,31 @@ def run(plan: Plan, call: Call) -> list[str]:
         return []
     store, todo = call.store, {stage.key for stage in plan.todo}
     queue = search.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, call.storage)
-    task = GridTask(tuple(plan.cells), _titles(plan))
-    job = _job(call, queue, task, plan.sweep.name, plan.cells[0].host)
+    source = GridTrials(tuple(plan.cells), _titles(plan))
+    job = _job(call, queue, source, plan.sweep.name, plan.cells[0].host)
     count = min(plan.workers, len(plan.todo))
-    failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count))
+    seeds = SeedCount(plan.cells, lambda key: store.status(key) == "done")
+
+    def on_done() -> None:
+        if seeds.update() and seeds.complete < seeds.total:
+            call.on_seed()
+
+    failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count, on_done=on_done))
     states = {cell.stage.key: store.status(cell.stage.key) for cell in plan.cells}
     named = {key for key in states if any(key in line for line in failed)}
-    untold = {
+    unexplained = {
         cell.stage.key: cell.stage
         for cell in plan.cells
         if states[cell.stage.key] != "done" and cell.stage.key not in named
     }
-    same = [key for key, stage in untold.items() if checked.failure(stage, store, job.call) is not None]
+    same = [key for key, stage in unexplained.items() if checked.failure(stage, store, job.call) is not None]
     if same:
         failed.append(f"{len(same)} more cells need the same data and were not trained")
-    rest = [key for key in untold if key not in same]
+    rest = [key for key in unexplained if key not in same]
     for key in rest:
         if states[key] == "failed":
             failure = store.failure(key) or {"error": "unknown"}
-            failed.append(f"{task.names.get(key, key)} ({key}) failed in another call: {failure['error']}")
+            failed.append(f"{source.names.get(key, key)} ({key}) failed in another call: {failure['error']}")
     if rest and not failed:
         failed.append(f"not done yet, running in another call or left by one that died just now: {', '.join(rest)}")
     return failed
@@ -95,8 +109,8 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
     failed: list[str] = []
     if plan.left:
         queue, started = search.prepare_search(tuning, store, call.storage)
-        task = SearchTask(tuning, started, plan.sampler, plan.pruner)
-        job = _job(call, queue, task, tuning.sweep.name, tuning.own.host)
+        source = SearchTrials(tuning, started, plan.sampler, plan.pruner)
+        job = _job(call, queue, source, tuning.sweep.name, tuning.own.host)
         count, chain = min(reporting.workers, plan.left), len(tuning.own.stage.chain)
         display = Display({}, plan.left * chain, count, sum(plan.seconds.values()) / chain)
         failed = _run_workers(job, call, count, display)
@@ -118,11 +132,11 @@ def run_search(plan: SearchPlan, call: Call) -> list[str]:
     return run(final, call)
 
 
-def _job(call: Call, queue: search.Queue, task: Task, group: str, host: Host) -> Job:
+def _job(call: Call, queue: search.StudyLocation, source: TrialSource, group: str, host: Host) -> Job:
     spread = pick_device(host.device).type == "cuda" and host.device in ("auto", "cuda")
     devices = tuple(f"cuda:{number}" for number in range(torch.cuda.device_count())) if spread else ()
     of_call = (call.command, call.artifacts)
-    return Job(queue, task, call.store.root, call.tracking, group, uuid4().hex, devices, *of_call)
+    return Job(queue, source, call.store.root, call.tracking, group, uuid4().hex, devices, *of_call)
 
 
 def _run_workers(job: Job, call: Call, count: int, display: Display) -> list[str]:
@@ -134,8 +148,8 @@ def _run_workers(job: Job, call: Call, count: int, display: Display) -> list[str
     return [*display.failed, *died]
 
 
-class Task(Protocol):
-    """What the trials of a study stand for: the cells of a grid, or the points of a search."""
+class TrialSource(Protocol):
+    """Where the trials of a study come from: the cells of a grid, or the points of a search."""
 
     is_search: ClassVar[bool]
     """Whether a loss that diverges is a result; else it is a failure."""
@@ -161,15 +175,15 @@ class Task(Protocol):
         """Return the watches of a trial beside those that every training has."""
         ...
 
-    def before(self, cell: Cell) -> State | None:
+    def earlier_outcome(self, cell: Cell) -> State | None:
         """Return how an earlier trial with the very training of `cell` ended; None where there is none."""
 
-    def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
+    def record_outcome(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
         """Keep what must be kept of a trial that is over, before Optuna gets its result."""
 
 
 @dataclass(frozen=True)
-class GridTask:
+class GridTrials:
     """The cells of a grid: a trial names its cell. `names`: what to call the trainings, by key."""
 
     is_search: ClassVar[bool] = False
@@ -206,15 +220,15 @@ class GridTask:
     def extra_watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
         return ()
 
-    def before(self, cell: Cell) -> State | None:
+    def earlier_outcome(self, cell: Cell) -> State | None:
         return None
 
-    def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
+    def record_outcome(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
         pass
 
 
 @dataclass(frozen=True)
-class SearchTask:
+class SearchTrials:
     """The trials of a search: a sampler chooses the point of each, and a pruner ends bad ones. `known`: how many there
     were before this call."""
 
@@ -248,10 +262,10 @@ class SearchTask:
     def extra_watches(self, trial: optuna.Trial, cell: Cell) -> Sequence[Watch]:
         return [PruneWatch(trial, cell.stage.key)]
 
-    def before(self, cell: Cell) -> State | None:
+    def earlier_outcome(self, cell: Cell) -> State | None:
         return next((trial.state for trial in self.tuning.trials() if trial.key == cell.stage.key), None)
 
-    def ended(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
+    def record_outcome(self, trial: optuna.Trial, state: State, key: str = "", epoch: int = 0, error: str = "") -> None:
         repeats = trial.user_attrs.get("repeats")
         if not any(kept.number == repeats for kept in self.tuning.trials()):  # else its first owner was alive after all
             self.tuning.keep(Trial(trial.number, key, state, dict(trial.params), epoch, error))
@@ -281,7 +295,7 @@ class PruneWatch:
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
         """Report the evaluations of earlier calls again: the trial may be another one than theirs."""
         if stage.key == self.key:
-            for line in read_lines(folder / "metrics.jsonl"):
+            for line in read_curve(folder / "metrics.jsonl"):
                 self._report(line)
 
     def step(self, stage: Stage, done: int, total: int) -> None: ...
@@ -313,8 +327,8 @@ class PruneWatch:
 class Job:
     """All that a worker needs to know; see `pool.Job`. `devices`: GPUs to spread the workers over; () for none."""
 
-    queue: search.Queue
-    task: Task
+    queue: search.StudyLocation
+    source: TrialSource
     runs: Path
     tracking: Mode
     group: str
@@ -326,12 +340,12 @@ class Job:
     def work(self, number: int, stopped: Callable[[], bool], send: Callable[[tuple[Any, ...]], None]) -> None:
         """Take trials until none is left, or until it is requested to stop."""
         device = self.devices[number % len(self.devices)] if self.devices else None
-        mirror = WandbWatch(self.tracking, self.runs, self.group, self.task.is_search, artifacts=self.artifacts)
+        mirror = WandbWatch(self.tracking, self.runs, self.group, self.source.is_search, artifacts=self.artifacts)
         worker = Worker(self, device, stopped, Reporter(number, send), mirror)
         with warnings.catch_warnings():
             warnings.simplefilter("default", RuntimeWarning)
             try:
-                opened = self.queue.open(self.task.make_sampler(number), self.task.make_pruner())
+                opened = self.queue.open(self.source.make_sampler(number), self.source.make_pruner())
                 while not stopped() and worker.serve(opened):
                     pass
             except Interrupted:
@@ -350,9 +364,9 @@ class Worker:
     reporter: Reporter
     mirror: WandbWatch
 
-    def serve(self, opened: search.Opened) -> bool:
+    def serve(self, opened: search.OpenStudy) -> bool:
         """Take a trial and try it; returns whether there was one."""
-        distributions = self.job.task.distributions
+        distributions = self.job.source.distributions
         trial = search.patiently(lambda: opened.ask(distributions), self.stopped)
         if trial is None:
             return False
@@ -370,12 +384,12 @@ class Worker:
 
     def attempt(self, trial: optuna.Trial) -> tuple[TrialState | None, float | None]:
         """Train what a trial requests; returns its state (None: by its value) and its value. Raises `Interrupted`."""
-        task, store, key = self.job.task, Store(self.job.runs), ""
+        source, store, key = self.job.source, Store(self.job.runs), ""
         try:
-            cell = task.cell(trial)
+            cell = source.cell(trial)
             key, self.mirror.cell = cell.stage.key, cell
-            self.reporter.titles = task.titles(cell)
-            before = task.before(cell)
+            self.reporter.titles = source.titles(cell)
+            before = source.earlier_outcome(cell)
             if before == "pruned":
                 raise _Pruned(store.curve(key)[-1]["epoch"])
             if before == "failed":
@@ -386,18 +400,18 @@ class Worker:
             watches: list[Watch] = [StopWhen(self.stopped), self.reporter, self.mirror]
             record = store.ensure(
                 cell.stage,
-                functools.partial(_train, host, [*watches, *task.extra_watches(trial, cell)]),
+                functools.partial(_train, host, [*watches, *source.extra_watches(trial, cell)]),
                 on_wait=self._wait,
                 call=self.job.call,
-                on_record=self.mirror.recorded,
+                on_record=self.mirror.record_written,
                 cell=cell.facts,
             )
             search.keep_pictures(trial, store.folder(key) / "samples", self.job.queue.folder)
-            task.ended(trial, "done", key, cell.stage.epochs)
+            source.record_outcome(trial, "done", key, cell.stage.epochs)
             value = score(record)
             return (TrialState.FAIL if value is None else None), value  # Optuna knows no missing value
         except _Pruned as pruned:
-            task.ended(trial, "pruned", key, pruned.epoch)
+            source.record_outcome(trial, "pruned", key, pruned.epoch)
             self.reporter.report("ended", key, f"ended early after epoch {pruned.epoch}, worse than others")
             return TrialState.PRUNED, None
         except Interrupted:
@@ -411,9 +425,9 @@ class Worker:
                     self.reporter.report("failed", key, reason(error))
                 return TrialState.FAIL, None
             refused = not key and isinstance(error, InputError)
-            result = task.is_search and (refused or _diverged(error))
+            result = source.is_search and (refused or _diverged(error))
             if result:
-                task.ended(trial, "failed", key, len(store.curve(key)) if key else 0, reason(error))
+                source.record_outcome(trial, "failed", key, len(store.curve(key)) if key else 0, reason(error))
             self.reporter.report("ended" if result else "failed", key, reason(error))
             return TrialState.FAIL, None
 

@@ -36,6 +36,7 @@ from seminar.parallel import batch_mean, image_mean, images
 from seminar.parts import Entry, Registry
 from seminar.pixel_sum import pixel_sum
 from seminar.spec import Later
+from seminar.tree import spanning_tree
 
 Loss = Callable[..., Tensor | tuple[Tensor, dict[str, Tensor]]]
 INPUTS = ("student", "teacher", "labels", "masks", "pseudo", "ancillary", "image", "inside")
@@ -349,6 +350,35 @@ def normalized_cut(
     p = dense_crf.softmax_at(student, small.shape[-2:])
     value = dense_crf.normalized_cut(p, small, keep, sigma_rgb=sigma_rgb, sigma_xy=xy, operator=operator)
     return image_mean(value, len(student))
+
+
+@term("tree", weight=0.4)
+def tree_energy(
+    student: Tensor,
+    image: Tensor,
+    inside: Tensor,
+    labels: Tensor,
+    *,
+    sigma: Positive = 0.002,
+    scale: Annotated[float, Field(gt=0, le=1)] = 0.5,
+) -> Tensor:
+    """Tree energy loss (Liang et al., CVPR 2022): mean over the unlabelled pixels of sum_c |p - A p / A 1|.
+
+    A_ij = exp(-D_ij / sigma), D_ij the sum of |I - I'|^2 along the path from i to j in the minimum spanning tree of
+    the image's colours (see `seminar.tree`); I in 0..1 and divided by 0.226, the mean of ImageNet's standard
+    deviations, which are the units of the published `sigma`. The gradient goes through both terms, as published.
+    Published with a second tree, of the network's features; that one is left out: it would have to be built anew on
+    the CPU in every step from what the GPU has just computed. Computed on a map `scale` times the crop.
+    """
+    small, keep, _ = dense_crf.at_scale(image, inside, scale, 1.0)
+    _, open_, _ = dense_crf.at_scale(image, inside & (labels == UNLABELLED), scale, 1.0)
+    p = dense_crf.softmax_at(student, small.shape[-2:])
+    filtered = spanning_tree(small / (255 * 0.226), keep, sigma)
+    counted = torch.cat([p, p.new_ones(len(p), 1, *p.shape[-2:])], dim=1)
+    smooth = filtered.smooth(counted)
+    apart = (p - smooth[:, :-1] / smooth[:, -1:].clamp(min=1e-6)).abs().sum(1) * open_
+    values = apart.sum((1, 2)) / open_.sum((1, 2)).clamp(min=1)
+    return image_mean(values.mean(), len(student))
 
 
 def _cross_entropy_sum(logits: Tensor, target: Tensor, where: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def is_alone(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error)
 
 
-def any_of(flag: bool) -> bool:
+def true_in_any_process(flag: bool) -> bool:
     """Return whether `flag` is true in any process; every process calls this at the same point."""
     return bool(total(torch.tensor(int(flag))))
 
@@ -111,7 +111,7 @@ def _share(batch: int) -> slice:
 
 
 def begin_batch(batch: int) -> None:
-    """From now on a batch of so many images is in work, of which this process has its share."""
+    """Set the size of the whole batch, in images, from here on; this process works on its share of it."""
     _team.batch = batch
 
 

@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def order(self) -> list[Cell]:
-        """Cells in the order in which to hand them out (see `schedule`)."""
+        """Return the cells with trainings to do, in the order in which workers take them (see `schedule`)."""
         wanted = {stage.key for stage in self.todo}
         todo = [cell for cell in self.cells if cell.stage.key in wanted]
         return schedule(todo, self.seconds, self.workers)[0]
@@ -230,13 +230,16 @@ def plan_search(
 
 
 def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) -> tuple[list[Cell], float]:
-    """Return the order and the end time of `cells` when each free worker takes the ready cell with the longest work
-    behind it.
+    """Return the order and the end time of `cells` when each free worker takes, of the ready cells of the first seed
+    that has one, the cell with the longest work behind it.
+
+    Seed by seed, so that a first complete table is there early.
 
     A cell is ready once its ancillary is done, so no worker waits for a training that another is at. `seconds` holds
     the cost of the stages to do; stages that it does not hold cost nothing.
     """
     waiting = {cell.stage.key: cell for cell in cells}
+    seeds = list(dict.fromkeys(cell.stage.replicate for cell in waiting.values()))
     behind: dict[str, float] = {}
     for cell in waiting.values():
         total = 0.0
@@ -254,7 +257,9 @@ def schedule(cells: Iterable[Cell], seconds: Mapping[str, float], workers: int) 
             for key, cell in waiting.items()
             if not any(s.key in waiting for s in cell.stage.chain[:-1])  # also where costs are equal or unknown
         }
-        chosen = waiting.pop(min(ready, key=lambda key: (ready[key], -behind[key])))
+        chosen = waiting.pop(
+            min(ready, key=lambda key: (ready[key], seeds.index(waiting[key].stage.replicate), -behind[key]))
+        )
         start = ready[chosen.stage.key]
         for stage in chosen.stage.chain:
             if stage.key not in ends:

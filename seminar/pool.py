@@ -193,7 +193,10 @@ class Slurm:
 
 @contextmanager
 def _held(path: Path) -> Iterator[Path]:
-    """Keep a file locked that tells tasks on other machines whether locks reach them; yields its absolute path."""
+    """Hold a lock on a file; yields its absolute path.
+
+    Tasks on other machines try the lock: where they get it, locks do not work between the machines.
+    """
     path = path.resolve()
     with locked(path):
         try:

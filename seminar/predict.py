@@ -164,9 +164,9 @@ def unreadable(places: Sequence[Path]) -> list[str]:
     ]
 
 
-def claim(predict: Predictor, out: Path) -> None:
-    """Make the folder of results, or check that those in it are of the same network, looking in the same way. Raises
-    `InputError` where they are not: masks of two networks would lie among each other."""
+def prepare_output_folder(predict: Predictor, out: Path) -> None:
+    """Make the folder for masks and note in it which network they are of. Raises `InputError` where it holds masks of
+    another network, or of the same one used in another way (`--short`, `--sliding`): the two would be mixed up."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -189,8 +189,8 @@ def claim(predict: Predictor, out: Path) -> None:
 
 def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
     """Write `NAME.png` (palette mask), `NAME_overlay.jpg` with a legend and, for all, `areas.csv` and `classes.txt` to
-    `out`; yields a line for each picture that could not be read. Raises `InputError` as `claim` does."""
-    claim(predict, out)
+    `out`; yields a line for each picture that could not be read. Raises as `prepare_output_folder` does."""
+    prepare_output_folder(predict, out)
     rows = _areas(out / AREAS)
     try:
         for name, path in tqdm(images.items(), desc="pictures", disable=not sys.stderr.isatty()):

@@ -30,6 +30,8 @@ PAPER: dict[str, Scalar] = {
     "alpha": 0.999,
     "teacher_bn": "own",
     "teacher_mode": "train",
+    "strong_view": "none",
+    "pseudo_from": "student",
     "epochs": 60,
     "batch_size": 12,
     "lr": 0.007,
@@ -107,7 +109,9 @@ def _file(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise InputError(f"profile {path}: tuning={brief(tuning)}: write settings below it, one a line")
     for setting, value in [*own.items(), *tuning.items()]:
         if setting != "tuning" and not is_value(value):
-            raise InputError(f"profile {path}: {plain(setting)}={brief(value)}: one number, text or truth value")
+            raise InputError(
+                f"profile {path}: {plain(setting)}={brief(value)}: must be one number, one text, true or false"
+            )
     if like is None:
         return own
     if like not in profiles() or like in (name, *above):

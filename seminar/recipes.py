@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from seminar import data as data_package
 from seminar import losses as loss_terms
 from seminar import networks, parallel, presets
-from seminar.catalogue import HOST, Cell, Host, Planned, profile
+from seminar.catalogue import HOST, Cell, Host, Planned, profile_of
 from seminar.data import Annotation, Dataset, datasets
 from seminar.losses import losses
 from seminar.metrics import metrics
@@ -108,7 +108,12 @@ def suite(sweeps: Sequence[Sweep], settings: Mapping[str, tuple[Scalar, ...]]) -
 def _plan(
     sweep: Sweep, settings: Mapping[str, tuple[Scalar, ...]], known: set[str], leave_out: bool
 ) -> tuple[Planned, set[str]]:
-    """Plan one sweep; also return the settings that its cells read."""
+    """Return one sweep as planned, and the names of the settings that its cells read.
+
+    `settings`: those of the command line, which replace the file's. `known`: every setting there is. `leave_out`: leave
+    out cells that cannot be trained, with the reason, instead of raising `InputError`. A setting that no cell reads
+    stays out of the planned sweep, so that it does not make cells that differ in nothing.
+    """
     whole = sweep.override(settings)
     for name in whole.parameters:
         if name not in known:
@@ -229,7 +234,7 @@ def _point_cell(point: Point, used: set[str], known: set[str]) -> Cell:
 
 
 def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
-    name, split = profile(point), str(point.get("split", presets.SPLITS[0]))
+    name, split = profile_of(point), str(point.get("split", presets.SPLITS[0]))
     preset = presets.preset(name, split)
     for setting in preset:
         if setting not in known:
@@ -321,7 +326,7 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
     pretrained = str(reader.take("pretrained"))
     names = set(Stage.model_fields) & set(presets.PAPER)
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "teacher_mode", "self_generation"}
-    special |= {"annotation", "click_size", "click_order"}
+    special |= {"annotation", "click_size", "click_order", "strong_view", "pseudo_from"}
     special |= {"optimizer", "momentum", "weight_decay", "schedule", "poly_power", "metrics"}
     optimizer, schedule = optimizers[str(reader.take("optimizer"))], schedules[str(reader.take("schedule"))]
     measured = str(reader.take("metrics"))
@@ -358,6 +363,8 @@ def _stage(
         "alpha": reader.take("alpha") if teacher else None,
         "teacher_bn": reader.take("teacher_bn") if teacher else None,
         "teacher_mode": reader.take("teacher_mode") if teacher else None,
+        "strong_view": reader.take("strong_view") if teacher else "none",
+        "pseudo_from": reader.take("pseudo_from") if ancillary is not None else "student",
         "seed": seed,
         "self_generation": reader.take("self_generation") if ancillary is not None else "none",
         "ancillary": ancillary,

@@ -208,15 +208,17 @@ def read(path: Path, kind: TypeAdapter[Any], remedy: str) -> Json | None:
     return value
 
 
-def lines(path: Path, remedy: str, holding: str = "") -> list[Json]:
-    """Return the lines of a curve that hold a text; [] if there is no file. A torn last line is left out. Raises
-    `InputError` for any other line that is none of a curve."""
+def lines(path: Path, remedy: str, containing: str = "") -> list[Json]:
+    """Return the lines of a curve that contain the text `containing`; [] if there is no file.
+
+    A torn last line is left out. Raises `InputError` for any other line that is none of a curve.
+    """
     try:
         texts = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     found: list[Json] = []
-    sign = holding.encode()
+    sign = containing.encode()
     for number, text in enumerate(texts[:-1], 1):
         if text and sign in text:
             try:

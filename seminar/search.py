@@ -164,7 +164,7 @@ def _parsed(text: str) -> sqlalchemy.engine.URL | None:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenStudy:
     """A study that this process has opened, and the database that holds it (None: a journal file)."""
 
     study: optuna.Study
@@ -260,7 +260,7 @@ class _Journal(JournalFileBackend):
 
 
 @dataclass(frozen=True)
-class Queue:
+class StudyLocation:
     """A study by name, and where it is kept: `storage` is the URL of a database; None: a journal file in `folder`.
 
     Every process opens it for itself. In a database the study belongs to this folder alone, wherever it is mounted.
@@ -283,7 +283,7 @@ class Queue:
     def _id(self) -> Path:
         return self.folder / "id"
 
-    def open(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> Opened:
+    def open(self, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> OpenStudy:
         """Open the study, or make it. Raises `InputError` where the database cannot be reached."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         database = None if self.storage is None else _database(self.storage)
@@ -295,11 +295,12 @@ class Queue:
             sampler=sampler or RandomSampler(seed=0),
             pruner=pruner or NopPruner(),
         )
-        return Opened(study, database)
+        return OpenStudy(study, database)
 
     @contextmanager
-    def prepared(self) -> Iterator[Opened]:
-        """Open the study while nobody else prepares it; trials that died elsewhere are handed out again before."""
+    def prepared(self) -> Iterator[OpenStudy]:
+        """Open the study under a lock, so that two calls never prepare it at once. Trials whose worker died are handed
+        out again first."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # One lock for all studies: two that make the tables of a new database at once would be in each other's way.
         with locked(self.folder / "lock"):
@@ -440,7 +441,7 @@ def _distribution(span: Range | tuple[Scalar, ...]) -> BaseDistribution:
     return FloatDistribution(span.low, span.high, log=span.log)
 
 
-def prepare_search(tuning: Tuning, store: Store, storage: str | None) -> tuple[Queue, int]:
+def prepare_search(tuning: Tuning, store: Store, storage: str | None) -> tuple[StudyLocation, int]:
     """Heal the study of a search and queue as many trials as are left: the profile's own values, the trials of stopped
     or dead workers, the trials that lost their record, and new ones.
 
@@ -485,9 +486,9 @@ def prepare_search(tuning: Tuning, store: Store, storage: str | None) -> tuple[Q
 
 
 @contextmanager
-def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[tuple[Queue, Opened]]:
-    """Open the study of a search while nobody else prepares it, with every trial that is kept."""
-    queue = Queue(tuning.name, tuning.folder.parent, storage)
+def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[tuple[StudyLocation, OpenStudy]]:
+    """Open the study of a search under a lock, and add to it every trial that is kept in a file."""
+    queue = StudyLocation(tuning.name, tuning.folder.parent, storage)
     with queue.prepared() as opened:
         opened.describe(tuning.sweep.name, [tuning.own])
         count = len(opened.trials())
@@ -542,7 +543,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 def prepare_grid(
     sweep: str, cells: Sequence[Cell], order: Sequence[Cell], todo: Collection[str], store: Store, storage: str | None
-) -> Queue:
+) -> StudyLocation:
     """Open the study of these very `cells`, hand out again what dead workers left, and queue the cells of `order`.
 
     `todo`: the keys of the trainings that the store lacks; the others are added to the study as complete.
@@ -551,7 +552,7 @@ def prepare_grid(
     by_key = {cell.stage.key: cell for cell in cells}
     identity = json.dumps([sorted(by_key), choices], sort_keys=True)
     name = f"{file_name(sweep)}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
-    queue = Queue(name, store.root / "studies", storage)
+    queue = StudyLocation(name, store.root / "studies", storage)
     with queue.prepared() as opened:
         opened.describe(sweep, cells)
         taken: dict[str, TrialState] = {}

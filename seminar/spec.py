@@ -95,7 +95,9 @@ class Stage(_Value):
     student-student modules is K + 1 nested stages. With `self_generation` the primary is no second student but the
     ancillary itself, trained on with pseudo-labels of its own frozen copy: `reset` begins a new schedule of the
     learning rate, `unchange` goes on in that of the ancillary and stays at its last value once it is over (Fig. 4).
-    `poly_horizon` is the length of the schedule, in lengths of the training.
+    `poly_horizon` is the length of the schedule, in lengths of the training. `pseudo_from`: which network of the
+    ancillary writes the pseudo-labels. `strong_view`: what the student sees where its output is compared with the
+    teacher's, see `seminar.strong_views`.
 
     A setting that has no effect on a stage is None in it (`alpha` where nothing needs a teacher, `click_size` where
     nothing reads clicks), so equal trainings are equal values. `click_size` is the side of a click, or the width of a
@@ -118,6 +120,7 @@ class Stage(_Value):
     alpha: Annotated[float, Field(ge=0, lt=1)] | None
     teacher_bn: Literal["own", "copy", "ema"] | None
     teacher_mode: Literal["train", "eval"] | None
+    strong_view: Later[Literal["none", "colour", "cutmix", "both"]] = "none"
 
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
@@ -144,6 +147,7 @@ class Stage(_Value):
     seed: Annotated[int, Field(ge=0)]
     self_generation: Literal["none", "reset", "unchange"] = "none"
     ancillary: Stage | None = None
+    pseudo_from: Later[Literal["student", "teacher"]] = "student"
 
     @model_serializer(mode="wrap")
     def _serialized(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -172,6 +176,10 @@ class Stage(_Value):
             raise ValueError(f"scale_min={self.scale_min} is above scale_max={self.scale_max}")
         if self.self_generation != "none" and (self.ancillary is None or self.ancillary.network != self.network):
             raise ValueError(f"self_generation={self.self_generation!r}: there is no ancillary of the same network")
+        if self.pseudo_from == "teacher" and (self.ancillary is None or not self.ancillary.has_teacher):
+            raise ValueError("pseudo_from=teacher: the ancillary has no teacher; add pcons to its losses")
+        if self.strong_view != "none" and not self.has_teacher:
+            raise ValueError(f"strong_view={self.strong_view}: there is no teacher to compare with")
         if self.ancillary is not None:
             # The two students must be different networks: with one seed the primary would repeat its ancillary.
             if self.seed in {stage.seed for stage in self.ancillary.chain}:

@@ -128,9 +128,9 @@ class Store:
         """Return `{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""
         return schema.read(self.folder(key) / "failure.json", schema.FAILURE, "delete it")
 
-    def curve(self, key: str, holding: str = "") -> list[dict[str, Any]]:
-        """Return the lines of `metrics.jsonl`, one per epoch, that hold a text; a torn last line is left out."""
-        return schema.lines(self.folder(key) / "metrics.jsonl", self.remedy, holding)
+    def curve(self, key: str, containing: str = "") -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl`, one per epoch, that contain a text; a torn last line is left out."""
+        return schema.lines(self.folder(key) / "metrics.jsonl", self.remedy, containing)
 
     def status(self, key: str) -> Status:
         folder = self.folder(key)
@@ -138,7 +138,7 @@ class Store:
             return "done"
         if not (folder / "stage.json").exists():
             return "missing"
-        # Where nothing can be written nothing can be locked either (a read-only file system, say): nobody trains here.
+        # Where nothing can be written (a read-only file system, say) nothing can be locked, and nobody can train.
         try:
             with FileLock(folder / "lock", timeout=0, fallback_to_soft=False):
                 pass
@@ -230,8 +230,12 @@ class Store:
             stage, record, curve = elsewhere.stage(key), elsewhere.record(key), elsewhere.curve(key)
         except OSError as error:  # one in writing is another matter: it stops a pull
             raise InputError(f"{error.filename}: {error.strerror}; {ASK}") from None
-        if stage.key != key or record is None:
-            raise InputError(f"{other}: is no finished training {key}")
+        if record is None:
+            raise InputError(
+                f"{other}: no record.json, so this training is not finished; finish it there and pull again"
+            )
+        if stage.key != key:
+            raise InputError(f"{other}: holds the training {stage.key}, not {key} as its name says; {ASK}")
         wrong = schema.best_disagreement(record, curve)
         if wrong is not None:
             raise InputError(f"{other / 'record.json'}: {wrong}; {ASK}")
@@ -348,7 +352,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def append_line(path: Path, value: object) -> None:
-    """Append a line to a JSON-lines file. Raises `OSError` with its name; `read_lines` leaves out what it tears."""
+    """Append a line to a JSON-lines file. Raises `OSError` with its name; `read_curve` leaves out what it tears."""
     text = json.dumps(value, allow_nan=False) + "\n"
     try:
         with path.open("a", encoding="utf-8") as file:
@@ -365,9 +369,9 @@ def write_json(path: Path, value: object) -> None:
     write_atomic(path, lambda file: file.write(text.encode()))
 
 
-def read_lines(path: Path, holding: str = "") -> list[dict[str, Any]]:
-    """Return the lines of a curve that hold a text, as `schema.lines`."""
-    return schema.lines(path, AGAIN, holding)
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a `metrics.jsonl`, one dictionary an epoch. A torn last line is left out."""
+    return schema.lines(path, AGAIN)
 
 
 def score(record: Mapping[str, Any] | None) -> float | None:

@@ -189,7 +189,7 @@ def load(path: Path) -> Sweep:
         raise InputError(f"sweep file {path}: metric={brief(metric)}: choose {{name: student_miou, goal: maximize}}")
     for key in ("name", "description"):
         if not isinstance(raw.get(key), str | int | float | None):
-            raise InputError(f"sweep file {path}: {key}={brief(raw[key])}: write a text")
+            raise InputError(f"sweep file {path}: {key}={brief(raw[key])}: must be text; put it in quotes")
     read: dict[str, tuple[Scalar, ...] | Range] = {}
     for name, spec in parameters.items():
         try:
@@ -304,7 +304,9 @@ def _values(spec: object, search: bool) -> tuple[Scalar, ...] | Range:
         raise InputError("has no 'values': a list with at least one entry")
     for value in values:
         if not is_value(value):
-            raise InputError(f"has the value {brief(value)}: no number of up to {DIGITS} digits, text or truth value")
+            raise InputError(
+                f"has the value {brief(value)}: must be one number of up to {DIGITS} digits, one text, true or false"
+            )
     return tuple(values)
 
 

@@ -1,10 +1,9 @@
-"""Weights & Biases: every stage is a W&B run as well, and a cell is the one run that `wandb agent` starts. The only
-module that knows of it.
+"""Weights & Biases: send what is trained here. Every stage is a W&B run as well, and a cell is the one run that
+`wandb agent` starts. `wandb_pull` brings finished trainings back; no other module knows of W&B.
 
 The local record is the truth and W&B its mirror, so nothing that goes wrong here stops a training: the first problem is
 reported in one line, and the training goes on without W&B. The small files of every training (`FILES`) are kept with
-its run, from where `pull` brings them back. What W&B's own environment variables say about a run wins over what is said
-here.
+its run. What W&B's own environment variables say about a run wins over what is said here.
 """
 
 from __future__ import annotations
@@ -12,26 +11,22 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shutil
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from uuid import uuid4
 
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
-from seminar.store import ASK, Record, Store, read_lines, score, write_atomic
+from seminar.store import ASK, Record, read_curve, score, write_atomic
 from seminar.text import printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
@@ -42,11 +37,6 @@ FILES = ("stage.json", "metrics.jsonl", "record.json")
 """What is kept of a training with its run, in the folder `trainings/<key>`. The record comes last, as in the store."""
 RUN_ID = "wandb-run-id"
 """The file in the folder of a training that holds the id of its run on the server of W&B."""
-_KEPT = re.compile(rf"trainings/[0-9a-f]{{16}}/({'|'.join(map(re.escape, FILES))})")
-LARGEST = 1 << 26
-"""Bytes of the largest file that is pulled: a curve of 100,000 epochs has a third of that."""
-LARGEST_WEIGHTS = 1 << 31
-"""Bytes of the largest weights that are pulled: those of a ResNet-101 have an eighth of that."""
 MODEL = "training-"
 """What the name of the artifact with the weights of a training begins with; its key follows."""
 _PATIENCE = "WANDB_FINISH_TIMEOUT"
@@ -67,7 +57,8 @@ _NAMES = {
 """W&B's variables for what we would call a run: these win. (An argument of `wandb.init` would win over them.)"""
 
 
-def _prepare(weights: bool = False) -> None:
+def prepare_environment(weights: bool = False) -> None:
+    """Set the variables that W&B reads when it is imported, where nobody has set them. `weights`: some are sent."""
     for name, value in (_ENVIRONMENT | (_WITH_WEIGHTS if weights else {})).items():
         os.environ.setdefault(name, value)
 
@@ -101,7 +92,7 @@ class _Mirror:
     _best: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     """The best of each mIoU that the run holds."""
 
-    def _begin(
+    def _begin_run(
         self, stage: Stage, trial: bool, group: str | None = None, prefixes: Iterable[str] = (), **of_run: Any
     ) -> None:
         """Begin the run of a stage.
@@ -127,7 +118,7 @@ class _Mirror:
 
     def _resolved(self) -> str:
         """Return the mode, of `auto` what it means here."""
-        _prepare(self.artifacts)
+        prepare_environment(self.artifacts)
         import wandb
 
         if self.mode != "auto":
@@ -158,7 +149,7 @@ class _Mirror:
                 self._best[name] = value
                 self._run.summary[f"best/{name}"] = value
 
-    def _keep(self, key: str) -> None:
+    def _copy_files(self, key: str) -> None:
         """Put the files of a finished training into the folder of the run: online they are sent, offline they stay."""
         target = Path(self._run.dir) / "trainings" / key
         target.mkdir(parents=True, exist_ok=True)
@@ -346,10 +337,10 @@ class WandbWatch(_Mirror):
             name = path.read_text(encoding="utf-8") if known else f"{stage.key}-{uuid4().hex[:6]}"
             if online and not known:
                 write_atomic(path, lambda file: file.write(name.encode()))
-            self._begin(stage, self.trials, self.group, id=name, resume="allow" if known else None)
+            self._begin_run(stage, self.trials, self.group, id=name, resume="allow" if known else None)
         if self._run is not None:
             held = int(self._run.step)  # the step that comes next: 0 for a run that holds nothing
-            for line in read_lines(folder / "metrics.jsonl"):
+            for line in read_curve(folder / "metrics.jsonl"):
                 if line["epoch"] <= epoch:
                     self._epoch(line, line["epoch"] >= held)
 
@@ -372,11 +363,11 @@ class WandbWatch(_Mirror):
             with self._guarded():
                 self._results(stage, body)
 
-    def recorded(self, stage: Stage) -> None:
+    def record_written(self, stage: Stage) -> None:
         """The record of the stage lies in the store: keep its files, end the run."""
         if self._run is not None:
             with self._guarded():
-                self._keep(stage.key)
+                self._copy_files(stage.key)
                 self._publish(stage, [stage], [] if stage.ancillary is None else [stage.ancillary])
             self._finish(exit_code=0)
 
@@ -398,7 +389,7 @@ class CellRun(_Mirror):
         self.cell, self._own = cell, cell.stage
         self._names = {member.key: f"student{place}" for place, member in enumerate(cell.stage.chain, 1)}
         prefixes = [f"{name}/" for name in self._names.values()]
-        self._begin(cell.stage, cell.point.get("split") == "tuning", prefixes=prefixes)
+        self._begin_run(cell.stage, cell.point.get("split") == "tuning", prefixes=prefixes)
 
     def begin(self, stage: Stage, folder: Path, epoch: int) -> None:
         self._begun.add(stage.key)
@@ -424,7 +415,7 @@ class CellRun(_Mirror):
                     self._replay(stage)
             with self._guarded():
                 for stage in self._own.chain:
-                    self._keep(stage.key)
+                    self._copy_files(stage.key)
                 self._results(self._own, record)
                 made = [stage for stage in self._own.chain if stage.key in self._begun or stage == self._own]
                 self._publish(self._own, made, [stage for stage in self._own.chain if stage not in made])
@@ -432,7 +423,7 @@ class CellRun(_Mirror):
 
     def _replay(self, stage: Stage) -> None:
         self._logged.add(stage.key)
-        for line in read_lines(self.folder / stage.key / "metrics.jsonl"):
+        for line in read_curve(self.folder / stage.key / "metrics.jsonl"):
             self.epoch(stage, line)
 
 
@@ -486,156 +477,3 @@ def _numbers(column: Sequence[str]) -> Sequence[str | float | None]:
     with suppress(ValueError):
         return [float(cell) if cell else None for cell in column]
     return column
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """What a pull brought: keys of trainings that are `new` here, that were `known`, and those of the known ones whose
-    record `differs` from the one that is kept; `weights`: those whose weights it brought; `refused`: why others could
-    not be used, a line each; `unfinished`: runs without any finished training."""
-
-    new: tuple[str, ...]
-    known: tuple[str, ...]
-    differs: tuple[str, ...]
-    weights: tuple[str, ...]
-    refused: tuple[str, ...]
-    unfinished: int
-
-
-class _Sent(NamedTuple):
-    """The files of a run: where they lie, what messages call it, and the run on its server (None: in a folder)."""
-
-    folder: Path
-    name: str
-    run: Any = None
-
-
-def pull(source: str, store: Store) -> Pulled:
-    """Bring the finished trainings of a W&B project (`ENTITY/PROJECT`) or of a folder of runs into a store.
-
-    Of several runs of one training the one that finished first counts, and what the store has stays. Weights come from
-    a project that holds them as artifacts, also for trainings that the store has without. Raises `InputError` for a
-    source that is neither, and `OSError` where nothing can be written into the store.
-    """
-    with TemporaryDirectory() as scratch:
-        lost: list[str] = []
-        if Path(source).is_dir():
-            runs = _local(Path(source))
-        else:
-            runs, lost = _download(source, Path(scratch))
-        found: list[tuple[str, Path, _Sent]] = []
-        for sent in runs:
-            records = [path.parent for path in sorted(sent.folder.glob("trainings/*/record.json"))]
-            found += [(_finished(path), path, sent) for path in records]
-        new: list[str] = []
-        known: list[str] = []
-        differs: list[str] = []
-        refused: list[str] = []
-        weights: list[str] = []
-        for _, path, sent in sorted(found, key=lambda each: each[:2]):
-            try:
-                _check_files(path)
-                if store.take_over(path):
-                    new.append(path.name)
-                else:
-                    known.append(path.name)
-                    kept, other = store.record(path.name), Store(path.parent).record(path.name)
-                    if kept is not None and other is not None and kept["metrics"] != other["metrics"]:
-                        differs.append(path.name)
-                if sent.run is not None and _pull_weights(sent.run, path.name, store, Path(scratch) / "weights"):
-                    weights.append(path.name)
-            except InputError as error:
-                refused.append(str(error).replace(f"{path.parent.parent}{os.sep}", sent.name))
-        unfinished = sum(not any(sent.folder.glob("trainings/*/record.json")) for sent in runs)
-    refused += lost
-    return Pulled(tuple(new), tuple(known), tuple(differs), tuple(weights), tuple(refused), unfinished)
-
-
-def _pull_weights(run: Any, key: str, store: Store, scratch: Path) -> bool:
-    """Bring the weights of a training that the store lacks, where a run has logged them; returns whether it had.
-
-    Raises `InputError` where they are not those of the record, or cannot be downloaded.
-    """
-    lacking = store.lacks(key)
-    found = _download_weights(run, key, lacking, scratch) if lacking else {}
-    for role, path in found.items():
-        store.take_weights(key, role, path)
-        path.unlink()
-    return bool(found)
-
-
-def _download_weights(run: Any, key: str, lacking: Mapping[str, str], scratch: Path) -> dict[str, Path]:
-    """Return files with the weights of a training, by role; empty where the run has not logged those that `lacking`
-    names by their SHA-256. Raises `InputError` where they cannot be downloaded."""
-    import wandb
-
-    try:
-        for artifact in run.logged_artifacts():
-            named = artifact.type == "model" and artifact.name.partition(":")[0] == f"{MODEL}{key}"
-            if named and all(artifact.metadata.get(role) == digest for role, digest in lacking.items()):
-                entries = {role: artifact.get_entry(f"{role}.pt") for role in lacking}
-                for role, entry in entries.items():
-                    if entry.ref is not None:
-                        raise ValueError(f"{role}.pt is only a reference to a file elsewhere")
-                    if entry.size is None or entry.size > LARGEST_WEIGHTS:
-                        raise ValueError(f"{role}.pt has more than the {LARGEST_WEIGHTS:,} bytes allowed")
-                return {role: Path(entry.download(str(scratch), skip_cache=True)) for role, entry in entries.items()}
-    except (wandb.errors.Error, ValueError, KeyError, OSError) as error:
-        raise InputError(f"run {run.id}: weights of {key}: {' '.join(str(error).split())}") from None
-    return {}
-
-
-def _local(folder: Path) -> list[_Sent]:
-    """Return the files of the runs below a folder."""
-    found = sorted(path / "files" for path in folder.rglob("*run-*") if (path / "files").is_dir())
-    if not found:
-        raise InputError(f"{folder}: no W&B run below this folder (offline-run-.../files)")
-    return [_Sent(path, f"{path}{os.sep}") for path in found]
-
-
-def _download(source: str, scratch: Path) -> tuple[list[_Sent], list[str]]:
-    """Return the files of a project's runs, and why other runs could not be downloaded, a line each."""
-    _prepare()
-    import wandb
-
-    if source.count("/") != 1:
-        raise InputError(f"{source!r}: neither a folder nor a W&B project; write ENTITY/PROJECT")
-    found: list[_Sent] = []
-    lost: list[str] = []
-    failures = (wandb.errors.Error, ValueError, OSError)
-    try:
-        runs = enumerate(tqdm(wandb.Api().runs(source), desc="runs", disable=not sys.stderr.isatty()))
-        # Ids and names of files come from the server: neither decides where anything is written.
-        for number, run in runs:
-            folder = scratch / str(number)
-            folder.mkdir()
-            try:
-                for file in run.files():
-                    if _KEPT.fullmatch(file.name):
-                        if file.size > LARGEST:
-                            raise ValueError(f"{file.name} has {file.size:,} bytes, more than the {LARGEST:,} allowed")
-                        file.download(root=str(folder))
-            except failures as error:
-                lost.append(f"run {run.id}: {' '.join(str(error).split())}")
-                continue
-            found.append(_Sent(folder, f"run {run.id}: ", run))  # the folder is gone when somebody reads the message
-    except failures as error:
-        raise InputError(f"{source}: W&B: {' '.join(str(error).split())}") from None
-    return found, lost
-
-
-def _check_files(folder: Path) -> None:
-    """Raise `InputError` where the files of a training are none that can be read whole: devices, pipes, huge files."""
-    for path in (folder / name for name in FILES):
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path}: is no file; {ASK}")
-        if path.exists() and path.stat().st_size > LARGEST:
-            raise InputError(f"{path}: has {path.stat().st_size:,} bytes, more than the {LARGEST:,} allowed; {ASK}")
-
-
-def _finished(folder: Path) -> str:
-    """Return when a training was finished; `pull` names a damaged record when it takes it over."""
-    with suppress(InputError, OSError):
-        _check_files(folder)
-        return str((schema.read(folder / "record.json", schema.RECORD, "pull it again") or {}).get("finished", ""))
-    return ""

@@ -33,8 +33,9 @@ from seminar.samples import early_epoch, write_samples
 from seminar.schedules import lr_factor, ramped, schedules
 from seminar.spec import InputError, Stage
 from seminar.store import AGAIN, Interrupted, Record, now
+from seminar.strong_views import strong_view
 from seminar.teacher import Teacher
-from seminar.views import TEACHER, TrainingViews, batches, loaded, mix, normalise
+from seminar.views import STRONG, TEACHER, TrainingViews, batches, loaded, mix, normalise
 from seminar.watch import Watch
 
 
@@ -111,11 +112,13 @@ class Trainer:
         Eq. 7, a primary:     the same + lambda_pseudo L_pseudo
         """
         inputs = self.inputs(views, step)
+        compared = inputs if self.stage.strong_view == "none" else self.strong_inputs(inputs, step)
         parts: dict[str, Tensor] = {}
         total = torch.zeros((), device=self.device)
         for term, weight in self.loss_weights(epoch):
             entry = losses[term.name]
-            value = entry.make(*(inputs[name] for name in entry.inputs), **dict(term.settings))
+            given = compared if needs("teacher", entry) else inputs
+            value = entry.make(*(given[name] for name in entry.inputs), **dict(term.settings))
             value, facts = value if isinstance(value, tuple) else (value, {})
             parts[f"loss_{term.name}"] = value
             parts |= {f"{term.name}_{name}": fact for name, fact in facts.items()}
@@ -134,7 +137,7 @@ class Trainer:
             inputs["student"] = self.compiled.run(self.learner, network_input, features)
             with torch.no_grad():
                 if self.teacher is not None:
-                    with self._teacher_randomness(step):
+                    with self._randomness(step, TEACHER):
                         inputs["teacher"] = self.compiled.run(self.teacher.net, network_input, features)
                 if self.ancillary is not None:
                     known = features if self.ancillary_shares else None
@@ -143,6 +146,18 @@ class Trainer:
                     if any(needs("ancillary", losses[term.name]) for term in self.stage.losses):  # else memory is freed
                         inputs["ancillary"] = logits
         return inputs
+
+    def strong_inputs(self, inputs: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Return `inputs` for losses that compare with the teacher: the student sees a strong view of what the teacher
+        saw, and everything else is mixed as that view is. `step` (0-based) decides the view."""
+        with self._randomness(step, STRONG):
+            image, mix = strong_view(inputs["image"], self.stage.strong_view)
+        mixed = {name: mix(value) for name, value in inputs.items() if name != "student"}
+        network_input = normalise(image)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
+            features = self._frozen_features(network_input, self.compiled.run)
+            student = self.compiled.run(self.learner, network_input, features)
+        return mixed | {"image": image, "student": student}
 
     def loss_weights(self, epoch: int) -> list[tuple[Any, float]]:
         """Return the loss terms and their weights in `epoch` (0-based); a student trained on is past its ramps."""
@@ -194,7 +209,7 @@ class Trainer:
                 watch.step(self.stage, step, self.total_steps)
         except Interrupted as interrupted:
             stopped = interrupted
-        if parallel.any_of(stopped is not None):  # all at the same step, for none can go on alone
+        if parallel.true_in_any_process(stopped is not None):  # all at the same step, for none can go on alone
             raise stopped or Interrupted
 
     def loader(self, epoch: int) -> Iterator[dict[str, Tensor]]:
@@ -209,11 +224,11 @@ class Trainer:
             yield views_here
 
     @contextmanager
-    def _teacher_randomness(self, step: int) -> Iterator[None]:
-        """Draw from a random stream of the teacher's own, by seed and step, so that the student's dropout is the same
-        with and without a teacher."""
+    def _randomness(self, step: int, stream: int) -> Iterator[None]:
+        """Draw from a random stream apart (`TEACHER`, `STRONG`), by seed and step, so that the student's dropout is the
+        same with and without a teacher."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(mix(self.stage.seed, step, TEACHER))
+            torch.manual_seed(mix(self.stage.seed, step, stream))
             yield
 
     def _frozen_features(
@@ -267,9 +282,10 @@ class Trainer:
         }
 
     def _frozen(self, folder: Path) -> nn.Module:
-        """Return the student of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
+        """Return a network of a finished stage in eval mode, without gradients: the writer of pseudo-labels."""
         assert self.stage.ancillary is not None
-        return weights.finished_network(self.stage.ancillary, self.classes, folder, "student", self.device)
+        role = self.stage.pseudo_from
+        return weights.finished_network(self.stage.ancillary, self.classes, folder, role, self.device)
 
     def _continue(self, folder: Path) -> None:
         """Start student and teacher from where the ancillary of `folder` ended; momentum starts anew."""
@@ -286,7 +302,14 @@ class Trainer:
 def versions(stage: Stage) -> dict[str, str]:
     """Return a digest of the source of each part that a training of `stage` uses, by the name of the part: by these a
     training that an earlier version of a loss has made can be told from one of this version."""
-    step = (Trainer.step, Trainer.objective, Trainer.inputs, Trainer.loss_weights, Trainer.lr_factor)
+    step = (
+        Trainer.step,
+        Trainer.objective,
+        Trainer.inputs,
+        Trainer.strong_inputs,
+        Trainer.loss_weights,
+        Trainer.lr_factor,
+    )
     parts: dict[str, tuple[Callable[..., Any], ...]] = {
         **{f"loss {term.name}": (losses[term.name].make,) for term in stage.losses},
         f"data {stage.data.name}": (datasets[stage.data.name].make,),

@@ -23,8 +23,9 @@ from seminar.spec import InputError, Stage
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-ORDER, TEACHER = -1, -2
-"""Third numbers of the seeds of an epoch's order and of the teacher's dropout; those of samples are their indices."""
+ORDER, TEACHER, STRONG = -1, -2, -3
+"""Third numbers of the seeds of an epoch's order, of the teacher's dropout and of strong views; those of samples are
+their indices."""
 
 
 def batches(examples: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -45,7 +45,10 @@ from seminar.train import Trainer
 from tests import records
 
 ROOT = Path(__file__).parents[1]
-LOSSES = ("pce", "pce+crf", "pce+pcons", "pce+crf+pcons", "pce+crf+pcons+pseudo")
+PAPER = ("pce", "pce+crf", "pce+pcons", "pce+crf+pcons", "pce+crf+pcons+pseudo")
+OTHERS = tuple(f"pce+{name}" for name in losses if name not in ("pce", "ce", "crf", "pcons", "pseudo"))
+LOSSES = PAPER + OTHERS
+"""The paper's rows, and every other registered term beside pCE."""
 WARM_UP = 2
 SHORT, SHORT_STEP = 5, 0.1
 """So many times more rounds where a step takes fewer seconds: the shorter, the less steady."""

@@ -49,11 +49,11 @@ from seminar.spec import InputError, Scalar, Stage
 from seminar.store import Store, write_atomic
 from seminar.train import Trainer
 from tests import bench_crf
-from tests.bench import LOSSES, ROOT, Table, Words, build, endless, photos, spread
+from tests.bench import PAPER, ROOT, Table, Words, build, endless, photos, spread
 
 BUDGET = 600.0
 """Seconds after which no check starts any more."""
-WHOLE, THREE = LOSSES[-1], LOSSES[-2]
+WHOLE, THREE = PAPER[-1], PAPER[-2]
 VOC_IMAGES, VOC_VALIDATION, VOC_EPOCHS, VOC_BATCH = 10_582, 1_449, 60, 12
 """The paper's training: images of VOC 2012 + SBD to train on and to validate on, epochs, images per batch."""
 GOAL_STEP, GOAL_CRF, GOAL_RATIO, GOAL_HOURS = 110.0, 4.0, 1.45, 24.0
@@ -802,7 +802,7 @@ def step_row(names: str, found: Mapping[str, Any], alone: float | None, images: 
 
 
 def paper_steps(
-    run: Run, backbone: str, precision: str, combinations: Sequence[str] = LOSSES, **given: Scalar
+    run: Run, backbone: str, precision: str, combinations: Sequence[str] = PAPER, **given: Scalar
 ) -> Outcome:
     """Time and memory of the paper's step, by losses."""
     if precision == "tf32" and not run.cuda:

@@ -30,7 +30,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with the repository's sweep files; figures cost no time."""
     shutil.copytree(ROOT / "sweeps", tmp_path / "sweeps")
     monkeypatch.chdir(tmp_path)
-    for name in ("scores_and_curves", "facts", "points", "dots", "two_budgets", "cost", "gallery", "pipeline"):
+    for name in (
+        "scores_and_curves",
+        "facts",
+        "scores_along_axis",
+        "dots",
+        "two_budgets",
+        "cost",
+        "gallery",
+        "pipeline",
+    ):
         monkeypatch.setattr(figures, name, lambda *arguments, name=name, **options: {"png": name.encode()})
     return tmp_path
 
@@ -109,7 +118,7 @@ def test_rivals_are_compared_with_pce_and_with_both_students_of_the_paper(place:
         ("pce", "41.0 ± 1.0 (3)"),
         ("pce+entropy", "31.0 ± 1.0 (3)"),
     ]
-    assert len(report.main[0].rows) == 15
+    assert len(report.main[0].rows) == 19
     (beside,) = (table for table in report.more if table.title.startswith("Beside the paper's students"))
     rows = {row[0]: row for row in beside.rows}
     assert [column.name for column in beside.columns[2:5]] == [
@@ -341,7 +350,7 @@ def test_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_void_counts_nowhere() -> None:
     truth = np.array([[0, 1, 255, 255]], np.uint8)
-    assert gallery.score(np.array([[0, 1, 1, 0]], np.uint8), truth) == 100.0
+    assert gallery.image_iou(np.array([[0, 1, 1, 0]], np.uint8), truth) == 100.0
 
 
 def test_the_page_says_how_much_is_shared(place: Path) -> None:

@@ -314,14 +314,14 @@ def test_clicks_on_a_large_mask_are_drawn_once(monkeypatch: pytest.MonkeyPatch) 
     mask = np.zeros((20, 30), np.uint8)
     mask[5:15, 5:25] = 1
     monkeypatch.setattr(simulated, "LARGE", mask.size)
-    first = simulated.draw_clicks_on(mask, 0, 2, 7, "a")
+    first = simulated.simulate_clicks_cached(mask, 0, 2, 7, "a")
     assert [click.cls for click in first] == [1, 0, 0]
 
     def refuse(*_: object) -> list[Click]:
         raise AssertionError("drawn again")
 
     monkeypatch.setattr(simulated, "simulate", refuse)
-    assert simulated.draw_clicks_on(mask, 0, 2, 7, "a") == first
+    assert simulated.simulate_clicks_cached(mask, 0, 2, 7, "a") == first
     moved = np.roll(mask, 1)
     for change in (
         (moved, 0, 2, 7, "a"),
@@ -331,8 +331,8 @@ def test_clicks_on_a_large_mask_are_drawn_once(monkeypatch: pytest.MonkeyPatch) 
         (mask, 0, 2, 7, "b"),
     ):
         with pytest.raises(AssertionError, match="drawn again"):
-            simulated.draw_clicks_on(*change)
+            simulated.simulate_clicks_cached(*change)
     for path in (simulated.cache() / "clicks").iterdir():
         path.write_text("[[1")
     with pytest.raises(AssertionError, match="drawn again"):
-        simulated.draw_clicks_on(mask, 0, 2, 7, "a")
+        simulated.simulate_clicks_cached(mask, 0, 2, 7, "a")

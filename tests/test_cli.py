@@ -101,8 +101,8 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     text = dry("ablation-losses", "PROFILE=toy", "SEEDS=2", "WORKERS=3", "RUNS=elsewhere", "alpha=0.9,0.99")
     assert "seminar sweep sweeps/losses.yaml profile='toy' alpha='0.9,0.99' --runs 'elsewhere' --seeds '2'" in text
     assert "--workers '3'" in text
-    assert "-m analysis sweeps/losses.yaml profile='toy' alpha='0.9,0.99'" in text
-    assert "-m analysis" not in dry("ablation-losses", "DRY_RUN=1")
+    assert "--report" in text
+    assert "--report --out 'here'" in dry("ablation-losses", "OUT=here")
     assert "--artifacts" not in text
     looking = dry("ablation-losses", "SEEDS=auto", "LOOKS=2,4", "MINUTES=9", "MARGIN=2", "alpha=0.9")
     assert "-m analysis.auto sweeps/losses.yaml" in looking

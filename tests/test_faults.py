@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path, cell: Ma
 def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:
     cells, store = [cell(losses="pce")], Store(tmp_path)
 
-    def prepare() -> search.Queue:
+    def prepare() -> search.StudyLocation:
         return search.prepare_grid("losses", cells, cells, [cells[0].stage.key], store, None)
 
     queue = prepare()

@@ -155,7 +155,7 @@ def test_headings_say_what_is_drawn(scores, heading, band):
     rows = [row(label, *values) for label, values in zip("ab", scores)]
     assert list(panels(drawn(figures.dots, rows, ""))) == [heading]
     places = {"a": ("line", "1"), "b": ("line", "2")}
-    assert list(panels(drawn(figures.points, rows, places, "", "size"))) == [heading]
+    assert list(panels(drawn(figures.scores_along_axis, rows, places, "", "size"))) == [heading]
     left, right = panels(drawn(figures.scores_and_curves, rows, curves_of(rows), "", {}))
     assert left == heading
     assert ("band" in right) == band

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from seminar import catalogue, pool, train
 from seminar.catalogue import Catalogue, Cell
 from seminar.display import Display
-from seminar.search import Queue
+from seminar.search import StudyLocation
 from seminar.spec import Stage
 from seminar.store import Interrupted, Record, Store
 from seminar.sweep import Sweep
@@ -159,11 +159,11 @@ def test_a_curve_that_is_lost_while_it_is_trained_is_whole_at_the_end(
 def test_a_full_disk_is_named_by_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(JournalFileBackend, "append_logs", fail_with(errno.ENOSPC))
     with pytest.raises(OSError, match=r"No space left on device: '.*losses-1\.journal'"):
-        Queue("losses-1", tmp_path).open()
+        StudyLocation("losses-1", tmp_path).open()
 
 
 def test_no_damaged_journal_is_written_over(tmp_path: Path) -> None:
-    queue = Queue("losses-1", tmp_path)
+    queue = StudyLocation("losses-1", tmp_path)
     for text in ("one", "two", "three"):
         queue.journal.write_text(text)
         with pytest.warns(RuntimeWarning, match="damaged, now losses-1.damaged"), queue.prepared():

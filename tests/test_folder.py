@@ -566,8 +566,16 @@ def test_a_line_is_cut_where_it_leaves_its_image(build: Build) -> None:
         ("clicks.json", b'{"a": [{"x": NaN, "y": 1, "class": "cat"}]}', "clicks.json: a: expected x, y and class"),
         ("clicks.json", b'{"a": [{"x": [1], "y": 1, "class": "cat"}]}', "clicks.json: a: expected x, y and class"),
         ("classes.txt", b"background\nc\xe9", "classes.txt: is no text in UTF-8"),
-        ("classes.txt", b"background\n" + b"\n".join(b"%d" % n for n in range(254)), "255 classes, of which a mask"),
-        ("classes.txt", b"background\n\x1b[31mcat", "classes.txt: class '\\x1b[31mcat' holds what cannot be printed"),
+        (
+            "classes.txt",
+            b"background\n" + b"\n".join(b"%d" % n for n in range(254)),
+            "255 classes, but a mask can hold 254",
+        ),
+        (
+            "classes.txt",
+            b"background\n\x1b[31mcat",
+            "classes.txt: class '\\x1b[31mcat' holds a character that cannot be printed",
+        ),
         ("train.txt", b"\xff\xfea", "train.txt: is no text in UTF-8"),
     ],
 )

@@ -46,7 +46,7 @@ def test_a_rehearsal_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["repeat"]["number"].startswith("bit for bit")
     assert {case["loss"] for case in found["losses"]["data"]} >= {"pce", "ce", "pcons", "crf operator=exact", "pseudo"}
     steps = found["steps-mobilenet_v2-fp32"]["data"]
-    assert list(steps) == list(gpu_check.LOSSES)
+    assert list(steps) == list(gpu_check.PAPER)
     assert all(len(case["step"]) == 3 and min(case["step"]) > 0 for case in steps.values())
     assert ["crf" in case for case in steps.values()] == ["crf" in names for names in steps]
     groups = {name: group["trainings"] for name, group in found["plan"]["data"].items()}

@@ -248,7 +248,10 @@ def test_planning_values_needs_no_torch() -> None:
         ("method: grid", "'parameters' must map"),
         ("method: grid\nparameters: {a: {min: 0, max: 1}}", "either 'value' or 'values'"),
         ("method: grid\nparameters: {a: {values: []}}", "at least one"),
-        ("method: grid\nparameters: {a: {values: [[1]]}}", "no number of up to 18 digits, text or truth value"),
+        (
+            "method: grid\nparameters: {a: {values: [[1]]}}",
+            "must be one number of up to 18 digits, one text, true or false",
+        ),
         ("a: [", "not valid YAML"),
         ("method: grid\nmetric: {name: loss}\nparameters: {a: {value: 1}}", "choose {name: student_miou"),
     ],

@@ -25,7 +25,9 @@ ROOMS = [
         "parallel",
         "pixel_sum",
         "schedules",
+        "strong_views",
         "teacher",
+        "tree",
         "watch",
     },
     {"losses", "machine", "weights"},
@@ -33,12 +35,12 @@ ROOMS = [
     {"checkpoint", "evaluation", "model_card", "results", "trials"},
     {"samples"},
     {"train"},
-    {"checked", "cost", "inspection", "outdated", "predict", "search"},
-    {"export", "plan"},
+    {"checked", "cost", "inspection", "outdated", "predict", "search", "wandb_pull"},
+    {"export", "growing", "plan"},
     {"jobs"},
     {"__main__"},
 ]
-TRAINING = ("jobs", "search", "tracking", "train")
+TRAINING = ("jobs", "search", "tracking", "train", "wandb_pull")
 """Rooms that train."""
 FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 FILES = sorted((ROOT / "seminar").rglob("*.py"))
@@ -76,7 +78,8 @@ def test_no_room_imports_a_higher_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "only"), [("wandb", {"tracking"}), ("optuna", {"jobs", "search"}), ("argparse", {"__main__"})]
+    ("library", "only"),
+    [("wandb", {"tracking", "wandb_pull"}), ("optuna", {"jobs", "search"}), ("argparse", {"__main__"})],
 )
 def test_few_rooms_know_the_library(library: str, only: set[str]) -> None:
     users = {room(path) for path in FILES if any(name.split(".")[0] == library for name in imports(path))}

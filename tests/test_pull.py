@@ -17,11 +17,11 @@ from filelock import FileLock
 
 from analysis import __main__ as reports
 from analysis.__main__ import main as analysis
-from seminar import catalogue, recipes, schema, sweep, tracking
+from seminar import catalogue, recipes, schema, sweep, wandb_pull
 from seminar.catalogue import Catalogue, Cell
 from seminar.spec import InputError, Stage
 from seminar.store import Store
-from seminar.tracking import pull
+from seminar.wandb_pull import pull
 from tests.conftest import ROOT, seminar_here
 from tests.records import finish, line
 
@@ -112,7 +112,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         r"metrics\.jsonl: is no file",  # others, and pipes, would be read for ever
     ),
     "a huge record": (
-        lambda folder: os.truncate(folder / "record.json", tracking.LARGEST + 1),
+        lambda folder: os.truncate(folder / "record.json", wandb_pull.LARGEST + 1),
         r"record\.json: has 67,108,865 bytes, more than the 67,108,864 allowed; ask whoever",
     ),
     "another key": (lambda folder: change(folder / "record.json", key="0" * 16), "is not the record of"),
@@ -306,7 +306,7 @@ def test_ids_and_names_from_a_server_lead_nowhere_else(
     ("content", "facts", "message"),
     [
         (b"others!", {}, "student.pt is not the file that its record names (its SHA-256 is another)"),
-        (WEIGHTS, {"size": tracking.LARGEST_WEIGHTS + 1}, "student.pt has more than the 2,147,483,648 bytes allowed"),
+        (WEIGHTS, {"size": wandb_pull.LARGEST_WEIGHTS + 1}, "student.pt has more than the 2,147,483,648 bytes allowed"),
         (WEIGHTS, {"size": None}, "student.pt has more than the 2,147,483,648 bytes allowed"),
         (WEIGHTS, {"ref": "file:///etc/passwd"}, "student.pt is only a reference to a file elsewhere"),
         (WEIGHTS, {"files": ("../student.pt",)}, "'student.pt'"),

@@ -23,7 +23,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("losses", "ema"):
         shutil.copy(ROOT / "sweeps" / f"{name}.yaml", tmp_path / "sweeps")
     monkeypatch.chdir(tmp_path)
-    for name in ("scores_and_curves", "facts", "points", "gallery"):
+    for name in ("scores_and_curves", "facts", "scores_along_axis", "gallery"):
         monkeypatch.setattr(figures, name, lambda *arguments, **options: {"png": b"png"})
     return tmp_path
 

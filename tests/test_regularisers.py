@@ -267,3 +267,56 @@ def test_each_pair_of_a_window_is_visited_once() -> None:
         half = list(pairwise._half_window(radius))
         assert len(half) == len(set(half)) == ((2 * radius + 1) ** 2 - 1) / 2
         assert not {(-y, -x) for y, x in half} & set(half)
+
+
+def affinities_along_a_tree(image: Tensor, inside: Tensor, sigma: float) -> Tensor:
+    """A (H W, H W) of one image, by Kruskal's algorithm and a walk from every pixel; 0 on padding."""
+    near = [((y, x), other) for y, x in pixels(inside) for other in ((y, x + 1), (y + 1, x)) if other in pixels(inside)]
+    costs = {edge: float((image[:, *edge[0]] - image[:, *edge[1]]).square().sum()) for edge in near}
+    group = {place: {place} for place in pixels(inside)}
+    neighbours: dict[tuple[int, int], list[tuple[tuple[int, int], float]]] = {place: [] for place in group}
+    for (one, other), cost in sorted(costs.items(), key=lambda item: item[1]):
+        if group[one] is not group[other]:
+            joined = group[one] | group[other]
+            group |= dict.fromkeys(joined, joined)
+            neighbours[one].append((other, cost))
+            neighbours[other].append((one, cost))
+    found = torch.zeros(H * W, H * W, dtype=torch.float64)
+    for start in neighbours:
+        reached, open_ = {start: 0.0}, [start]
+        while open_:
+            here = open_.pop()
+            for there, cost in neighbours[here]:
+                if there not in reached:
+                    reached[there] = reached[here] + cost
+                    open_.append(there)
+        for (y, x), cost in reached.items():
+            found[start[0] * W + start[1], y * W + x] = math.exp(-cost / sigma)
+    return found
+
+
+@pytest.mark.parametrize("sigma", [0.5, 20.0])
+def test_tree_energy(scene: dict[str, Tensor], sigma: float) -> None:
+    p = scene["student"].softmax(1)
+    each = []
+    for number in range(2):
+        inside = scene["inside"][number]
+        a = affinities_along_a_tree(scene["image"][number] / (255 * 0.226), inside, sigma)
+        flat = p[number].flatten(1)
+        filtered = (flat @ a.T) / a.sum(1).clamp(min=1e-12)
+        free = (inside & (scene["labels"][number] == UNLABELLED)).flatten()
+        each.append((flat - filtered).abs().sum(0)[free].mean())
+    found = value("tree", scene, sigma=str(sigma), scale="1")
+    check(found, torch.stack(each).mean(), scene["student"], tolerance=1e-4)
+
+
+def test_tree_energy_of_one_colour_and_of_nothing(scene: dict[str, Tensor]) -> None:
+    """Where all pixels have one colour the filter is the mean over the image; padding alone gives 0."""
+    p = scene["student"].softmax(1)
+    inside = torch.ones(2, H, W, dtype=torch.bool)
+    plain = scene | {"image": torch.full((2, 3, H, W), 90.0), "inside": inside, "labels": torch.full((2, H, W), 255)}
+    expected = (p - p.mean((2, 3), keepdim=True)).abs().sum(1).mean()
+    check(value("tree", plain, scale="1"), expected, scene["student"], tolerance=1e-4)
+    nothing = value("tree", plain | {"inside": ~inside}, scale="1")
+    assert float(nothing.detach()) == 0
+    assert not torch.autograd.grad(nothing, scene["student"])[0].any()

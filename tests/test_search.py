@@ -156,7 +156,7 @@ def test_a_failing_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert "1 done, 2 failed" in status.stdout
 
 
-def prepare(plan: Plan, store: Store) -> search.Queue:
+def prepare(plan: Plan, store: Store) -> search.StudyLocation:
     todo = {stage.key for stage in plan.todo}
     return search.prepare_grid(plan.sweep.name, plan.cells, plan.order, todo, store, None)
 
@@ -303,7 +303,7 @@ def test_a_cell_that_runs_out_of_memory_leaves_the_others_to_be_trained(
         return step(self, *rest)
 
     monkeypatch.setattr(Trainer, "step", hungry)
-    job = jobs.Job(prepare(plan, store), jobs.GridTask(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
+    job = jobs.Job(prepare(plan, store), jobs.GridTrials(plan.cells, {}), tmp_path, "disabled", "sweep", "call")
     events: list[tuple[Any, ...]] = []
     job.work(0, lambda: False, events.append)
     assert [store.status(each.stage.key) for each in (first, second)] == ["failed", "done"]

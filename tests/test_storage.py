@@ -19,7 +19,7 @@ import sqlalchemy
 
 from seminar import jobs, recipes, search, sweep
 from seminar.catalogue import Cell
-from seminar.search import Queue
+from seminar.search import StudyLocation
 from seminar.spec import InputError
 from seminar.store import Store
 from seminar.trials import Tuning
@@ -111,7 +111,7 @@ def start(*settings: str, runs: Path, storage: str, file: Path = LOSSES) -> subp
     )
 
 
-def states(queue: Queue) -> list[str]:
+def states(queue: StudyLocation) -> list[str]:
     return [trial.state.name for trial in queue.open().study.trials]
 
 
@@ -172,7 +172,7 @@ def test_two_calls_share_a_study_and_train_nothing_twice(tmp_path: Path, databas
     (name,) = database.execute("SELECT study_name FROM studies")
     name, _, folder = name.rpartition("-")
     assert folder == (tmp_path / "studies" / "id").read_text()
-    trials = Queue(name, tmp_path / "studies", search.storage_url(database.url)).open().study.trials
+    trials = StudyLocation(name, tmp_path / "studies", search.storage_url(database.url)).open().study.trials
     found = [trial for trial in trials if "queued" in trial.user_attrs]
     assert {trial.state.name for trial in found} == {"COMPLETE"}
     assert {trial.user_attrs["key"] for trial in found} == set(store.keys())
@@ -260,7 +260,7 @@ def test_a_searched_training_goes_on_without_its_study(
     else:
         database.execute("UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'")
         (name,) = database.execute("SELECT study_name FROM studies")
-        Queue(name.rpartition("-")[0], runs / "studies", search.storage_url(database.url)).open().heal()
+        StudyLocation(name.rpartition("-")[0], runs / "studies", search.storage_url(database.url)).open().heal()
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -270,10 +270,10 @@ def test_a_searched_training_goes_on_without_its_study(
     assert len(list(runs.glob("studies/small-*/[0-9]*.json"))) == 1
 
 
-Prepare = Callable[[], Queue]
+Prepare = Callable[[], StudyLocation]
 
 
-def begin(queue: Queue) -> None:
+def begin(queue: StudyLocation) -> None:
     """What another host does before it falls silent."""
     opened = queue.open()
     trial = opened.ask({})
@@ -356,10 +356,10 @@ def test_a_search_repeats_a_dead_trial_at_its_point(tmp_path: Path, database: Da
         Store(tmp_path / "runs"),
     )
     queue, _ = search.prepare_search(found, store, storage)
-    opened, task = queue.open(), jobs.SearchTask(found, 0, "random", "hyperband")
-    trial = opened.ask(task.distributions)
+    opened, source = queue.open(), jobs.SearchTrials(found, 0, "random", "hyperband")
+    trial = opened.ask(source.distributions)
     assert trial is not None
-    task.cell(trial)
+    source.cell(trial)
     trial.set_user_attr("host", "elsewhere")
     with opened.heartbeat(trial):
         pass

@@ -173,7 +173,7 @@ SWEEPS = {
     "long": ("#" * 2_000_000, "2,000,000 signs, more than the 1,000,000 of any sweep file"),
     "a long value": (
         f"method: grid\nparameters: {{seed: {{values: [[{'1, ' * 10_000}]]}}}}\n",
-        "no number of up to 18 digits, text or truth value",
+        "must be one number of up to 18 digits, one text, true or false",
     ),
     "a long list where a number belongs": (f"method: random\nrun_cap: [{'1, ' * 10_000}]\n{ONE}", "run_cap=[1, 1"),
     "a long list as a bound": (
@@ -182,14 +182,17 @@ SWEEPS = {
     ),
     "a long number": (
         f"method: grid\nparameters: {{epochs: {{value: {'9' * 400}}}}}\n",
-        "no number of up to 18 digits",
+        "must be one number of up to 18 digits",
     ),
     "a long text": (f"method: grid\nparameters: {{losses: {{value: {'x+' * 10_000}y}}}}\n", "losses='x+x"),
     "a long date for a path": (
         f"method: grid\nparameters: {{data_root: {{value: 0x{'1' * 1000}}}}}\n",
         "write it in quotes",
     ),
-    "a name that is none": ("name: [a]\nmethod: grid\nparameters: {seed: {value: 0}}\n", "name=['a']: write a text"),
+    "a name that is none": (
+        "name: [a]\nmethod: grid\nparameters: {seed: {value: 0}}\n",
+        "name=['a']: must be text; put it in quotes",
+    ),
 }
 
 
@@ -235,9 +238,9 @@ PROFILES = {
     "a list": ("- a", "write one setting a line"),
     "aliases": ("a: &a 1\nb: *a", "it has the alias *a"),
     "a setting twice": ("lr: 0.1\nlr: 0.2", "the key 'lr' stands twice"),
-    "a list as a value": ("lr: [0.1]", "lr=[0.1]: one number"),
+    "a list as a value": ("lr: [0.1]", "lr=[0.1]: must be one number"),
     "tuning that is none": ("tuning: 3", "tuning=3: write settings below it"),
-    "a list in tuning": ("tuning: {lr: [0.1]}", "lr=[0.1]: one number"),
+    "a list in tuning": ("tuning: {lr: [0.1]}", "lr=[0.1]: must be one number"),
     "like none": ("like: creature", "like='creature'"),
     "like itself": ("like: mine", "like='mine'"),
 }
@@ -291,7 +294,7 @@ def test_no_part_of_a_password_is_shown(password: str, tmp_path: Path, monkeypat
     options = f"postgresql://me@localhost:1/db?password={password}"
     assert password not in search.without_password(options)
     store, executor = Store(tmp_path), pool.executor("inline", None, url)
-    for holder in (Call(store, executor, "disabled", url), search.Queue("a", tmp_path, url)):
+    for holder in (Call(store, executor, "disabled", url), search.StudyLocation("a", tmp_path, url)):
         assert password not in repr(holder)
 
 

@@ -48,7 +48,7 @@ def inspect(path: Path) -> dict[str, Any]:
 
 def ensure(cell: Cell, root: Path, watch: WandbWatch) -> dict[str, Any]:
     return Store(root).ensure(
-        cell.stage, lambda s, f, a: train.train(s, cell.host, f, a, [watch]), on_record=watch.recorded
+        cell.stage, lambda s, f, a: train.train(s, cell.host, f, a, [watch]), on_record=watch.record_written
     )
 
 
@@ -144,7 +144,7 @@ def test_disabled_is_silent_and_never_asks_wandb(tmp_path: Path, cell: MakeCell)
     mirror = WandbWatch("disabled", tmp_path, "losses")
     assert mirror.group == "losses"
     Store(tmp_path).ensure(
-        tracked.stage, lambda s, f, a: train.train(s, tracked.host, f, a, [mirror]), on_record=mirror.recorded
+        tracked.stage, lambda s, f, a: train.train(s, tracked.host, f, a, [mirror]), on_record=mirror.record_written
     )
     assert not (tmp_path / "wandb").exists()
 

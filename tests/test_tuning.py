@@ -281,7 +281,7 @@ def test_a_gaussian_process_searches_and_the_study_says_what_it_is(
     tried = {trial.key for trial in trials}
     assert set(job_types) == {(key, "trial" if key in tried else "ancillary") for key in finished(runs)}
 
-    study = search.Queue(found.name, runs / "studies").open().study
+    study = search.StudyLocation(found.name, runs / "studies").open().study
     assert study.metric_names == ["student_miou"]
     data = f"{found.own.stage.data.name}: {found.own.stage.data_fingerprint}"
     assert study.user_attrs == {"sweep": "find", "commit": provenance.COMMIT, "data": [data]}
@@ -294,7 +294,7 @@ def test_a_gaussian_process_searches_and_the_study_says_what_it_is(
 def test_an_old_study_learns_what_it_is_and_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = tuning(write(tmp_path), tmp_path)
     found.folder.mkdir(parents=True)
-    queue = search.Queue(found.name, found.folder.parent)
+    queue = search.StudyLocation(found.name, found.folder.parent)
     study = queue.open().study  # as earlier versions have left it
     study.enqueue_trial(found.own_point or {}, user_attrs={"queued": True})
     with search.search_study(found, Store(tmp_path), None) as (_, opened):
@@ -412,8 +412,8 @@ def test_stopped_and_dead_trials_are_handed_out_again(tmp_path: Path) -> None:
     queue, begun = search.prepare_search(found, store, None)
     assert begun == 0
     study = queue.open().study
-    task = jobs.SearchTask(found, 0, "tpe", "none")
-    cell = task.cell(study.ask(task.distributions))
+    source = jobs.SearchTrials(found, 0, "tpe", "none")
+    cell = source.cell(study.ask(source.distributions))
     assert cell.stage == found.own.stage, "the first one has the profile's own values"
     search.prepare_search(found, store, None)
     trials = queue.open().study.trials
@@ -521,10 +521,10 @@ def test_samplers(tmp_path: Path) -> None:
     assert kinds.keys() == {*search.samplers}
     drawn = []
     for name, kind in kinds.items():
-        sampler = jobs.SearchTask(found, 0, name, "none").make_sampler(0)
+        sampler = jobs.SearchTrials(found, 0, name, "none").make_sampler(0)
         assert isinstance(sampler, kind)
     for number, started in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        study = optuna.create_study(sampler=jobs.SearchTask(found, started, "random", "none").make_sampler(number))
+        study = optuna.create_study(sampler=jobs.SearchTrials(found, started, "random", "none").make_sampler(number))
         drawn.append(study.ask().suggest_float("x", 0, 1))
     assert drawn[0] == drawn[1]
     assert len(set(drawn)) == 3, "workers differ, and so do later calls"

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from seminar import recipes, sweep, tracking
+from seminar import recipes, sweep, tracking, wandb_pull
 from seminar.spec import RECIPE, InputError
 from seminar.store import Store
-from seminar.tracking import pull
+from seminar.wandb_pull import pull
 from tests import wandb_server
 from tests.conftest import ROOT, seminar_here, until_checkpoint
 from tests.records import line, no_training
@@ -478,7 +478,7 @@ def test_what_cannot_be_pulled_is_named(tmp_path: Path, cell: Any) -> None:
     with pytest.raises(InputError, match="neither a folder nor a W&B project"):
         pull("nowhere", store)
     for name in ("trainings/../../record.json", "trainings/0123456789abcdef/../stage.json", "record.json"):
-        assert tracking._KEPT.fullmatch(name) is None, "a server cannot write elsewhere"
+        assert wandb_pull._KEPT.fullmatch(name) is None, "a server cannot write elsewhere"
 
 
 def test_of_runs_that_differ_the_first_counts(tmp_path: Path, cell: Any) -> None:

@@ -54,7 +54,7 @@ def read(runs: Path, stage: Stage, when: str) -> Samples | None:
         raise InputError(f"{path}: damaged; move the folder {path.parent.parent} away to train it again") from None
 
 
-def score(labels: Labels, truth: Labels) -> float | None:
+def image_iou(labels: Labels, truth: Labels) -> float | None:
     """Return the mean IoU in % over the classes of `truth` (H, W); void pixels count nowhere. None: nothing else is in
     it."""
     known = truth < VOID
@@ -68,7 +68,7 @@ def score(labels: Labels, truth: Labels) -> float | None:
 def chosen(samples: Samples, name: str) -> dict[str, int]:
     """Return the numbers of the `worst`, `median` and `best` sample of network `name`, each once; ties go to the
     earlier one. Without a mask in any: of the `first`, `middle` and `last`."""
-    scores = [score(samples(n, name), samples(n, "truth")) for n in range(samples.count)]  # type: ignore[arg-type]
+    scores = [image_iou(samples(n, name), samples(n, "truth")) for n in range(samples.count)]  # type: ignore[arg-type]
     order = sorted(range(samples.count), key=lambda n: (scores[n] or 0.0, n))
     if len(order) == 1:
         return {"only": order[0]}
@@ -121,7 +121,7 @@ def fig6(request: Request) -> Report:
         for kind, number in chosen(there[last], "student").items():
             truth = there[last](number, "truth")
             panels: list[tuple[str, NDArray[np.generic]]] = [("clicks", there[last](number, "image"))]
-            scores = {label: score(there[label](number, "student"), truth) for label in labels}  # type: ignore[arg-type]
+            scores = {label: image_iou(there[label](number, "student"), truth) for label in labels}  # type: ignore[arg-type]
             for label in labels:
                 percent = "" if scores[label] is None else f"\n{scores[label]:.0f} %"
                 panels.append((label + percent, there[label](number, "student")))
@@ -164,8 +164,8 @@ def fig3(request: Request) -> Report:
             panels += [("primary student, final", final(number, "student")), ("ground truth", truth)]
             rows.append((kind, panels, final(number, "clicks")))
             for role in roles:
-                body.append((name, kind, number, f"{role}, early", score(early(number, role), truth)))  # type: ignore[arg-type]
-            body.append((name, kind, number, "student, final", score(final(number, "student"), truth)))  # type: ignore[arg-type]
+                body.append((name, kind, number, f"{role}, early", image_iou(early(number, role), truth)))  # type: ignore[arg-type]
+            body.append((name, kind, number, "student, final", image_iou(final(number, "student"), truth)))  # type: ignore[arg-type]
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
         title = f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}"
         classes = _classes(request, stage)

@@ -71,6 +71,8 @@ register(
             Claim("the dense CRF beats the Potts model", "pce+potts", "pce+crf"),
             Claim("the dense CRF beats its window", "pce+gatedcrf", "pce+crf"),
             Claim("the dense CRF beats the normalised cut", "pce+ncut", "pce+crf"),
+            Claim("the dense CRF beats the tree of colours", "pce+tree", "pce+crf"),
+            Claim("strong views beat identical ones", "pce+pcons", "pce+pcons strong_view=both"),
             Claim("the squared difference beats the divergence", "pce+pcons pcons_loss=kl", "pce+pcons"),
         ),
         says="The suite's own questions",

@@ -5,7 +5,7 @@ Matplotlib is imported by the first figure that is drawn, so that reports withou
 
 from analysis.figures.curves import facts, scores_and_curves, two_budgets
 from analysis.figures.pictures import gallery, pipeline
-from analysis.figures.scores import cost, dots, points
+from analysis.figures.scores import cost, dots, scores_along_axis
 from analysis.figures.trials import Axis, Tried, search
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "facts",
     "gallery",
     "pipeline",
-    "points",
+    "scores_along_axis",
     "scores_and_curves",
     "search",
     "two_budgets",

@@ -22,7 +22,7 @@ def dots(figure: Figure, rows: Sequence[Row], title: str) -> None:
 
 
 @saved
-def points(
+def scores_along_axis(
     figure: Figure,
     rows: Sequence[Row],
     places: Mapping[str, tuple[str, str]],

@@ -64,7 +64,8 @@ class TrainView:
     `annotation`: what the labels are drawn from, or None: no `labels`. `background`: the class that others are drawn
     over, or None.
 
-    All randomness comes from torch's global generator. A seed gives one geometry, whatever `noise`, `click_*` and
+    Called with an `Example`, it returns a dictionary of tensors: see `__call__`. All randomness comes from torch's
+    global generator. A seed gives one geometry, whatever `noise`, `click_*` and
     `annotation` are.
     """
 

@@ -26,7 +26,7 @@ from seminar.store import write_atomic, write_json
 
 def convert(places: Sequence[Path], images: Path, out: Path, unlabelled: int | None) -> list[str]:
     """Read labels from files, or from all files in folders, and write them to `out`: a table `*.csv` of clicks, or a
-    folder of labelme's files, which hold lines and areas as well. Returns what to tell.
+    folder of labelme's files, which hold lines and areas as well. Returns lines for the user.
 
     `unlabelled`: the value of pixels without a label, in pictures of labels. Raises `InputError` with a line for each
     thing that cannot be used; then nothing is written.
@@ -72,7 +72,10 @@ def _files(places: Iterable[Path]) -> list[tuple[Path, bool]]:
     for place in places:
         inside = (label_files(place) or sorted(place.rglob("*.png"))) if place.is_dir() else [existing([place])]
         if not inside:
-            raise InputError(f"{place}: no file of labels here")
+            raise InputError(
+                f"{place}: holds no annotation file (.json, .xml, .csv, .geojson) and no label picture (.png); "
+                "name the file, or the folder that holds it"
+            )
         if place.suffix.lower() == ".zip":
             raise InputError(f"{place}: a ZIP archive is not read; unpack it, and name what is in it")
         found += [(path, not place.is_dir()) for path in inside]

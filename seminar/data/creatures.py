@@ -36,7 +36,8 @@ Shape = Callable[[Floats, Floats], Floats]
 """Signed distance of the points (x, y), in units of the frame: negative inside."""
 
 VALIDATION = 500_000
-"""Index of the first validation image. Fixed, so that another number of training images leaves validation alone."""
+"""Index of the first validation image. It is fixed, so that the validation images stay the same whatever the number of
+training images is."""
 BACKGROUND_SCRIBBLES = 2
 
 
@@ -49,6 +50,8 @@ class Paint(NamedTuple):
 
 
 class Part(NamedTuple):
+    """A shape of a creature and how it is painted."""
+
     shape: Shape
     paint: Paint
 

@@ -45,7 +45,7 @@ class Unusable(InputError):
     """An example that cannot be used. Every training on its data set meets it."""
 
     def __init__(self, text: str) -> None:
-        # A process that loads for torch hands it over with a traceback before it.
+        # Where a loader worker of torch raises it, torch makes it again with the worker's traceback before the message.
         super().__init__(text.strip().split("\n")[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 

@@ -39,7 +39,7 @@ from seminar.data.files import (
 )
 from seminar.data.labels import Labels, Source
 from seminar.data.named import Named, composed, label_files, name_of
-from seminar.data.simulated import draw_clicks_on
+from seminar.data.simulated import simulate_clicks_cached
 from seminar.data.strokes import in_reach
 from seminar.spec import InputError, Later, unknown
 
@@ -249,7 +249,7 @@ class Folder:
         mask = self._mask(id, labels, width, height)
         clicks = list(self._clicks(id, labels, width, height))
         if self._simulated:
-            clicks = draw_clicks_on(mask, self.background, self._simulated, self._simulated_seed, id)
+            clicks = simulate_clicks_cached(mask, self.background, self._simulated, self._simulated_seed, id)
         scribbles = list(self._scribbles(id, labels, width, height))
         scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
         if scale < 1:
@@ -348,12 +348,16 @@ class Folder:
                 names[place] = ground[0]
             twice = [names[place] for place in same[1:]] + [name for name in names if names.count(name) > 1]
             if twice:
-                raise InputError(f"{path}: class {twice[0]!r} is in it twice")
+                raise InputError(f"{path}: class {twice[0]!r} is in it twice; delete one of the two lines")
         if len(names) > PADDING:
-            raise InputError(f"{path}: {len(names)} classes, of which a mask can hold {PADDING}")
+            raise InputError(
+                f"{path}: {len(names)} classes, but a mask can hold {PADDING}; keep the classes that are clicked on"
+            )
         strange = [name for name in names if not name.isprintable()]
         if strange:
-            raise InputError(f"{path}: class {strange[0]!r} holds what cannot be printed")
+            raise InputError(
+                f"{path}: class {strange[0]!r} holds a character that cannot be printed; type the name again"
+            )
         return tuple(names)
 
     def _is_background(self, name: str) -> bool:

@@ -26,7 +26,7 @@ from seminar.data.files import (
     read_mask,
     read_text,
 )
-from seminar.data.simulated import draw_clicks_on
+from seminar.data.simulated import simulate_clicks_cached
 from seminar.spec import InputError
 
 OutsideClicks = Literal["error", "drop"]
@@ -122,7 +122,7 @@ class Listed:
         clicks = self._inside(id, width, height)
         if self._simulated is not None:
             seed, count = self._simulated
-            clicks = draw_clicks_on(mask, self.background, count, seed, id)
+            clicks = simulate_clicks_cached(mask, self.background, count, seed, id)
         # permute makes no copy: channels stay innermost in memory, and torchvision resizes that several times faster.
         return Example(
             id=id,

@@ -45,7 +45,9 @@ def simulate(mask: NDArray[np.uint8], background: int | None, count: int, rng: n
     return clicks + [_draw(free, background, rng) for _ in range(count if free.any() else 0)]
 
 
-def draw_clicks_on(mask: NDArray[np.uint8], background: int | None, count: int, seed: int, id: str) -> list[Click]:
+def simulate_clicks_cached(
+    mask: NDArray[np.uint8], background: int | None, count: int, seed: int, id: str
+) -> list[Click]:
     """Return `simulate`d clicks that depend on `seed` and the id of the image: they stay when others are added.
 
     Those on a mask of `LARGE` pixels or more are remembered: a street scene of 2048 x 1024 takes about a second, and

@@ -48,7 +48,7 @@ class Via:
 
 
 @formats.register("viacsv")
-class ViaTable:
+class ViaCsv:
     """Annotations of the VGG Image Annotator 2, as it exports them to CSV: shapes and classes are JSON in a field."""
 
     single = False
