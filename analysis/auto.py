@@ -117,12 +117,12 @@ def _train(options: argparse.Namespace, seeds: int, passed_on: Sequence[str]) ->
 def _undecided(path: Path, settings: Settings, runs: Path, margin: float) -> tuple[int, int]:
     """Return how many claims the exhibits of a sweep judge, and how many of them are not decided."""
     built = exhibits.build_all(exhibits.find([str(path)]), settings, Catalogue(Store(runs)), margin=margin)
-    verdicts = [
-        row[[column.name for column in table.columns].index("verdict")]
-        for report in built.reports
-        for table in report.claims.values()
-        for row in table.rows
-    ]
+    verdicts: list[object] = []
+    for report in built.reports:
+        for table in report.claims.values():
+            names = [column.name for column in table.columns]
+            # A claim about a row that the settings leave out has no seeds, and never will.
+            verdicts += [row[names.index("verdict")] for row in table.rows if row[names.index("seeds")]]
     return len(verdicts), verdicts.count("inconclusive")
 
 

@@ -216,7 +216,7 @@ def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: 
         "inconclusive. The intervals are of the analysis of the whole table, and so wide (Holm) that any of these "
         "verdicts is wrong in about one table of 20.",
     ]
-    if any(line.contrast.n < seeds for line in lines):
+    if any(0 < line.contrast.n < seeds for line in lines):
         notes.append(
             "Trainings are missing, so these verdicts are not final: whoever stops at a moment of his choice finds "
             "something by chance."

@@ -98,6 +98,15 @@ def test_it_ends_with_the_last_look(
     assert "Stopped after 3: the last planned look, with 4 of 4 claims not decided." in verdicts()[1]
 
 
+def test_claims_about_rows_that_are_left_out_are_not_waited_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sweep("losses", profile=["toy"], losses=["pce", "pce+crf"], seed=[0])
+    stand_in(monkeypatch, lambda label, seed: 40 + 9 * LOSSES.index(label) + 0.1 * noise(label, seed))
+    assert auto.main(["sweeps/losses.yaml"]) == 0
+    assert "stopped after 4 seeds: every claim is decided" in capsys.readouterr().out
+
+
 def test_a_budget_ends_it_before_the_look_that_would_not_fit(
     trained: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
