@@ -15,24 +15,28 @@ PLAN_ONLY := $(filter-out 0 no false,$(DRY_RUN))
 OLD := $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no false,$(RETRAIN)),--retrain)
 
 # `make ablation-losses alpha=0.99 seed=0,1` : everything that is not one of these is a setting for the suite.
-OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT WANDB ARTIFACTS KILLS DEVICE DRY_RUN KEEP RETRAIN WANDB_%
+OPTIONS := PYTHON CONSTRAINTS BIN READY PROFILE SEEDS LOOKS MINUTES TRIALS SWEEP WORKERS EXECUTOR SAMPLER PRUNER STORAGE RUNS OUT MARGIN WANDB ARTIFACTS KILLS DEVICE DRY_RUN KEEP RETRAIN WANDB_%
 # A value goes to the shell in quotes as it was given, blanks, brackets, quotes and all.
 quoted = '$(subst ','\'',$(value $(1)))'
 NAMES := $(filter-out $(OPTIONS),$(foreach each,$(MAKEOVERRIDES),$(if $(findstring =,$(each)),$(firstword $(subst =, ,$(each))))))
 SETTINGS := $(foreach each,$(NAMES),$(each)=$(call quoted,$(each)))
 TRAINING := --wandb $(call quoted,WANDB) $(if $(WORKERS),--workers $(call quoted,WORKERS)) $(if $(EXECUTOR),--executor $(call quoted,EXECUTOR)) $(if $(TRIALS),--trials $(call quoted,TRIALS)) $(if $(SAMPLER),--sampler $(call quoted,SAMPLER)) $(if $(PRUNER),--pruner $(call quoted,PRUNER)) $(if $(PLAN_ONLY),--dry-run) $(if $(filter-out 0 no false,$(ARTIFACTS)),--artifacts) $(OLD)
-PLACE := $(if $(OUT),--out $(call quoted,OUT))
+AUTO := $(filter auto,$(SEEDS))
+ONE_SWEEP = $(if $(AUTO),$(error SEEDS=auto is for one sweep: make ablation-NAME SEEDS=auto))
+EQUAL := $(if $(MARGIN),--margin $(call quoted,MARGIN))
+LOOKING := $(if $(LOOKS),--looks $(call quoted,LOOKS)) $(if $(MINUTES),--minutes $(call quoted,MINUTES)) $(EQUAL)
+PLACE := $(if $(OUT),--out $(call quoted,OUT)) $(EQUAL)
 REPORTING := $(PLACE) $(if $(filter online offline,$(WANDB)),--wandb $(WANDB))
 # In the environment, so that no sign of a password needs quoting and no other user sees it in a list of processes.
 ifdef STORAGE
 export SEMINAR_STORAGE := $(value STORAGE)
 endif
-GIVEN := $(if $(PROFILE),profile=$(call quoted,PROFILE)) $(SETTINGS) --runs $(call quoted,RUNS) $(if $(SEEDS),--seeds $(call quoted,SEEDS))
+GIVEN := $(if $(PROFILE),profile=$(call quoted,PROFILE)) $(SETTINGS) --runs $(call quoted,RUNS) $(if $(AUTO),,$(if $(SEEDS),--seeds $(call quoted,SEEDS)))
 
 .PHONY: help setup paper agent report status test test-all drill bench gpu-check lint types
 
 help: ## Show this list
-	@echo "make TARGET [PROFILE=creatures] [SEEDS=4] [TRIALS=24] [WORKERS=2] [EXECUTOR=local] [SAMPLER=tpe] [PRUNER=none] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [WANDB=auto] [ARTIFACTS=1] [name=value ...]"
+	@echo "make TARGET [PROFILE=creatures] [SEEDS=4|auto] [LOOKS=2,4,8,16] [MINUTES=60] [TRIALS=24] [WORKERS=2] [EXECUTOR=local] [SAMPLER=tpe] [PRUNER=none] [STORAGE=URL] [RUNS=runs] [OUT=reports/PROFILE] [MARGIN=1] [WANDB=auto] [ARTIFACTS=1] [name=value ...]"
 	@echo
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo
@@ -55,16 +59,23 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $(READY)
 
 ablation-%: $(READY) ## Train every cell of sweeps/%.yaml, then write and print its report
+ifdef AUTO
+	@status=0; \
+	$(BIN)/python -m analysis.auto sweeps/$*.yaml $(GIVEN) $(LOOKING) -- $(TRAINING) || status=$$?; \
+	$(if $(PLAN_ONLY),,test $$status -gt 1 || $(BIN)/python -m analysis sweeps/$*.yaml $(GIVEN) $(REPORTING) || status=$$?;) \
+	exit $$status
+else
 	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(TRAINING) --report $(PLACE)
+endif
 
 sweep-%: ablation-% ## The same, by its other name
 	@true
 
 paper: $(READY) ## Everything: all sweeps in one plan, then every table and figure (index.html)
-	@$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) --report $(PLACE)
+	@$(ONE_SWEEP)$(BIN)/seminar sweep $(sort $(wildcard sweeps/*.yaml)) $(GIVEN) $(TRAINING) --report $(PLACE)
 
 wandb-%: $(READY) ## Start a W&B sweep of sweeps/%.yaml with these settings, for `make agent`
-	@mkdir -p $(call quoted,RUNS)
+	@$(ONE_SWEEP)mkdir -p $(call quoted,RUNS)
 	@$(BIN)/seminar sweep sweeps/$*.yaml $(GIVEN) $(if $(TRIALS),--trials $(call quoted,TRIALS)) --save-as $(call quoted,RUNS)/wandb-$*.yaml
 	@$(if $(PLAN_ONLY),,$(BIN)/wandb sweep $(call quoted,RUNS)/wandb-$*.yaml)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from analysis import exhibits, overview, page, reference, report, tables
+from analysis import exhibits, overview, page, reference, report, statistics, tables
 from seminar import schema
 from seminar.catalogue import Catalogue
 from seminar.spec import InputError
@@ -72,12 +73,29 @@ def _parser() -> argparse.ArgumentParser:
         "online where you are logged in, else offline); this alone may need a network",
     )
     parser.add_argument(
+        "--margin",
+        type=_points,
+        default=statistics.MARGIN,
+        metavar="POINTS",
+        help=f"points of mIoU within which two rows count as equal (default: {statistics.MARGIN:g})",
+    )
+    parser.add_argument(
         "--running",
         action="store_true",
         help="the sweep still runs: the page says so and loads itself again, and only the table is printed",
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     return parser
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 100:
+        raise argparse.ArgumentTypeError(f"{text!r}: points of mIoU between 0 and 100, as 1 or 0.5")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
         names = [item for item in options.what if "=" not in item]
-        lines, written = _build(names, settings, options.runs, options.out, options.running)
+        margin, running = options.margin, options.running
+        lines, written = _build(names, settings, options.runs, options.out, margin, running)
     except (InputError, OSError) as error:
         print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2
@@ -108,7 +127,7 @@ def _send(written: Sequence[Path], options: argparse.Namespace) -> int:
 
 
 def _build(
-    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None, running: bool
+    names: Sequence[str], settings: exhibits.Settings, runs: Path, out: Path | None, margin: float, running: bool
 ) -> tuple[list[str], list[Path]]:
     """Build reports and write them; returns what to print, and the files."""
     catalogue = Catalogue(Store(runs))
@@ -126,7 +145,7 @@ def _build(
         others = [entry for entry in exhibits.find([]) if exhibits.planned(catalogue, entry)]
         extra = [entry for entry in others if entry.name not in {one.name for one in chosen}]
     itself = out is not None and out.resolve().is_relative_to(reference.REFERENCE.resolve())
-    built = exhibits.build_all([*chosen, *extra], settings, catalogue, itself, len(extra))
+    built = exhibits.build_all([*chosen, *extra], settings, catalogue, itself, len(extra), margin)
     built.left_out.extend(left_out)
     folder = out or exhibits.folder(built, settings)
     requested = {entry.name for entry in chosen}

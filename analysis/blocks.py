@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis import frame, origins, paper, summary, tables
+from analysis import frame, origins, paper, statistics, summary, tables
 from analysis.report import Report
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
@@ -25,8 +25,8 @@ BIAS_NOTE = (
     "is background calibration and not better objects."
 )
 INTERVAL_NOTE = (
-    "[a, b]: 95 % t interval over the seeds (initialisation, order, augmentation; data and clicks stay the same), "
-    "not corrected for the number of comparisons."
+    "[a, b]: 95 % interval over the seeds (initialisation, order, augmentation; data and clicks stay the same), not "
+    "corrected for the number of comparisons."
 )
 SCORE_NOTE = f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`."
 PROVENANCE = (("Commit", "commit"), ("PyTorch", "torch"), ("Device", "device"), ("CPU", "cpu"))
@@ -172,23 +172,37 @@ def stem(name: str, group: str, groups: Collection[str]) -> str:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A claim of the paper, what was measured, and the paper's own gain by network (None: not printed)."""
+    """A claim about two rows: what was measured, and the paper's own gain by network (None: not printed).
+
+    `same`: the claim is that nothing changes. `contrast`: the difference by the analysis of the whole table. `alone`:
+    the paired difference of the two rows alone.
+    """
 
     text: str
-    change: summary.Estimate
-    verdict: summary.Verdict
+    contrast: statistics.Contrast
+    alone: summary.Estimate
+    same: bool = False
     paper: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def claims_table(title: str, lines: Sequence[Claimed], margin: float | None = None) -> Table:
-    """Return claims with their verdicts; all such tables have the same columns. `margin`: in it nothing changes."""
+def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: Sequence[Cell]) -> Table:
+    """Return the claims of one exhibit with their verdicts; all such tables have the same columns. `cells`: what more
+    seeds would train."""
+    seeds = len({cell.stage.replicate for cell in cells})
+    looks = request.looks
+    decisions = statistics.decide(
+        [line.contrast for line in lines],
+        [line.same for line in lines],
+        request.margin,
+        spend=lambda level: statistics.share(level, looks.planned, seeds) if looks else level,
+    )
     body: list[tuple[Value, ...]] = []
-    for line in lines:
+    for line, found in zip(lines, decisions):
         printed = ", ".join(
             f"{network} {tables.fixed(gain, 2, sign=True)}" for network, gain in line.paper.items() if gain is not None
         )
-        change = line.change
-        body.append((line.text, tables.difference(change, 2), change.n, line.verdict, printed or None))
+        verdict = f"equal within {_points(request.margin)}" if found.verdict == "equal" else found.verdict
+        body.append((line.text, tables.difference(found.change, 2), line.contrast.n, verdict, printed or None))
     columns = (
         Column("claim", right=False),
         Column("mIoU gained"),
@@ -196,17 +210,118 @@ def claims_table(title: str, lines: Sequence[Claimed], margin: float | None = No
         Column("verdict", right=False),
         Column("paper", right=False),
     )
+    margin = _points(request.margin)
     notes = [
-        "holds: the whole 95 % interval of the paired difference is above 0; reversed: below 0; else inconclusive."
+        f"holds: the whole interval is above 0; reversed: below 0; equal: within {margin} of 0 on both sides; else "
+        "inconclusive. The intervals are of the analysis of the whole table, and so wide (Holm) that any of these "
+        "verdicts is wrong in about one table of 20.",
     ]
-    if margin is not None:
+    if any(0 < line.contrast.n < seeds for line in lines):
         notes.append(
-            f"Where the claim is that nothing changes, holds: the interval lies within {margin:g} point(s) of 0 on "
-            "both sides; reversed: wholly beyond that; else inconclusive."
+            "Trainings are missing, so these verdicts are not final: whoever stops at a moment of his choice finds "
+            "something by chance."
+        )
+    if looks:
+        share = 100 * statistics.share(statistics.LEVEL, looks.planned, seeds)
+        notes.append(
+            f"Looked at after {numbers(looks.planned)} seeds. The 5 % are shared among the looks (spending of O'Brien "
+            f"and Fleming's type); this one, at {seeds}, has {share:.2g} %. Stopped after {looks.seeds}: {looks.why}."
+        )
+    if any(line.same for line in lines):
+        notes.append(
+            f"Where the claim is that nothing changes, holds: the interval lies within {margin} of 0 on both sides; "
+            "reversed: wholly beyond that; else inconclusive."
+        )
+    taking = [
+        f'To decide "{line.text}": {what}'
+        for line, found in zip(lines, decisions)
+        if found.verdict == "inconclusive" and not looks and (what := _it_would_take(line, found, request, cells))
+    ]
+    if taking:
+        taking.append(
+            f"To decide: with a chance of {100 * statistics.POWER:.0f} % if difference and spread are as measured "
+            "here; both are uncertain, and so is this. The time is of training, one after another."
         )
     if any(line.paper for line in lines):
         notes.append("The paper has one run per number, so its differences have no interval.")
-    return Table(title, columns, tuple(body), tuple(notes))
+    return Table(title, columns, tuple(body), (*notes, *taking))
+
+
+def alone_table(title: str, lines: Sequence[Claimed]) -> Table:
+    """Return the differences of claims from their two rows alone."""
+    body = tuple((line.text, tables.difference(line.alone, 2), line.alone.n) for line in lines)
+    columns = (Column("claim", right=False), Column("mIoU gained"), Column("seeds"))
+    note = (
+        "The cautious reading: mean paired difference over the seeds that both rows have, with its plain 95 % t "
+        "interval. It takes nothing from other rows, assumes no common spread, and is not corrected for the number of "
+        "claims."
+    )
+    return Table(title, columns, body, (note,))
+
+
+def _points(margin: float) -> str:
+    return f"{margin:g} point{'' if margin == 1 else 's'}"
+
+
+def _it_would_take(line: Claimed, found: statistics.Decision, request: Request, cells: Sequence[Cell]) -> str | None:
+    """Return how many more seeds would decide a claim, what they cost, and the command; None: nothing is known."""
+    seeds = sorted({cell.stage.replicate for cell in cells})
+    if line.contrast.mean is None or line.contrast.error is None:
+        return None
+    needed = statistics.seeds_needed(line.contrast, line.same, request.margin, found.level)
+    if needed is None:
+        return f"more than {statistics.MOST_SEEDS} seeds."
+    more = max(needed - len(seeds), 0)
+    if not more:
+        return f"what is missing of {len(seeds)} seeds: `{request.command}`."
+    paid = frame.trainings(request.source, cells)
+    seconds = float(paid["seconds"].mean()) * len(paid) / len(seeds) * more
+    following = [*seeds, *(seeds[-1] + place + 1 for place in range(more))]
+    seeds_more = f"about {more} more seed{'' if more == 1 else 's'}"
+    return f"{seeds_more} ({_duration(seconds)}): `{request.command_for(following)}`."
+
+
+def design_notes(
+    design: statistics.Design,
+    contrasts: Sequence[statistics.Contrast],
+    claims: Sequence[statistics.Contrast] = (),
+    apart: Collection[str] = (),
+) -> list[str]:
+    """Return what to know of the analysis of a table: how small a difference it could tell, and whether its rows have
+    one spread. `claims`: the differences that are judged."""
+    known = [contrast for contrast in contrasts if contrast.error is not None]
+    if not known:
+        return []
+    halves = _from_to([contrast.half() for contrast in known])
+    strictest = [contrast.half(statistics.LEVEL / len(claims)) for contrast in claims if contrast.error is not None]
+    judged = ""
+    if len(claims) > 1 and strictest:
+        judged = f"; {_from_to(strictest)} for the clearest of the {len(claims)} claims"
+    common = [contrast for contrast in known if contrast.rows]
+    how = f"spread of one training {tables.fixed(design.spread, 2)}, {design.freedom} degrees of freedom"
+    notes = [
+        f"Sensitivity: half the 95 % interval of a difference is {halves} points{judged}"
+        f"{f' ({how})' if common else ''}. About half of such tables would tell a true difference of that size."
+    ]
+    if design.p_spread is None:
+        looked = "Whether the rows have one spread cannot be tested here; it is assumed"
+    else:
+        factor = f"differ by up to a factor of {tables.fixed(design.ratio)}" if design.ratio else "were compared"
+        p_value = f"p = {design.p_spread:.3f}" if design.p_spread >= 0.001 else "p < 0.001"
+        looked = f"Spreads of the rows, less what a seed shifts in all, {factor} (Levene, {p_value}): "
+        welch = "so each difference is one of means and stands on the spread of its own two rows (Welch)"
+        looked += "taken as one" if design.shared else f"not taken as one, {welch}"
+    notes.append(f"{looked}.")
+    named = [name for name in apart if name in design.scores]
+    if named and design.shared:
+        notes.append(f"{', '.join(named)}: known to have another spread, so compared by Welch's interval.")
+    return notes
+
+
+def _from_to(values: Sequence[float | None]) -> str:
+    """Return the range of values, one number where they agree."""
+    known = [tables.fixed(value) for value in sorted(value for value in values if value is not None)]
+    return known[0] if known[0] == known[-1] else f"{known[0]} to {known[-1]}"
 
 
 def runs_table(parts: Mapping[str, Sequence[Row]]) -> Table:

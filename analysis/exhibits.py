@@ -11,12 +11,13 @@ import importlib
 import pkgutil
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis import blocks, entries, frame
+from analysis import blocks, entries, frame, looks
 from analysis.report import Report
+from analysis.statistics import MARGIN
 from seminar import presets
 from seminar import sweep as sweeps
 from seminar.catalogue import Catalogue, Cell, Unknown, profile_of
@@ -53,6 +54,10 @@ class Request:
     """Of a search: its trials and what reports its winner. `cells` then holds the trainings of both."""
     reference_itself: bool = False
     """The report is the reference that others are compared with."""
+    margin: float = MARGIN
+    """Points of mIoU within which two rows count as equal."""
+    looks: looks.Looks | None = None
+    """How seeds were added until the claims were decided (`SEEDS=auto`); None: their number was given."""
 
     @property
     def arguments(self) -> list[str]:
@@ -81,6 +86,14 @@ class Request:
             )
         options = [] if self.runs == Path("runs") else [f"RUNS={self.runs}"]
         return shlex.join(["make", f"ablation-{self.path.stem}", f"PROFILE={chosen}", *self.arguments, *options])
+
+    def command_for(self, seeds: Sequence[int]) -> str:
+        """Return `command` with other seeds."""
+        first = list(seeds) == list(range(len(seeds)))
+        others = {name: values for name, values in self.settings.items() if name != "seed"}
+        if not first or self.path.parent.resolve() != SWEEPS.resolve():
+            return replace(self, settings={**others, "seed": tuple(seeds)}).command
+        return f"{replace(self, settings=others).command} SEEDS={len(seeds)}"
 
 
 Build = Callable[..., Report]
@@ -188,12 +201,17 @@ class Built(NamedTuple):
 
 
 def build_all(
-    chosen: Sequence[Exhibit], settings: Settings, catalogue: Catalogue, reference_itself: bool = False, extra: int = 0
+    chosen: Sequence[Exhibit],
+    settings: Settings,
+    catalogue: Catalogue,
+    reference_itself: bool = False,
+    extra: int = 0,
+    margin: float = MARGIN,
 ) -> Built:
     """Build several exhibits from plans and records, without torch, data or network.
 
     What has nothing to show is left out with the reason, unless nothing else was requested. The last `extra` exhibits
-    were not requested: they are left out silently.
+    were not requested: they are left out silently. `margin`: points within which two rows count as equal.
     """
     runs, source = catalogue.store.root, frame.Once(catalogue.store)
     files = {file: sweeps.load(SWEEPS / file) for entry in chosen for file in entry.sweep_files}
@@ -205,7 +223,8 @@ def build_all(
             reasons[file] = catalogue.damaged[name]
             continue
         try:
-            found = _request(SWEEPS / file, sweep, settings, catalogue, source, reference_itself)
+            found = _request(SWEEPS / file, sweep, settings, catalogue, source)
+            found = replace(found, reference_itself=reference_itself, margin=margin)
         except sweeps.LeftOut as error:
             reasons[file] = str(error)
             continue
@@ -258,14 +277,12 @@ def planned(catalogue: Catalogue, entry: Exhibit) -> bool:
 
 
 def _request(
-    path: Path,
-    sweep: sweeps.Sweep,
-    settings: Settings,
-    catalogue: Catalogue,
-    source: frame.Source,
-    reference_itself: bool,
+    path: Path, sweep: sweeps.Sweep, settings: Settings, catalogue: Catalogue, source: frame.Source
 ) -> Request:
     store = catalogue.store
+    looked = looks.read(looks.path(store.root, sweep.override(settings), settings, catalogue.host))
+    if looked is not None and "seed" not in settings:
+        settings = {**settings, "seed": tuple(range(looked.seeds))}
     whole = sweep.override(settings)
     whole.check()
     cells, unanswered = catalogue.resolve(whole)
@@ -283,7 +300,7 @@ def _request(
         trials = [Cell(trial.point, store.stage(trial.key)) for trial in started]
         cells = [*trials, *search.reported(), *(search.reported(best.point) if best else ())]
     host = frozenset(catalogue.host)
-    return Request(path, whole, given, cells, source, store.root, unanswered, host, search, reference_itself)
+    return Request(path, whole, given, cells, source, store.root, unanswered, host, search, looks=looked)
 
 
 def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
-from analysis import blocks, figures, frame, paper, reference, summary, tables
+from analysis import blocks, figures, frame, paper, reference, statistics, summary, tables
 from analysis.exhibits import EXHIBITS, NotShown, Request, exhibit
 from analysis.report import Report
 from analysis.summary import Row
@@ -19,9 +19,6 @@ from analysis.tables import Column, Table, Value
 from seminar.catalogue import Cell
 from seminar.spec import Scalar, Stage
 from seminar.sweep import DEFAULT
-
-MARGIN = 1.0
-"""Points of mIoU within which two rows count as unchanged: the paper has one run per number, and calls less nothing."""
 
 Figure = Literal["rows", "curves", "axis", "two budgets"]
 """`rows`: the scores. `curves`: the scores and how they came about. `axis`: scores along an axis. `two budgets`: curves
@@ -58,6 +55,8 @@ class Study:
     row: Callable[[Cell], str]
     against: str | None = None
     pairs: Mapping[str, str] = field(default_factory=dict)
+    apart: tuple[str, ...] = ()
+    """Rows that are known not to share the spread of the others; chosen before any number was seen."""
     claims: tuple[Claim, ...] = ()
     printed: str | None = None
     figure: Figure = "rows"
@@ -88,7 +87,8 @@ def register(study: Study) -> None:
 class Group:
     """The rows of a study that are compared with each other.
 
-    `own`: labels of rows that have the profile's own value. `compared`: the label of each row's counterpart.
+    `own`: labels of rows that have the profile's own value. `compared`: the label of each row's counterpart. `design`:
+    the analysis of all rows together.
     """
 
     name: str
@@ -97,9 +97,15 @@ class Group:
     stages: Mapping[str, Stage]
     own: frozenset[str]
     compared: Mapping[str, str]
+    design: statistics.Design
 
-    def change(self, row: Row) -> summary.Estimate:
-        """Return the paired difference of a row to its counterpart."""
+    def change(self, row: Row) -> statistics.Contrast:
+        """Return the difference of a row to its counterpart, by the analysis of all rows together."""
+        other = self.compared.get(row.label)
+        return self.design.contrast(row.label, other) if other is not None else statistics.Contrast(0)
+
+    def alone(self, row: Row) -> summary.Estimate:
+        """Return the paired difference of a row to its counterpart, from these two rows alone."""
         other = next((other for other in self.rows if other.label == self.compared.get(row.label)), None)
         return summary.minus(row, other) if other is not None else summary.Estimate(0)
 
@@ -118,9 +124,11 @@ def build(study: Study, request: Request) -> Report:
     _refuse_unscored([row for group in groups for row in group.rows])
     for group in groups:
         reason = blocks.not_comparable(group.cells, printed, study.settings) if printed else None
-        main.append(_table(study, group, printed, reason))
+        lines = _claims(study, group, printed)
+        main.append(_table(study, group, printed, reason, [line.contrast for line in lines]))
         if study.claims:
-            claims[group.name] = _claims(study, group, printed)
+            claims[group.name] = blocks.claims_table(f"{study.says} ({group.name})", lines, request, request.cells)
+            more.append(blocks.alone_table(f"{study.says}: two rows alone ({group.name})", lines))
         more += [make(group.name, group.rows) for make in study.more]
         missing += blocks.gaps(group.name, group.rows)
         stem = blocks.stem(study.name, group.name, by_group)
@@ -168,7 +176,20 @@ def _group(study: Study, name: str, cells: Sequence[Cell], source: frame.Source)
         others = compared(rows, study.settings, profile)
     labels = {row.label for row in rows}
     pairs = {label: other for label, other in study.pairs.items() if {label, other} <= labels}
-    return Group(name, cells, rows, stages, own, {**others, **pairs})
+    design = statistics.of_rows(rows, study.apart, _ancillary(rows, study))
+    return Group(name, cells, rows, stages, own, {**others, **pairs}, design)
+
+
+def _ancillary(rows: Sequence[Row], study: Study) -> dict[str, dict[int, float]]:
+    """Return the scores of the ancillary that all rows share, where a claim is about it; where they do not share one
+    (more than one module) there is none to compare with."""
+    if not any("ancillary" in (claim.lower, claim.upper) for claim in study.claims):
+        return {}
+    before: dict[int, set[float]] = {}
+    for row in rows:
+        for seed, score in row.by_seed("ancillary_miou").items():
+            before.setdefault(seed, set()).update({score} if score == score else ())
+    return {"ancillary": {seed: next(iter(values)) for seed, values in before.items() if len(values) == 1}}
 
 
 def compared(rows: Sequence[Row], settings: Sequence[str], profile: Mapping[str, Scalar]) -> dict[str, str]:
@@ -252,7 +273,13 @@ def logged(rows: Sequence[Row], source: frame.Source) -> pd.DataFrame:
     return data.drop(columns=["step", "seconds"], errors="ignore")
 
 
-def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason: str | None) -> Table:
+def _table(
+    study: Study,
+    group: Group,
+    printed: paper.PaperTable | None,
+    reason: str | None,
+    claims: Sequence[statistics.Contrast],
+) -> Table:
     rows = group.rows
     # A column that no row can have is left out.
     own_rows = {key for row in rows for key in row.runs["key"]}
@@ -269,7 +296,7 @@ def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason:
         values: list[Value] = [
             f"{shown} (the profile's)" if row.label in group.own else shown,
             tables.mean_and_std(row.over_seeds()),
-            tables.difference(group.change(row), study.decimals),
+            tables.difference(group.change(row).estimate(), study.decimals),
         ]
         if printed is not None:
             values.append(" / ".join(tables.fixed(printed.value(network, row.label)) for network in printed.miou))
@@ -280,9 +307,11 @@ def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason:
         body.append((*values, row.status))
     columns = [Column("row", right=False), Column("mIoU (n)"), Column(head)]
     pairs = "; ".join(f"{study.shown.get(row, row)} to {other}" for row, other in group.compared.items())
-    what = f"mean paired difference over the seeds that both rows have{'' if len(targets) == 1 else f' ({pairs})'}"
-    meaning = f"{head}: {what}. {blocks.INTERVAL_NOTE}"
+    fitted = "of two rows, with a level for each row and a shift for each seed fitted to the whole table"
+    what = f"difference {fitted if group.design.shared else 'of the means of two rows'}"
+    meaning = f"{head}: {what}{'' if len(targets) == 1 else f' ({pairs})'}. {blocks.INTERVAL_NOTE}"
     notes = [blocks.SCORE_NOTE, meaning]
+    notes += blocks.design_notes(group.design, [group.change(row) for row in rows], claims, study.apart)
     if printed is not None:
         columns.append(Column("paper"))
         compare = f"; it cannot be compared with the numbers here: {reason}" if reason else ""
@@ -304,24 +333,14 @@ def _table(study: Study, group: Group, printed: paper.PaperTable | None, reason:
     return Table(f"{study.title} ({group.name})", tuple(columns), tuple(body), (*notes, *study.notes))
 
 
-def _claims(study: Study, group: Group, printed: paper.PaperTable | None) -> Table:
-    scores = {row.label: row.by_seed() for row in group.rows}
-    # The ancillary that all rows share; where they do not (more than one module) there is none to compare with.
-    before: dict[int, set[float]] = {}
-    for row in group.rows:
-        for seed, score in row.by_seed("ancillary_miou").items():
-            before.setdefault(seed, set()).update({score} if score == score else ())
-    scores["ancillary"] = {seed: next(iter(values)) for seed, values in before.items() if len(values) == 1}
+def _claims(study: Study, group: Group, printed: paper.PaperTable | None) -> list[blocks.Claimed]:
     lines = []
     for claim in study.claims:
-        change = summary.Estimate(0)
-        if claim.lower in scores and claim.upper in scores:
-            change = summary.paired(scores[claim.upper], scores[claim.lower])
-        verdict = summary.unchanged(change, MARGIN) if claim.same else summary.verdict(change)
+        contrast = group.design.contrast(claim.upper, claim.lower)
+        alone = summary.paired(group.design.row(claim.upper), group.design.row(claim.lower))
         papers = printed.gains(claim.lower, claim.upper) if printed else {}
-        lines.append(blocks.Claimed(claim.text, change, verdict, papers))
-    margin = MARGIN if any(claim.same for claim in study.claims) else None
-    return blocks.claims_table(f"{study.says} ({group.name})", lines, margin)
+        lines.append(blocks.Claimed(claim.text, contrast, alone, claim.same, papers))
+    return lines
 
 
 def _numbers(
@@ -334,7 +353,9 @@ def _numbers(
     means += ["ancillary_miou", "teacher_miou", "best_student_miou"]
     for row in group.rows:
         further = [*means, *frame.extra_metric_columns(row.runs)]
-        change = blocks.estimate_columns("difference", group.change(row))
+        change = group.change(row)
+        difference = blocks.estimate_columns("difference", change.estimate())
+        spread = {"spread": group.design.spread, "freedom": change.freedom or None, "sensitivity": change.half()}
         printed_here = {} if printed is None else {f"paper_{n}": printed.value(n, row.label) for n in printed.miou}
         comparable = {} if printed is None else {"paper_comparable": str(not reason).lower()}
         lines.append(
@@ -346,7 +367,9 @@ def _numbers(
                 **{name: row.setting(name) for name in dict.fromkeys([*differing, *_varied(group.rows)])},
                 **blocks.estimate_columns("miou", row.over_seeds()),
                 "difference_to": group.compared.get(row.label),
-                **change,
+                **{name: value for name, value in difference.items() if name != "difference_std"},
+                **spread,
+                **blocks.estimate_columns("alone", group.alone(row)),
                 **printed_here,
                 **comparable,
                 **{name: row.over_seeds(name).mean for name in further},

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import special
 
 CONFIDENCE = 0.95
-Verdict = Literal["holds", "reversed", "inconclusive"]
 Order = Literal["yes", "no", "inconclusive"]
 STATUSES = ("done", "running", "stopped", "failed", "missing")
 
@@ -44,26 +43,6 @@ def estimate(values: Iterable[float]) -> Estimate:
 def paired(upper: Mapping[int, float], lower: Mapping[int, float]) -> Estimate:
     """Return the `Estimate` of upper - lower over the seeds that both have."""
     return estimate(upper[seed] - lower[seed] for seed in sorted(upper.keys() & lower.keys()))
-
-
-def verdict(difference: Estimate) -> Verdict:
-    """Return whether the interval of a difference is above 0, below 0, or neither (also: too few seeds for an
-    interval)."""
-    if difference.low is not None and difference.low > 0:
-        return "holds"
-    if difference.high is not None and difference.high < 0:
-        return "reversed"
-    return "inconclusive"
-
-
-def unchanged(difference: Estimate, margin: float) -> Verdict:
-    """Return whether the interval of a difference lies within `margin` of 0 on both sides (`holds`), wholly beyond it
-    on one (`reversed`), or neither."""
-    if difference.low is None or difference.high is None:
-        return "inconclusive"
-    if -margin < difference.low and difference.high < margin:
-        return "holds"
-    return "reversed" if difference.low > margin or difference.high < -margin else "inconclusive"
 
 
 def below(lower: Estimate, upper: Estimate) -> Order:

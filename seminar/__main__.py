@@ -172,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     many.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/PROFILE)")
     many.add_argument(
+        "--margin",
+        type=float,
+        metavar="POINTS",
+        help="points of mIoU within which the report calls two rows equal (default: 1)",
+    )
+    many.add_argument(
         "--save-as",
         type=Path,
         metavar="FILE",
@@ -705,7 +711,7 @@ def _report_arguments(options: argparse.Namespace) -> list[str]:
     With several sweep files everything that was planned is shown.
     """
     files = [item for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
-    given = {"runs": options.runs, "seeds": options.seeds, "out": options.out}
+    given = {"runs": options.runs, "seeds": options.seeds, "out": options.out, "margin": options.margin}
     settings = [item for item in options.settings if item not in files or len(files) == 1]
     return [*settings, *(f"--{name}={value}" for name, value in given.items() if value is not None)]
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from analysis import blocks, exhibits, figures, frame, summary
 from analysis.__main__ import main
+from seminar.catalogue import Catalogue
 from seminar.spec import InputError, Part, Stage, Term
 from seminar.store import Store
 from tests.records import fail, finish, line, planned, write_sweep
@@ -96,7 +98,8 @@ def test_table3_shows_scores_differences_and_paper(place):
     # Seeds add 0, 0.5, 1: mean + 0.5, sample std 0.5; differences are the same for every seed.
     assert shown["pce"][1:4] == ("44.5 ± 0.5 (3)", "–", "50.9 / 54.7")
     assert shown["pce+crf"][2] == "+2.0 [2.0, 2.0]"
-    assert shown["ce (full)"][1:3] == ("57.5 ± 0.5 (3)", "+6.0 [6.0, 6.0]")
+    # Full supervision is known to have a spread of its own, so Welch: t(4) sqrt(2 x 0.25 / 3) = 2.776 x 0.408 = 1.13.
+    assert shown["ce (full)"][1:3] == ("57.5 ± 0.5 (3)", "+6.0 [4.9, 7.1]")
     assert shown["pce"][5:] == (45.5, None, "3 done")
     assert shown["pce+pcons"][6] == 48.0
     assert any("cannot be compared" in note and "toy" in note for note in main_table.notes)
@@ -105,7 +108,7 @@ def test_table3_shows_scores_differences_and_paper(place):
 def test_table3_orders_and_judges(place):
     fill()
     report = build()
-    (steps,), (order, _) = report.claims.values(), report.more
+    (steps,), (_, order, _) = report.claims.values(), report.more
     assert [row[3] for row in steps.rows] == ["holds"] * 4
     assert steps.rows[0][4] == "MobileNet −2.10, R-101 +0.93"
     assert [row[3] for row in order.rows] == ["yes", "yes"]
@@ -114,7 +117,7 @@ def test_table3_orders_and_judges(place):
 def test_one_seed_cannot_tell(place):
     fill()
     report = build(seed=(0,))
-    (steps,), (order, _) = report.claims.values(), report.more
+    (steps,), (_, order, _) = report.claims.values(), report.more
     assert {row[3] for row in steps.rows} == {row[3] for row in order.rows} == {"inconclusive"}
     assert "1 seed" in steps.rows[0][1]
 
@@ -135,6 +138,77 @@ def test_gaps_are_dashes_with_their_cause_and_the_command(place, capsys):
     assert (data["pce+pcons"]["miou_mean"], data["pce+pcons"]["missing"]) == ("", "3")
     assert (data["pce+crf"]["miou_mean"], data["pce+crf"]["miou_n"]) == ("46.5", "2")
     assert len(table("reports/toy/table3_runs.csv")) == 18
+
+
+def uneven(**scores):
+    """Table 3 with pCE + CRF at these differences to pCE by seed; every other row is 0.5 above it."""
+    for cell in planned():
+        label, seed = cell.stage.label, cell.stage.replicate
+        wobble = (0.3, -0.3, 0.1)[seed] * (-1) ** LOSSES.index(label)
+        above = scores["crf"] if label == "pce+crf" else 9 * (label == "ce")
+        finish(cell.stage, 40 + seed + wobble + above)
+
+
+def test_sensitivity_and_spread_stand_under_the_table(place):
+    uneven(crf=3.0)
+    notes = "\n".join(build().main[0].notes)
+    # Residuals without full supervision: wobbles +-(.3, -.3, .1), less their mean in a row: a = (.2667, -.3333,
+    # .0667), and three of five rows have +a, two -a. Less the mean of a seed, a / 5: .8 a and -1.2 a. |a|^2 =
+    # .18667, so the squares sum to (3 x .64 + 2 x 1.44) x .18667 = .896; by 4 x 2 degrees of freedom: .3347.
+    assert "(spread of one training 0.33, 8 degrees of freedom)" in notes
+    # t(8) = 2.306 times .3347 sqrt(2 / 3) = .63. Holm's first step of four: t(8) at 1.25 % = 3.206: .88.
+    # Full supervision, by Welch: variances of seed and wobble together.
+    assert "; 0.9 for the clearest of the 4 claims" in notes
+    assert "taken as one" in notes
+    assert "ce: known to have another spread, so compared by Welch's interval." in notes
+    rows = build().data["table3"]
+    names = [column.name for column in rows.columns]
+    crf = dict(zip(names, rows.rows[1]))
+    # pCE has +a and pCE + CRF -a: the difference of their means is 3 less twice the mean wobble, .1 / 3.
+    assert crf["difference_mean"] == pytest.approx(3 - 2 * 0.1 / 3)
+    assert crf["sensitivity"] == pytest.approx(2.306 * 0.3347 * (2 / 3) ** 0.5, abs=1e-3)
+    assert crf["difference_high"] - crf["difference_mean"] == pytest.approx(crf["sensitivity"])
+    assert (crf["freedom"], crf["alone_n"]) == (8, 3)
+    # Two rows alone: differences 3 - .6, 3 + .6, 3 - .2.
+    assert crf["alone_std"] == pytest.approx(
+        (((-0.6 + 0.2 / 3) ** 2 + (0.6 + 0.2 / 3) ** 2 + (-0.2 + 0.2 / 3) ** 2) / 2) ** 0.5
+    )
+
+
+def test_an_inconclusive_claim_says_what_it_would_take(place):
+    uneven(crf=0.55)
+    (claims,) = build().claims.values()
+    assert claims.rows[0][3] == "inconclusive"
+    (line,) = (note for note in claims.notes if note.startswith('To decide "CRF gains on pCE": '))
+    found = re.fullmatch(
+        r".*: about (\d+) more seeds? \((.+)\): `make ablation-losses PROFILE=toy SEEDS=(\d+)`\.", line
+    )
+    assert found is not None, line
+    more, cost, seeds = int(found[1]), found[2], int(found[3])
+    assert seeds == 3 + more
+    # A seed of Table 3 is 6 trainings (the ancillary is one of them), each of 30 s.
+    assert cost == f"{3 * more:.1f} min"
+    assert len([note for note in claims.notes if note.startswith("To decide: with a chance of 80 %")]) == 1
+
+
+def test_seeds_that_do_not_begin_at_0_go_on_from_the_last(place):
+    planned(seed=(5, 6))
+    (entry,) = exhibits.find(["table3"])
+    (request,) = exhibits.build_all([entry], {"seed": (5, 6)}, Catalogue(Store(Path("runs")))).requests
+    assert request.command_for([5, 6, 7]) == "make ablation-losses PROFILE=toy seed=5,6,7"
+    assert request.command_for([0, 1, 2]) == "make ablation-losses PROFILE=toy SEEDS=3"
+
+
+def test_the_margin_can_be_chosen(place, capsys):
+    uneven(crf=0.7)
+    assert main(["table3", "profile=toy", "--margin", "3", "--out", "out"]) == 0
+    out = capsys.readouterr().out
+    assert "equal within 3 points" in out
+    assert "equal: within 3 points of 0 on both sides" in out
+    with pytest.raises(SystemExit) as stopped:
+        main(["table3", "--margin", "0"])
+    assert stopped.value.code == 2
+    assert "'0': points of mIoU between 0 and 100" in capsys.readouterr().err
 
 
 def test_words_and_seeds_are_part_of_the_command(place):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import paper, tables
-from analysis.summary import Estimate, below, estimate, minus, paired, rows, verdict
+from analysis.summary import Estimate, below, estimate, minus, paired, rows
 from analysis.tables import Column, Table
 
 NAN = float("nan")
@@ -45,21 +45,6 @@ def test_pairs_only_over_seeds_that_both_have():
     assert value.std == pytest.approx(math.sqrt(2))
     # The standard error is sqrt(2) / sqrt(2) = 1.
     assert value.low == pytest.approx(3 - T1, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [
-        ([1.0, 1.1, 0.9], "holds"),
-        ([-1.0, -1.1, -0.9], "reversed"),
-        ([1.0, -1.0, 0.1], "inconclusive"),
-        ([5.0], "inconclusive"),
-        ([], "inconclusive"),
-        ([0.0, 0.0], "inconclusive"),
-    ],
-)
-def test_verdict(differences, expected):
-    assert verdict(estimate(differences)) == expected
 
 
 def test_below_asks_for_intervals_apart():

@@ -104,6 +104,13 @@ def test_make_passes_words_on(tmp_path: Path) -> None:
     assert "--report" in text
     assert "--report --out 'here'" in dry("ablation-losses", "OUT=here")
     assert "--artifacts" not in text
+    looking = dry("ablation-losses", "SEEDS=auto", "LOOKS=2,4", "MINUTES=9", "MARGIN=2", "alpha=0.9")
+    assert "-m analysis.auto sweeps/losses.yaml" in looking
+    assert "--looks '2,4' --minutes '9' --margin '2' -- --wandb" in looking
+    assert "--seeds" not in looking
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        dry("paper", "SEEDS=auto")
+    assert "SEEDS=auto is for one sweep: make ablation-NAME SEEDS=auto" in refused.value.stderr
     kept = dry("ablation-losses", "ARTIFACTS=1", "WANDB_PROJECT=mine")
     assert "--artifacts" in kept
     assert "--wandb" not in dry("report", "WANDB=disabled") + dry("report"), "reports are sent only where one says so"

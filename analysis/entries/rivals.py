@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis import summary, tables
+from analysis import blocks, statistics, tables
 from analysis.study import Claim, Study, register
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
@@ -12,7 +12,7 @@ from seminar.catalogue import Cell
 from seminar.sweep import DEFAULT
 
 PLAIN, ANCILLARY, FULL = "pce", "pce+crf+pcons", "pce+crf+pcons+pseudo"
-WORDS = {"holds": "better", "reversed": "worse", "inconclusive": "inconclusive"}
+WORDS = {"holds": "better", "reversed": "worse", "equal": "equal", "inconclusive": "inconclusive"}
 
 
 def label(cell: Cell) -> str:
@@ -25,13 +25,17 @@ def against(group: str, rows: Sequence[Row]) -> Table:
     """Return the difference of each row to pCE, and to the two students of the paper, with what a step costs."""
     known = {row.label: row for row in rows}
     others = [(name, known[name]) for name in (PLAIN, ANCILLARY, FULL) if name in known]
+    design = statistics.of_rows(rows)
+    pairs = [(row.label, name) for row in rows for name, _ in others if row.label != name]
+    contrasts = [design.contrast(*pair) for pair in pairs]
+    decided = dict(zip(pairs, statistics.decide(contrasts, [False] * len(pairs))))
     body: list[tuple[Value, ...]] = []
     for row in rows:
         values: list[Value] = [row.label, tables.mean_and_std(row.over_seeds())]
-        for name, other in others:
-            change = summary.minus(row, other)
-            known_change = row.label != name and change.mean is not None
-            words = f"{tables.difference(change, 1)} {WORDS[summary.verdict(change)]}"
+        for name, _ in others:
+            found = decided.get((row.label, name))
+            known_change = found is not None and found.change.mean is not None
+            words = f"{tables.difference(found.change, 1)} {WORDS[found.verdict]}" if found else ""
             values.append(words if known_change else tables.DASH)
         done = row.runs[row.runs["status"] == "done"]
         step = float((1000 * done["seconds"] / done["steps"]).median()) if len(done) else None
@@ -40,8 +44,10 @@ def against(group: str, rows: Sequence[Row]) -> Table:
     heads = (Column("losses", right=False), Column("mIoU (n)"))
     compared = (Column(f"to {name}") for name, _ in others)
     notes = (
-        "Differences are means over the seeds that both rows have, with their 95 % t interval, not corrected for the "
-        "number of rows. better, worse: the whole interval is above or below 0.",
+        f"Differences by the analysis of the whole table. Their intervals are so wide (Holm) that any of the "
+        f"{len(pairs)} words of this table is wrong in about one table of 20. better, worse: the whole "
+        f"interval is above or below 0; equal: it lies within {statistics.MARGIN:g} point of 0.",
+        *blocks.design_notes(design, contrasts),
         "ms a step: median over the trainings of their seconds (evaluation included) by their steps; what ran beside "
         "them counts as well. MB: the whole process on a CPU, its tensors on a GPU.",
         "A row without a weight of its own has the profile's, which was chosen on tuning images; `lambda_` in a row is "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from analysis import blocks, figures, frame, summary, tables
+from analysis import blocks, figures, frame, statistics, summary, tables
 from analysis.exhibits import EXHIBITS, SWEEPS, Request, exhibit
 from analysis.figures import Axis, Tried
 from analysis.report import Report
@@ -54,7 +54,11 @@ def tune(request: Request) -> Report:
         _Line(row, points[row.label], change if row.label == BEST else summary.Estimate(0), tuned.get(row.label))
         for row in rows
     ]
-    claim = blocks.Claimed(f"{BEST} point gains on {OWN}", change, summary.verdict(change))
+    # With two rows alone the analysis of the whole table is the paired t interval.
+    design = statistics.of_rows(rows)
+    contrast = design.contrast(BEST, OWN)
+    claim = blocks.Claimed(f"{BEST} point gains on {OWN}", contrast, change)
+    reported = [*found.reported(), *(found.reported(best.point) if len(rows) == 2 and best else ())]
     ranked = sorted(tried, key=lambda one: (one.state != "done", -(one.score or 0.0), one.number))
     axes = [_axis(name, span) for name, span in request.sweep.space.items()]
     return blocks.assemble(
@@ -62,8 +66,8 @@ def tune(request: Request) -> Report:
         title,
         request,
         missing,
-        main=(_reported(found, lines, best),),
-        claims={group: blocks.claims_table(f"Does the search pay? ({group})", [claim])},
+        main=(_reported(found, lines, best, blocks.design_notes(design, [contrast])),),
+        claims={group: blocks.claims_table(f"Does the search pay? ({group})", [claim], request, reported)},
         more=(_matters(found, tried), _ranking(found, ranked, trials)),
         appendix=(blocks.runs_table({group: rows}),),
         data={
@@ -116,7 +120,7 @@ class _Line:
         return (*networks, self.tuned, self.row.status)
 
 
-def _reported(found: Tuning, lines: Sequence[_Line], best: Trial | None) -> Table:
+def _reported(found: Tuning, lines: Sequence[_Line], best: Trial | None, sensitivity: Sequence[str]) -> Table:
     body: list[tuple[Value, ...]] = [
         (
             line.row.label,
@@ -136,6 +140,7 @@ def _reported(found: Tuning, lines: Sequence[_Line], best: Trial | None) -> Tabl
         f"mIoU in %, mean ± sample standard deviation (seeds); student, last epoch, protocol `{frame.PROTOCOL}`, on "
         "the reporting split, which the search has not seen.",
         f"vs profile: mean paired difference to {OWN}. {blocks.INTERVAL_NOTE}",
+        *sensitivity,
         "tuning split: the score of the one trial there. It chose the point, so it flatters the best one.",
     ]
     if best is not None and best.key == found.own.stage.key:

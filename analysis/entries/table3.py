@@ -87,6 +87,7 @@ TABLE3 = Study(
     settings=("losses",),
     row=lambda cell: cell.stage.label,
     pairs={"ce": FULL},
+    apart=("ce",),
     claims=(
         Claim("CRF gains on pCE", "pce", "pce+crf"),
         Claim("pCons gains on pCE", "pce", "pce+pcons"),
