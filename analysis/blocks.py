@@ -327,16 +327,18 @@ def _from_to(values: Sequence[float | None]) -> str:
 def runs_table(parts: Mapping[str, Sequence[Row]]) -> Table:
     """Return the appendix: every cell with the first 8 digits of its key (the folder `runs/<key>`)."""
     body: list[tuple[Value, ...]] = []
+    count = sum(len(row.runs) for rows in parts.values() for row in rows)
     for name, rows in parts.items():
         for row in rows:
-            for run in row.runs.sort_values("seed", kind="stable").to_dict("records"):
+            shown = row.runs.sort_values("seed", kind="stable").head(RUNS_SHOWN - len(body))
+            for run in shown.to_dict("records"):
                 status = f"failed: {tables.quoted(str(run['error']))}" if run["status"] == "failed" else run["status"]
                 scores = (or_none(run["student_miou"]), or_none(run["seconds"]))
                 body.append((f"`{run['key'][:8]}`", name, row.label, int(run["seed"]), status, *scores))
     left = [Column(name, right=False) for name in ("key", "group", "row")]
     columns = (*left, Column("seed"), Column("status", right=False), Column("mIoU (%)", 2), Column("seconds", 0))
-    notes = (f"Of {len(body):,} runs the first {RUNS_SHOWN:,} are listed.",) if len(body) > RUNS_SHOWN else ()
-    return Table("Runs behind the table", columns, tuple(body[:RUNS_SHOWN]), notes)
+    notes = (f"Of {count:,} runs the first {RUNS_SHOWN:,} are listed.",) if count > RUNS_SHOWN else ()
+    return Table("Runs behind the table", columns, tuple(body), notes)
 
 
 def runs_data(parts: Mapping[str, Sequence[Row]]) -> Table:

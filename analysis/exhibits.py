@@ -295,6 +295,8 @@ def _request(
     search: Tuning | None = None
     if whole.is_search and cells:
         search = Tuning.requested(whole, cells[0], settings, store.root, catalogue.cells)
+        # Reports write nothing into a study: what the next call of the search makes a trial is shown as one.
+        search = replace(search, others=tuple(search.elsewhere(store.keys(), source.record)))
         best = search.best(source.record)
         started = [trial for trial in search.trials() if (store.folder(trial.key) / "stage.json").exists()]
         trials = [Cell(trial.point, store.stage(trial.key)) for trial in started]

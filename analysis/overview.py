@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from analysis import blocks, frame, tables
 from analysis.exhibits import BEYOND, Built
 from analysis.page import Section
@@ -11,10 +13,12 @@ from analysis.tables import Column, Table, Value
 def overview(built: Built) -> list[Section]:
     """Return the sections of the page beside its reports; the findings, if there are any, come first."""
     findings = _findings(built)
+    every = [cell for request in built.requests for cell in request.cells]
+    paid = frame.trainings(built.requests[0].source, every)
     return [
         *([Section("Findings", (), (findings,), opening=True)] if findings is not None else []),
-        Section("Plan and cost", tuple(f"Left out: {reason}." for reason in built.left_out), (_costs(built),)),
-        Section("Provenance", tuple(_provenance(built))),
+        Section("Plan and cost", tuple(f"Left out: {reason}." for reason in built.left_out), (_costs(built, paid),)),
+        Section("Provenance", tuple(_provenance(built, paid))),
     ]
 
 
@@ -49,12 +53,12 @@ def _findings(built: Built) -> Table | None:
     return Table("What is claimed, and whether it holds here", columns, tuple(findings), notes)
 
 
-def _costs(built: Built) -> Table:
+def _costs(built: Built, every_paid: pd.DataFrame) -> Table:
     lines: list[tuple[Value, ...]] = []
     every = [cell for request in built.requests for cell in request.cells]
     requested = {**{f"`{request.path.name}`": request.cells for request in built.requests}, "together": every}
     for name, cells in requested.items():
-        paid = frame.trainings(built.requests[0].source, cells)
+        paid = every_paid[every_paid["key"].isin({stage.key for cell in cells for stage in cell.stage.chain})]
         done = paid[paid["status"] == "done"]
         separate = sum(len(stage.chain) for stage in {cell.stage.key: cell.stage for cell in cells}.values())
         on_gpus = done[done["device"].notna() & ~done["device"].isin(["", "cpu"])]
@@ -84,9 +88,8 @@ def _costs(built: Built) -> Table:
     )
 
 
-def _provenance(built: Built) -> list[str]:
+def _provenance(built: Built, paid: pd.DataFrame) -> list[str]:
     every = [cell for request in built.requests for cell in request.cells]
-    paid = frame.trainings(built.requests[0].source, every)
     done = paid[paid["status"] == "done"]
     lines = []
     for name, column in blocks.PROVENANCE:

@@ -95,7 +95,7 @@ def write(runs: Path, planned: Iterable[Planned]) -> None:
                     "key": cell.stage.key,
                     "own": dict(cell.own),
                     "host": sorted(cell.host.settings & cell.point.keys()),
-                    "preset": _digest(cell.point),
+                    "preset": presets.digest(*_home(cell.point)),
                     "planned": now(),
                 }
             used = {key for entry in entries.values() for key in _chain(entry["key"], stages)}
@@ -128,10 +128,6 @@ def _chain(key: str | None, stages: Mapping[str, Mapping[str, Any]]) -> Iterator
 
 def _identity(point: Mapping[str, object]) -> str:
     return json.dumps(point, sort_keys=True)
-
-
-def _digest(point: Mapping[str, Scalar]) -> str:
-    return presets.digest(*_home(point))
 
 
 _DAMAGED = "damaged; delete it, and the next plan of this sweep writes it again"
@@ -173,6 +169,11 @@ class _Known:
     @functools.cached_property
     def settings(self) -> dict[str, Scalar]:
         return self.stage.settings
+
+    @functools.cached_property
+    def spelled_out(self) -> dict[str, Scalar]:
+        """The settings that its point gives a value."""
+        return _spelled_out(self.point or {})
 
 
 class _Plans(NamedTuple):
@@ -268,10 +269,11 @@ class Catalogue:
         known: list[_Known] = []
         stages: dict[str, Stage] = {}
         whole: dict[str, dict[str, Any]] = {}
+        digest = functools.cache(presets.digest)
         for entry in content["cells"]:
             point = entry["point"]
             try:
-                current = _digest(point)
+                current = digest(*_home(point))
             except InputError:
                 continue  # a profile of somebody else's
             if entry["preset"] != current:
@@ -358,7 +360,7 @@ class Catalogue:
         else:
             if _home(one.point) != _home(point):
                 return False
-            changed = _spelled_out(one.point).keys() - wanted.keys() - self.host - {"losses"}
+            changed = one.spelled_out.keys() - wanted.keys() - self.host - {"losses"}
             if any(name in one.own and not _same(one.settings.get(name), one.own[name]) for name in changed):
                 return False
             required = wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import torch
@@ -217,7 +217,8 @@ def plan_search(
     for name, span in tuning.sweep.space.items():  # a value that cannot be is refused before anything is trained
         for value in span.ends if isinstance(span, Range) else span:
             tuning.trial_cell({**dict.fromkeys(tuning.space, DEFAULT), name: value})
-    chain, left = tuning.own.stage.chain, tuning.left(store.record)
+    others = tuning.elsewhere(store.keys(), store.record)  # the call makes them trials, a plan writes nothing
+    chain, left = tuning.own.stage.chain, replace(tuning, others=tuple(others)).left(store.record)
     if left:
         checked.check([(stage, tuning.own.host) for stage in chain], store)
     reporting = make_plan(tuning.sweep, tuning.reported(), store, workers, elsewhere, start)

@@ -8,6 +8,7 @@ trials alone decide what is done. A training never depends on its study (`tolera
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -487,7 +488,8 @@ def prepare_search(tuning: Tuning, store: Store, storage: str | None) -> tuple[S
 
 @contextmanager
 def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[tuple[StudyLocation, OpenStudy]]:
-    """Open the study of a search under a lock, and add to it every trial that is kept in a file."""
+    """Open the study of a search under a lock, and add to it every trial that is kept in a file. A finished training
+    of the search that has no trial becomes one (`Tuning.elsewhere`)."""
     queue = StudyLocation(tuning.name, tuning.folder.parent, storage)
     with queue.prepared() as opened:
         opened.describe(tuning.sweep.name, [tuning.own])
@@ -499,7 +501,24 @@ def search_study(tuning: Tuning, store: Store, storage: str | None) -> Iterator[
                 opened.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"kept": True}))
             _add_kept(trial, tuning, opened.study, store)
             count = trial.number + 1
+        _adopt(tuning, opened, store)
         yield queue, opened
+
+
+def _adopt(tuning: Tuning, opened: OpenStudy, store: Store) -> None:
+    """Make trials of the finished trainings of a search that have none. A training that a trial of the study made, and
+    whose worker has died before it kept the trial, is left to `prepare_search`."""
+    found = tuning.elsewhere(store.keys(), store.record)
+    made = {trial.user_attrs.get("key") for trial in opened.trials() if not trial.user_attrs.get("elsewhere")}
+    added = {trial.user_attrs.get("key") for trial in opened.trials()}
+    for one in found:
+        if one.key in made:
+            continue
+        if one.key not in added:
+            _add_kept(one, tuning, opened.study, store)
+        # Workers of another call may have taken numbers meanwhile.
+        number = next(trial.number for trial in opened.trials() if trial.user_attrs.get("key") == one.key)
+        tuning.keep(dataclasses.replace(one, number=number))
 
 
 def _add_kept(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) -> None:
@@ -515,7 +534,7 @@ def _add_kept(trial: Trial, tuning: Tuning, study: optuna.Study, store: Store) -
             distributions=distributions(tuning.sweep),
             value=value,
             intermediate_values=dict(enumerate(scores, 1)),
-            user_attrs={"key": trial.key, "kept": True},
+            user_attrs={"key": trial.key, "kept": True, "elsewhere": trial.elsewhere},
         )
     )
 

@@ -61,6 +61,8 @@ class Store:
 
     def __init__(self, root: Path, remedy: str = AGAIN) -> None:
         self.root, self.remedy = root, remedy
+        # A key is a hash of its stage, so what it names never changes, whatever happens to the files.
+        self._named: dict[str, tuple[object, object]] = {}
 
     def folder(self, key: str) -> Path:
         return self.root / key
@@ -117,12 +119,14 @@ class Store:
         return record
 
     def names(self, key: str, recipe: object, stage: object) -> bool:
-        """Return whether `key` is that of a stage in JSON: by stage.json, or by its hash, which is slower."""
-        with suppress(OSError, ValueError):
-            text = (self.folder(key) / "stage.json").read_text(encoding="utf-8")
-            if hash_of(text) == key and schema.parse(text) == {"recipe": recipe, "stage": stage}:
-                return True
-        return key_of(recipe, stage) == key
+        """Return whether `key` is that of a stage in JSON. Plan and record of a training show the same stage, and
+        hashing it costs more than comparing it with one that was hashed before."""
+        if self._named.get(key) == (recipe, stage):
+            return True
+        if key_of(recipe, stage) != key:
+            return False
+        self._named[key] = recipe, stage
+        return True
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Return `{"error": one line, "time", "call", "traceback"}` of the last attempt if it failed."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,8 @@ _KEY = re.compile("([0-9a-f]{16})?")
 @dataclass(frozen=True)
 class Trial:
     """One trial that ended. `key`: its training, empty where its point cannot be trained. `epoch`: where it ended.
-    State `pruned`: it was worse than others there; `failed`: its loss diverged, or its point was refused (`error`)."""
+    State `pruned`: it was worse than others there; `failed`: its loss diverged, or its point was refused (`error`).
+    `elsewhere`: the search did not choose its point (`Tuning.elsewhere`)."""
 
     number: int
     key: str
@@ -41,6 +42,7 @@ class Trial:
     point: Point
     epoch: int = 0
     error: str = ""
+    elsewhere: bool = False
 
     @property
     def file(self) -> str:
@@ -53,7 +55,8 @@ class Tuning:
 
     `sweep`: with the settings of the command line. `own`: the cell of the profile's own values, on the tuning split.
     `seeds`: those of the trainings that report the winner; the trials have the first seed of the sweep. `resolve`:
-    returns the cells of a sweep, as `recipes.cells` does.
+    returns the cells of a sweep, as `recipes.cells` does. `others`: trials that have no file yet, for who may write
+    none.
     """
 
     sweep: Sweep
@@ -61,6 +64,7 @@ class Tuning:
     runs: Path
     seeds: tuple[Scalar, ...]
     resolve: Callable[[Sweep], list[Cell]]
+    others: tuple[Trial, ...] = ()
 
     @classmethod
     def requested(
@@ -110,7 +114,34 @@ class Tuning:
 
     def trials(self) -> list[Trial]:
         """Return the trials that ended, in the order in which they started. Raises `InputError` for a damaged file."""
-        return [self._trial(path) for path in sorted(self.folder.glob("[0-9]*.json"))]
+        return [*(self._trial(path) for path in sorted(self.folder.glob("[0-9]*.json"))), *self.others]
+
+    def elsewhere(self, keys: Iterable[str], record: Callable[[str], Mapping[str, Any] | None]) -> list[Trial]:
+        """Return the finished trainings of this search that none of its trials made, as trials with the next numbers,
+        in the order in which they ended: those of `wandb agent`, where W&B's own engine chose the points, and those
+        that a person trained one by one. `keys`: of all trainings; `record` looks up the record of a key."""
+        trials = self.trials()
+        known, found = {trial.key for trial in trials}, list[tuple[str, str, Point, int]]()
+        for key in keys:
+            content = None if key in known else _record(record, key)
+            cell = (content or {}).get("cell") or {}
+            point = {name: cell["point"].get(name) for name in self.space} if cell.get("key") == key else {}
+            if content is None or not point or not all(value in self.sweep.space[n] for n, value in point.items()):
+                continue
+            if self._trains(point, key):
+                found.append((str(content.get("finished", "")), key, point, content["stage"]["epochs"]))
+        first = max((trial.number for trial in trials), default=-1) + 1
+        return [
+            Trial(number, key, "done", point, epochs, elsewhere=True)
+            for number, (_, key, point, epochs) in enumerate(sorted(found, key=lambda one: one[:2]), first)
+        ]
+
+    def _trains(self, point: Point, key: str) -> bool:
+        """Return whether the trial at a point is the training `key`."""
+        try:
+            return [cell.stage.key for cell in self.resolve(self.sweep.at(point))] == [key]
+        except InputError:  # a point that is refused by now
+            return False
 
     def lost(self, record: Callable[[str], object]) -> list[Trial]:
         """Return the trials that were finished and have lost the record of their training: they are to do again."""
@@ -135,6 +166,7 @@ class Tuning:
             trial = Trial(**content)
             point = {name: trial.point[name] in span for name, span in self.sweep.space.items()}
             right = isinstance(trial.number, int) and trial.file == path.name and trial.state in get_args(State)
+            right = right and isinstance(trial.elsewhere, bool)
             if right and all(point.values()) and point.keys() == trial.point.keys() and _KEY.fullmatch(trial.key):
                 return trial
         except (KeyError, TypeError, ValueError):
@@ -173,6 +205,13 @@ class Tuning:
         """Return the cells that report a point, or the profile's own values: the reporting split, one a seed."""
         chosen = point or dict.fromkeys(self.space, DEFAULT)
         return self.resolve(self.sweep.at(chosen, **{"split": ("reporting",), PAIRED: self.seeds}))
+
+
+def _record(record: Callable[[str], Mapping[str, Any] | None], key: str) -> Mapping[str, Any] | None:
+    try:
+        return record(key)
+    except InputError:  # damaged, or of another recipe: `seminar status` names it
+        return None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     make bench                            # everything: a quarter of an hour on two CPU cores
     make bench DEVICE=cuda                # on a GPU; the paper's step there: make gpu-check
-    python -m tests.bench step loading    # parts of it: step, evaluation, loading, size, start, overhead, growth;
-                                          # only printed, unless --out names a folder
+    python -m tests.bench step loading    # parts of it: step, evaluation, loading, size, start, overhead, growth,
+                                          # reports; only printed, unless --out names a folder
 
 Cases that are compared take turns, step by step, after two rounds of warm-up; medians, and the quartiles beside them.
 Ratios are medians of the ratios of each round.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import shutil
 import statistics
@@ -449,6 +450,38 @@ def growth(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
     return [table], data
 
 
+def reports(bench: Bench) -> tuple[list[Table], dict[str, Any]]:
+    """How the reports of one sweep grow with its records: CPU seconds of the whole process, start included."""
+    table = Table("One report and its page", ("records", "CPU seconds (quartiles)"))
+    data: dict[str, Any] = {}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    here = Path.cwd()
+    for count in (1_000, 3_000, 10_000):
+        folder = bench.folder / f"reports-{count}"
+        shutil.copytree(ROOT / "sweeps", folder / "sweeps")
+        os.chdir(folder)
+        try:
+            seeds = math.ceil(count / 12)  # Table 3 has six rows, and each is trained at two learning rates
+            cells = records.planned("losses", seed=tuple(range(seeds)), lr=(0.05, 0.1))
+            stages = {stage.key: stage for cell in cells for stage in cell.stage.chain}
+            for stage in stages.values():
+                records.finish(stage, 40.0 + stage.seed % 7)
+            command = [sys.executable, "-m", "analysis", "table3", "lr=0.05,0.1", "--seeds", str(seeds)]
+            data[f"{len(stages)}"] = [cpu_seconds(command, environment) for _ in range(3)]
+        finally:
+            os.chdir(here)
+        table.rows.append((f"{len(stages):,}", spread(data[f"{len(stages)}"], digits=2)))
+    return [table], data
+
+
+def cpu_seconds(command: list[str], environment: Mapping[str, str]) -> float:
+    """Run a command; return the seconds that CPUs worked for it."""
+    before = os.times()
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
 def quiet(arguments: list[str]) -> None:
     with redirect_stdout(io.StringIO()):
         assert seminar(arguments) == 0
@@ -518,6 +551,7 @@ PARTS: dict[str, Callable[[Bench], tuple[list[Table], dict[str, Any]]]] = {
     "start": start,
     "overhead": overhead,
     "growth": growth,
+    "reports": reports,
 }
 
 

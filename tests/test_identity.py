@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import yaml
 from seminar import presets, recipes, sweep
 from seminar.catalogue import Cell
 from seminar.parts import Registry
-from seminar.spec import InputError, Later, Stage
+from seminar.spec import InputError, Later, Stage, key_of
 
 MakeCell = Callable[..., Cell]
 
@@ -26,6 +28,15 @@ def test_keys_are_pinned(cell: MakeCell) -> None:
     assert cell(losses="pce", seed=0).stage.key == "49c64874565d0b53"
     assert cell(losses="pce+crf+pcons+pseudo", seed=0).stage.key == "9c992fdaaf2dee5f"
     assert cell(losses="ce", seed=2, epochs=3).stage.key == "8688c777e2e63a21"
+
+
+def test_the_text_of_a_key_is_that_of_json() -> None:
+    value = {
+        "z": [], "a": {}, "é\n\"": "\u2028 ü 😀", "list": [1, [2.5, [True, None]], {"k": [False]}, "x"],
+        "floats": [1e-05, 1e16, 0.1, -0.0, 1e300, 12345678.9], "ints": [0, -3, 10**20], "b": {"z": 1, "a": {"n": {}}},
+    }  # fmt: skip
+    expected = json.dumps({"recipe": 6, "stage": value}, sort_keys=True, indent=1)
+    assert key_of(6, value) == hashlib.sha256(expected.encode()).hexdigest()[:16]
 
 
 def test_table_3_is_six_trainings_per_seed(losses_sweep: sweep.Sweep) -> None:

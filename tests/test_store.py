@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from seminar.catalogue import Cell
-from seminar.spec import InputError, Stage
+from seminar.spec import RECIPE, InputError, Stage
 from seminar.store import Interrupted, StageFailed, Store, write_atomic, write_json
 from tests.records import line, no_training
 
@@ -44,6 +44,22 @@ def test_a_chain_is_trained_once_and_in_order(tmp_path: Path, cell: MakeCell) ->
     assert [store.status(stage.key) for stage in long.chain] == ["done"] * 3
     assert store.stage(long.key) == long
     assert record["stage"] == json.loads(long.canonical())["stage"]
+
+
+def test_a_key_names_one_stage_also_after_it_was_seen(tmp_path: Path, cell: MakeCell) -> None:
+    store, stage = Store(tmp_path), cell(losses="pce").stage
+    recipe, value = RECIPE, json.loads(stage.canonical())["stage"]
+    assert store.names(stage.key, recipe, value)
+    assert store.names(stage.key, recipe, json.loads(json.dumps(value)))
+    assert not store.names(stage.key, recipe, {**value, "lr": 7.0})
+    assert not store.names(stage.key, recipe + 1, value)
+    assert not store.names("0" * 16, recipe, value)
+    store.ensure(stage, no_training)
+    assert store.record(stage.key) is not None
+    path = tmp_path / stage.key / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stage": {**value, "lr": 7.0}}))
+    with pytest.raises(InputError, match=f"is not the record of {stage.key}"):
+        store.record(stage.key)
 
 
 def test_a_failure_keeps_its_cause_and_can_be_tried_again(tmp_path: Path, cell: MakeCell) -> None:

@@ -511,6 +511,83 @@ def test_numbers_of_trials_stay_what_they_were_without_the_journal(tmp_path: Pat
     assert trials[0].intermediate_values == {1: 31.0, 2: 40.0}
 
 
+# -- what others have trained --------------------------------------------------------------------------------------
+
+
+def train_by_hand(found: Tuning, store: Store, point: dict[str, Scalar], **settings: tuple[Scalar, ...]) -> str:
+    """Train at a point as `wandb agent` does; returns the key."""
+    (cell,) = recipes.cells(found.sweep.at(point, **settings))
+    store.ensure(cell.stage, no_training, cell=cell.facts)
+    return cell.stage.key
+
+
+def test_trainings_of_a_search_that_others_chose_become_trials(tmp_path: Path) -> None:
+    path = write(tmp_path, 5)
+    found, store = tuning(path, tmp_path), Store(tmp_path)
+    points: list[dict[str, Scalar]] = [{"alpha": a, "lambda_pcons": x} for a, x in ((0.25, 2.0), (0.75, 31.7))]
+    keys = {train_by_hand(found, store, point) for point in points}
+    for settings in ({"split": ("reporting",)}, {"seed": (1,)}, {"epochs": (1,)}):  # others than the search's
+        train_by_hand(found, store, points[0], **settings)
+    train_by_hand(found, store, {"alpha": 0.25, "lambda_pcons": 1000.5})  # outside the ranges
+    damaged = train_by_hand(found, store, {"alpha": 0.5, "lambda_pcons": 3.0})
+    (tmp_path / damaged / "record.json").write_text("{")
+    assert {trial.key for trial in found.elsewhere(store.keys(), store.record)} == keys
+
+    shown = exhibits.build(exhibits.find([str(path)])[0], {}, tmp_path)
+    assert "3 of 5 trials are to do." in shown.gaps
+    assert found.trials() == [], "a report writes nothing"
+    table = next(table for table in shown.more if table.title.startswith("Trials"))
+    assert {row[-1] for row in table.rows} == {f"`{key[:8]}`" for key in keys}
+    assert [row[-2] for row in table.rows] == ["elsewhere"] * 2
+    assert any("2 of 2 points were chosen elsewhere" in note for note in table.notes)
+    assert [row[-1] for row in shown.data["find_trials"].rows] == ["true"] * 2
+
+    plan = seminar_here(*command(path, tmp_path, "--dry-run")[3:])
+    assert "2 done, 3 to do" in plan.stdout
+    assert found.trials() == [], "nor does a plan"
+    queue, _ = search.prepare_search(found, store, None)
+    states = ["COMPLETE", "COMPLETE", "WAITING", "WAITING", "WAITING"]
+    assert [trial.state.name for trial in queue.open().study.trials] == states
+    kept = found.trials()
+    assert [(trial.number, trial.state, trial.elsewhere) for trial in kept] == [(0, "done", True), (1, "done", True)]
+    assert {trial.key for trial in kept} == keys
+    assert sorted((trial.point for trial in kept), key=lambda point: point["alpha"]) == points
+    search.prepare_search(found, store, None)
+    assert found.trials() == kept, "each becomes one trial"
+    assert len(queue.open().study.trials) == 5
+    queue.journal.unlink()
+    search.prepare_search(found, store, None)
+    assert found.trials() == kept
+    assert [trial.state.name for trial in queue.open().study.trials] == states
+
+
+def test_a_trial_that_has_just_ended_is_none_of_others(tmp_path: Path) -> None:
+    found, store = tuning(write(tmp_path, 2), tmp_path), Store(tmp_path)
+    queue, _ = search.prepare_search(found, store, None)
+    source = jobs.SearchTrials(found, 0, "tpe", "none")
+    trial = queue.open().study.ask(source.distributions)
+    cell = source.cell(trial)
+    store.ensure(cell.stage, no_training, cell=cell.facts)
+    with search.search_study(found, store, None):
+        assert found.trials() == [], "its worker keeps it in a moment"
+    source.record_outcome(trial, "done", cell.stage.key, cell.stage.epochs)
+    assert [one.elsewhere for one in found.trials()] == [False]
+
+
+def test_a_call_that_died_while_it_made_trials_of_trainings_makes_no_second_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, store = tuning(write(tmp_path, 2), tmp_path), Store(tmp_path)
+    key = train_by_hand(found, store, {"alpha": 0.25, "lambda_pcons": 2.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(Tuning, "keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            search.prepare_search(found, store, None)
+    with search.search_study(found, store, None) as (_, opened):
+        assert [trial.user_attrs["key"] for trial in opened.trials()] == [key]
+    assert [(trial.number, trial.key) for trial in found.trials()] == [(0, key)]
+
+
 def test_samplers(tmp_path: Path) -> None:
     found = tuning(write(tmp_path), tmp_path)
     kinds = {

@@ -438,6 +438,25 @@ def test_the_server_ends_a_bad_trial_early_where_the_file_asks(site: Site) -> No
     assert {run["config"]["lr"]["value"]: run["state"] for run in site.runs()} == {0.05: "finished", 1e-9: "killed"}
 
 
+@pytest.mark.slow
+def test_trials_of_an_agent_count_in_the_search(site: Site) -> None:
+    """The points of `method: bayes` are W&B's own there."""
+    settings: dict[str, list[Any]] = {"profile": ["toy"], "losses": ["pce+crf+pcons"], "alpha": [0.25, 0.5]}
+    sweep_id = site.sweep("tune", settings, run_cap=2, early_terminate={"type": "hyperband", "min_iter": 99, "eta": 2})
+    agent = site.agent(sweep_id)
+    out, _ = agent.communicate(timeout=240)
+    assert agent.returncode == 0, out
+    points = [{name: run["config"][name]["value"] for name in ("alpha", "lambda_crf")} for run in site.runs()]
+    assert len(points) == 2
+    here = ("sweep", "sweep.yaml", "--workers", "0", "--wandb", "disabled", "--seeds", "1")
+    assert "2 done, 0 to do" in site.call("-m", "seminar", *here)
+    files = sorted((site.folder / "runs" / "studies").glob("tune-*/0*.json"))
+    trials = [json.loads(path.read_text()) for path in files]
+    assert [trial["elsewhere"] for trial in trials] == [True, True]
+    tried = [{name: trial["point"][name] for name in points[0]} for trial in trials]
+    assert sorted(tried, key=str) == sorted(points, key=str)
+
+
 def test_a_bad_cell_fails_fast_with_one_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(site.folder)
     for name in ("WANDB_BASE_URL", "WANDB_API_KEY"):

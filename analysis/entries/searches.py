@@ -168,13 +168,14 @@ def _reported_numbers(found: Tuning, lines: Sequence[_Line]) -> Table:
 
 def _trial_numbers(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> Table:
     """Return the trials for machines, in their order."""
-    keys = {trial.number: trial.key for trial in trials}
-    heads = ("trial", *found.space, "miou", "epoch", "state", "error", "key")
+    by_number = {trial.number: trial for trial in trials}
+    heads = ("trial", *found.space, "miou", "epoch", "state", "error", "key", "elsewhere")
     body = tuple(
         (
             one.number + 1,
             *(one.point.get(name) for name in found.space),
-            *(one.score, one.epoch, one.state, one.error or None, keys[one.number] or None),
+            *(one.score, one.epoch, one.state, one.error or None, by_number[one.number].key or None),
+            str(by_number[one.number].elsewhere).lower(),
         )
         for one in tried
     )
@@ -206,6 +207,7 @@ def _matters(found: Tuning, tried: Sequence[Tried]) -> Table:
 
 def _ranking(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> Table:
     keys = {trial.number: trial.key for trial in trials}
+    elsewhere = {trial.number for trial in trials if trial.elsewhere}
     body = tuple(
         (
             one.number + 1,
@@ -213,19 +215,27 @@ def _ranking(found: Tuning, tried: Sequence[Tried], trials: Sequence[Trial]) -> 
             one.score,
             one.epoch,
             f"{_ENDED[one.state]}: {tables.quoted(one.error)}" if one.error else _ENDED[one.state],
+            *(("elsewhere" if one.number in elsewhere else "search",) if elsewhere else ()),
             f"`{keys[one.number][:8]}`" if keys[one.number] else None,
         )
         for one in tried
     )
     columns = (
         *(Column("trial"), *map(Column, found.space), Column("mIoU (%)"), Column("epoch")),
-        *(Column("ended", right=False), Column("key", right=False)),
+        Column("ended", right=False),
+        *((Column("chosen by", right=False),) if elsewhere else ()),
+        Column("key", right=False),
     )
-    notes = (
+    notes = [
         "One training each (seed of the sweep file), so a score has the spread of a seed. The score of a trial that "
         "was ended early is that of its last evaluated epoch and stands below the others.",
-    )
-    return Table("Trials, on the tuning split", columns, body, notes)
+    ]
+    if elsewhere:
+        notes.append(
+            f"chosen by: {len(elsewhere)} of {len(trials)} points were chosen elsewhere, by W&B's own engine under "
+            "`wandb agent` or by hand: finished trainings with the settings of this search on its tuning split."
+        )
+    return Table("Trials, on the tuning split", columns, body, tuple(notes))
 
 
 def _value(value: Scalar | None) -> Value:
