@@ -103,6 +103,9 @@ def test_a_large_image_is_walked_on_at_a_smaller_size() -> None:
     labels = sure(height, width, c1=(3, 3), c2=(190, width - 7))
     found = grown.walk(image, labels, 300.0, 0.7)
     assert (found[:, : width // 2 - 2] == 1).all() and (found[:, width // 2 + 2 :] == 2).all()
+    labels[3, 4] = 2  # falls into the same cell of the smaller image
+    crowded = grown.walk(image, labels, 300.0, 0.7)
+    assert crowded[3, 3] == 1 and crowded[3, 4] == 2
 
 
 def test_where_there_is_nothing_to_decide_only_the_sure_pixels_are_left() -> None:
