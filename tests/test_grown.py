@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seminar import recipes
+from seminar import inspection, model_card, recipes
 from seminar.catalogue import Cell
 from seminar.data import PADDING, UNLABELLED, Box, Click, Example, Scribble, grown
 from seminar.data.augment import TrainView
@@ -524,3 +524,20 @@ def test_grown_scribbles_need_their_files(tmp_path: Path) -> None:
     assert [one.boxes for one in recipes.open_data(names.stage, names.host).split("train")] == (
         [(Box(1, 2, 9, 9, 20),)] * 2
     )
+
+
+def test_data_check_counts_boxes(tmp_path: Path) -> None:
+    root, table = pictures(tmp_path / "set"), tmp_path / "boxes.csv"
+    table.write_text(TABLE + "p0,1.5,2,8,9,cat\np0,1,2,8,9,cat\np1,0,0,5,5,cat\n")
+    (root / "clicks.json").write_text('{"p0": [{"x": 1, "y": 1, "cls": 0}]}')
+    given = {"profile": "toy", "data": "masks", "data_root": str(root)}
+    boxed = inspection.contents({**given, "annotation": "boxes", "data_boxes": str(table)})
+    assert dict(boxed.boxes) == {1: 3} and "boxes: 3" in boxed.lines()
+    assert not [line for line in boxed.doubts() if "no label to learn from" in line]
+    plain = inspection.contents(given)
+    assert not plain.boxes and "class 'cat' has no label to learn from" in plain.doubts()
+
+
+def test_a_model_card_says_what_was_grown() -> None:
+    settings = {"losses": "pce", "annotation": "grown", "grown_source": "scribbles", "click_size": 1}
+    assert model_card._labels({"settings": settings}).startswith("scribbles, grown to dense labels before training (")
