@@ -72,8 +72,8 @@ register(
         against=PLAIN,
         shown={
             PLAIN: "pCE alone",
-            "pce+imagelevel": "What's the Point, without its objectness prior",
-            "pce annotation=grown": "ScribbleSup-like: clicks grown once",
+            "pce+imagelevel": "What's the Point, no prior",
+            "pce annotation=grown": "ScribbleSup-like (grown)",
             "pce+ncut": "Normalised cut",
             "pce+crf": "Regularized Loss",
             "pce+gatedcrf": "Gated CRF",

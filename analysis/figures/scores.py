@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from analysis.figures.style import COLOURS, MARKERS, colour, legend, nothing, saved, set_up
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @saved
-def dots(figure: Figure, rows: Sequence[Row], title: str) -> None:
-    """Draw the scores of rows that are no points on an axis."""
+def dots(figure: Figure, rows: Sequence[Row], title: str, names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Draw the scores of rows that are no points on an axis; `names`: what to call a row, by its label."""
     set_up(figure, 6.4, 1.3 + 0.36 * max(len(rows), 3), title)
-    draw_scores(figure.subplots(), rows, {}, {})
+    draw_scores(figure.subplots(), rows, names, {})
 
 
 @saved
