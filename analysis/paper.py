@@ -51,7 +51,7 @@ def _paper() -> dict[str, Any]:
 
 
 def rows(name: str) -> list[dict[str, Any]]:
-    """Return the rows of a table of the paper that is a list, `table1` or `table2`."""
+    """Return the rows of a table of the paper that is a list, `table1` or `table2`, or of later work (`later`)."""
     found: list[dict[str, Any]] = _paper()[name]
     return found
 

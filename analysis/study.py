@@ -252,7 +252,7 @@ def _draw(
         marks = {label: value for label, value in known.items() if value is not None}
         names = {row.label: study.shown.get(row.label, row.label) for row in group.rows}
         return figures.scores_and_curves(group.rows, frame.curves(source, group.cells), title, names, marks)
-    return figures.dots(group.rows, title)
+    return figures.dots(group.rows, title, study.shown)
 
 
 def draw_logged(group: Group, source: frame.Source, title: str) -> Mapping[str, bytes]:

@@ -58,7 +58,14 @@ def check(trainings: Iterable[tuple[Stage, Host]], store: Store) -> None:
 
 def _view(stage: Stage, store: Store) -> tuple[object, ...]:
     """Return what decides whether views of a data set hold labels."""
-    return _file(stage, store), stage.crop, stage.scale_min, stage.scale_max, stage.annotation
+    return (
+        _file(stage, store),
+        stage.crop,
+        stage.scale_min,
+        stage.scale_max,
+        stage.annotation,
+        stage.annotation_settings,
+    )
 
 
 def _views_without_label(stage: Stage, dataset: Dataset) -> int:

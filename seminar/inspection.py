@@ -47,6 +47,8 @@ class Contents:
     clicked: Counter[int] = field(default_factory=Counter)
     misplaced: Counter[int] = field(default_factory=Counter)
     scribbles: Counter[int] = field(default_factory=Counter)
+    boxes: Counter[int] = field(default_factory=Counter)
+    """Boxes of a file."""
     pixels: Counter[int] = field(default_factory=Counter)
     without_click: int = 0
     without_foreground: int = 0
@@ -82,6 +84,7 @@ class Contents:
             *lines,
             "",
             *self._grounds(),
+            *([f"boxes: {self.boxes.total()}"] if self.boxes else []),
             *([each] if self.annotation == "clicks" else []),
             f"labelled pixels of a training view, drawn as in an epoch: {mean:.2f} on average; {empty} of "
             f"{len(self.drawn)} views have none ({100 * empty / max(1, len(self.drawn)):.1f} %)",
@@ -109,7 +112,8 @@ class Contents:
             *(
                 f"class {name!r} has no label to learn from"
                 for cls, name in enumerate(self.classes)
-                if not self.clicks[cls] and not self.scribbles[cls]
+                if not self.clicks[cls] and not self.scribbles[cls] and not self.boxes[cls]
+                if cls != self.background or not self.boxes  # what is outside all boxes
             ),
         ]
         if not self.masked["val"] and NO_SCORE not in found:
@@ -168,6 +172,8 @@ def contents(given_settings: Mapping[str, Scalar]) -> Contents:
         found.clicks.update(click.cls for click in example.clicks)
         found.clicked.update({click.cls for click in example.clicks})
         found.scribbles += _strokes(example)
+        if "boxes" in dict(cell.host.data_paths):
+            found.boxes.update(box.cls for box in example.boxes or ())
         for click in example.clicks:
             truth = int(example.mask[int(click.y), int(click.x)])
             found.misplaced[click.cls] += truth < PADDING and truth != click.cls

@@ -120,6 +120,8 @@ def _labels(record: Record) -> str:
         return "dense masks"
     kind = settings.get("annotation", "clicks")
     size = settings.get("click_size")
+    if kind == "grown":
+        kind = f"{settings.get('grown_source', 'clicks')}, grown to dense labels before training"
     wide = f" of {size} x {size} pixels" if kind == "clicks" and isinstance(size, int) else ""
     return f"{kind}{wide} (losses: {' + '.join(map(_plain, losses))})"
 

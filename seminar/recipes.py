@@ -22,6 +22,7 @@ from seminar import losses as loss_terms
 from seminar import networks, parallel, presets
 from seminar.catalogue import HOST, Cell, Host, Planned, profile_of
 from seminar.data import Annotation, Dataset, datasets
+from seminar.data.grown import grower, growers
 from seminar.losses import losses
 from seminar.metrics import metrics
 from seminar.optimizers import optimizers
@@ -161,8 +162,8 @@ def known_settings() -> frozenset[str]:
         names |= {f"data_{setting}" for setting in (*datasets[name].settings, *datasets[name].paths)}
     for name in losses:
         names |= {f"lambda_{name}", f"{name}_ramp", *(f"{name}_{setting}" for setting in losses[name].settings)}
-    for name in optimizers:
-        names |= {f"{name}_{setting}" for setting in optimizers[name].settings}
+    for registry in (optimizers, growers):
+        names |= {f"{name}_{setting}" for name in registry for setting in registry[name].settings}
     return frozenset(names)
 
 
@@ -245,8 +246,11 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
     data = Part(name=entry.name, settings=reader.part("data_", entry))
     terms = _terms(reader)
     annotation = reader.take("annotation") if _reads("labels", terms) else None
+    grow = grower(annotation)
+    grown = reader.part(f"{grow.name}_", grow) if grow is not None else ()
     # The files of labels that nothing reads are no part of the data: without them the training is the same.
-    read = [name for name in entry.paths if name == annotation or name not in get_args(Annotation)]
+    source = dict(grown).get("source", annotation)
+    read = [name for name in entry.paths if name == source or name not in get_args(Annotation)]
     paths = {name: Path(str(path)) for name, path in reader.given("data_", read).items()}
     for name, required in entry.paths.items():
         if required and name not in paths:
@@ -268,7 +272,7 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
                 f"{MOST_MODULES}"
             )
         chain_length = modules + 1
-    common = _common(reader, data, paths, host)
+    common = {**_common(reader, data, paths, host), "annotation_settings": grown}
     seed = reader.take("seed")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < MODULE_SEED:
         raise InputError(f"seed={brief(seed)}: a seed is a whole number from 0 to {MODULE_SEED - 1}")
@@ -279,11 +283,14 @@ def _cell(point: Point, used: set[str], known: set[str]) -> Cell:
             raise InputError(f"losses={brief(reader.take('losses'))}: the ancillary would have no loss to learn from")
         stage = _stage(reader, common, own_terms, seed + MODULE_SEED * module, stage)
     assert stage is not None
-    if annotation in entry.paths and annotation not in paths:
-        folder = f"data_{annotation}"
+    boxed = source == "boxes" and source not in paths
+    if source in entry.paths and source not in paths and not boxed:
+        folder = f"data_{source}"
         raise LeftOut(f"{folder} is missing: annotation={annotation} needs it, for example {folder}=DIR")
-    if _reads("masks", terms) and not _open(data, tuple(sorted(paths.items()))).dense:
-        raise LeftOut(f"losses={reader.take('losses')} learns from masks, and no image to train on has one")
+    if (boxed or _reads("masks", terms)) and not _open(data, tuple(sorted(paths.items()))).dense:
+        what = "annotation=boxes takes the boxes" if boxed else f"losses={reader.take('losses')} learns"
+        file = "; data_boxes=FILE gives boxes" if boxed and source in entry.paths else ""
+        raise LeftOut(f"{what} from masks, and no image to train on has one{file}")
     return Cell(point, stage, host, reader.own)
 
 
@@ -352,13 +359,15 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
 def _stage(
     reader: _Reader, common: Mapping[str, Any], terms: tuple[Term, ...], seed: int, ancillary: Stage | None
 ) -> Stage:
-    clicks, teacher = _reads("labels", terms), _reads("teacher", terms)
+    teacher = _reads("teacher", terms)
+    annotation = reader.take("annotation") if _reads("labels", terms) else None
     fields = {
         **common,
         "losses": terms,
-        "annotation": reader.take("annotation") if clicks else None,
-        "click_size": reader.take("click_size") if clicks else None,
-        "click_order": reader.take("click_order") if clicks else None,
+        "annotation": annotation,
+        "annotation_settings": common["annotation_settings"] if annotation is not None else (),
+        "click_size": reader.take("click_size") if annotation not in (None, "boxes") else None,
+        "click_order": reader.take("click_order") if annotation in ("clicks", "scribbles") else None,
         "alpha": reader.take("alpha") if teacher else None,
         "teacher_bn": reader.take("teacher_bn") if teacher else None,
         "teacher_mode": reader.take("teacher_mode") if teacher else None,

@@ -101,13 +101,15 @@ class Stage(_Value):
 
     A setting that has no effect on a stage is None in it (`alpha` where nothing needs a teacher, `click_size` where
     nothing reads clicks), so equal trainings are equal values. `click_size` is the side of a click, or the width of a
-    scribble, in pixels. `metrics` changes no training, but what its record holds. Where and how a stage runs (device,
-    loader processes, paths) is no part of it: see `catalogue.Host`.
+    scribble, in pixels. `annotation_settings` are those of labels that are grown before training.
+    `metrics` changes no training, but what its record holds. Where and how a stage runs (device, loader processes,
+    paths) is no part of it: see `catalogue.Host`.
     """
 
     data: Part
     data_fingerprint: str
-    annotation: Literal["clicks", "scribbles"] | None
+    annotation: Literal["clicks", "scribbles", "grown", "boxes"] | None
+    annotation_settings: Later[Settings] = ()
     click_size: Literal[1, 3, 5] | None
     click_order: Literal["geometry_first", "raster_first"] | None
 
@@ -168,8 +170,14 @@ class Stage(_Value):
                 "teacher_bn=own with teacher_mode=eval: a teacher in eval mode gathers no BatchNorm statistics of its "
                 "own; take teacher_bn=copy or ema"
             )
-        if len({self.annotation is None, self.click_size is None, self.click_order is None}) > 1:
-            raise ValueError("annotation, click_size and click_order are all given (clicks are read) or all None")
+        sized, placed = self.annotation not in (None, "boxes"), self.annotation in ("clicks", "scribbles")
+        if (self.click_size is not None, self.click_order is not None) != (sized, placed):
+            raise ValueError(
+                "click_size is given where clicks or scribbles are read, click_order where they are drawn on a view; "
+                "else they are None"
+            )
+        if bool(self.annotation_settings) == (placed or self.annotation is None):
+            raise ValueError(f"annotation={self.annotation!r} with annotation_settings={self.annotation_settings}")
         if self.freeze == "backbone" and self.pretrained == "none":
             raise ValueError("freeze=backbone with pretrained=none would keep a random backbone")
         if self.scale_min > self.scale_max:
@@ -238,9 +246,11 @@ class Stage(_Value):
             found |= {f"{term.name}_{name}": value for name, value in term.settings}
         if self.ancillary is not None:
             found |= {"modules": self.modules, "self_generation": self.self_generation}
+        found |= {f"{self.annotation}_{name}": value for name, value in self.annotation_settings}
         found |= {"optimizer": self.optimizer.name}
         found |= {f"{self.optimizer.name}_{name}": value for name, value in self.optimizer.settings}
         shown = {"data", "data_fingerprint", "losses", "optimizer", "seed", "ancillary", "self_generation"}
+        shown |= {"annotation_settings"}
         values = {name: getattr(self, name) for name in type(self).model_fields if name not in shown}
         return found | {name: value for name, value in values.items() if value is not None}
 
@@ -250,8 +260,8 @@ class Stage(_Value):
         chain = f" K={self.modules}" if self.modules else ""
         if self.self_generation != "none":
             chain += f" self-generation {self.self_generation}"
-        if self.annotation == "scribbles":
-            chain += " scribbles"
+        if self.annotation not in (None, "clicks"):
+            chain += f" {self.annotation}"
         return f"{self.label}{chain} {self.data.name} {self.backbone} seed {self.replicate}"
 
     def canonical(self) -> str:

@@ -24,6 +24,7 @@ from seminar import checkpoint, machine, networks, parallel, provenance, recipes
 from seminar.catalogue import Host
 from seminar.compiled import Compiled
 from seminar.data import PADDING, Dataset, datasets
+from seminar.data.grown import grower
 from seminar.evaluation import evaluate
 from seminar.losses import losses, needs
 from seminar.metrics import Scores, metrics
@@ -316,6 +317,7 @@ def versions(stage: Stage) -> dict[str, str]:
         f"network {stage.backbone}": (networks.build, networks.find(stage.backbone).make),
         f"optimizer {stage.optimizer.name}": (optimizers[stage.optimizer.name].make, networks.parameter_groups),
         f"schedule {stage.schedule}": (schedules[stage.schedule].make,),
+        **({f"annotation {grow.name}": (grow.make,)} if (grow := grower(stage.annotation)) else {}),
         **{f"metric {name}": (metrics[name].make, evaluate) for name in stage.metrics.split("+")},
         "training step": (*step, TrainingViews),
         **({"teacher": (Teacher,)} if stage.has_teacher else {}),

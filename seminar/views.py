@@ -7,6 +7,7 @@ saved random state, and the number of loader processes does not matter.
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from seminar.data import Example
 from seminar.data.augment import TrainView, eval_view
+from seminar.data.grown import grower, labels_of
 from seminar.losses import losses, needs
 from seminar.spec import InputError, Stage
 
@@ -70,6 +72,15 @@ class TrainingViews(TorchDataset[dict[str, Tensor]]):
 
 def training_view(stage: Stage, background: int | None) -> TrainView:
     """Return what draws the training views of a stage, from torch's global generator; `background`: see `TrainView`."""
+    grow = None
+    if (found := grower(stage.annotation)) is not None:
+        grow = functools.partial(
+            labels_of,
+            annotation=found.name,
+            settings=stage.annotation_settings,
+            size=stage.click_size,
+            background=background,
+        )
     return TrainView(
         stage.crop,
         stage.scale_min,
@@ -80,6 +91,7 @@ def training_view(stage: Stage, background: int | None) -> TrainView:
         stage.click_order,
         stage.annotation,
         background,
+        grow,
     )
 
 

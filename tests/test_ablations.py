@@ -6,6 +6,7 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,18 +242,124 @@ def test_click_sizes_and_scribbles(place: Path) -> None:
     assert claims(report).rows[0][4] == "R-101 +0.99"
 
 
-def test_levels_of_supervision_and_published_rows(place: Path) -> None:
-    train("supervision", lambda stage: 40 + stage.replicate + 5 * (stage.annotation == "scribbles"))
-    rows = build("table2").main[0].rows
-    ours = [row for row in rows if row[4] != "published, VOC val"]
-    assert [(row[0], row[1], row[3]) for row in ours] == [
-        ("clicks", 22.1, "41.0 ± 1.0 (3)"),
-        ("scribbles", 34.9, "46.0 ± 1.0 (3)"),
-        ("dense masks", None, "41.0 ± 1.0 (3)"),
+def test_levels_of_supervision_stand_beside_the_quoted_rows(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(figures, "cost", lambda *given, **options: (drawn.append(given), {"png": b"cost"})[1])
+    level = {"imagelevel": 10.0, "pce": 44.0, "ce": 60.0, "crf+pce+pseudo": 46.0, FULL: 40.0}
+
+    def score(stage: Stage) -> float:
+        names = "+".join(term.name for term in stage.losses)
+        return level.get(names, level.get(stage.label, 0.0)) + stage.replicate
+
+    train("supervision", score)
+    report = build("table2")
+    assert [row[:7] for row in report.main[0].rows] == [
+        ("image tags", 20.0, "DRS", "71.2", "imagelevel", "11.0 ± 1.0 (3)", "−30.0 [−30.0, −30.0]"),
+        ("clicks", 22.1, "Seminar Learning", "72.5", FULL, "41.0 ± 1.0 (3)", "–"),
+        ("scribbles", 34.9, "BPG", "73.2", "pce+crf+pseudo", "47.0 ± 1.0 (3)", "+6.0 [6.0, 6.0]"),
+        ("boxes", 38.1, "BCM", "70.2", "pce", "45.0 ± 1.0 (3)", "+4.0 [4.0, 4.0]"),
+        ("dense masks", 239.7, "full supervision", "78.6", "ce", "61.0 ± 1.0 (3)", "+20.0 [20.0, 20.0]"),
     ]
-    planned("losses", profile=("toy",), seed=SEEDS)
-    rows = build("table1").main[0].rows
-    assert [row[4] for row in rows] == ["43.40", "51.60", "57.00", "55.63", "72.51", "–", "41.00 ± 1.00 (3)"]
+    ((published, ours, _),) = drawn
+    assert [(name, seconds, value.mean, value.low) for name, seconds, value in published][:2] == [
+        ("DRS, image tags", 20.0, 71.2, None),
+        ("Seminar Learning, clicks", 22.1, 72.5, None),
+    ]
+    ((name, marks),) = ours.items()
+    assert name.startswith("ours (toy")
+    # 3 seeds, standard deviation 1: half an interval is 4.303 / sqrt 3.
+    assert [(level, seconds, value.mean) for level, seconds, value in marks] == [
+        ("image tags", 20.0, 11.0),
+        ("clicks", 22.1, 41.0),
+        ("scribbles", 34.9, 47.0),
+        ("boxes", 38.1, 45.0),
+        ("dense masks", 239.7, 61.0),
+    ]
+    assert marks[3][2].high == pytest.approx(45 + 4.3027 / 3**0.5, abs=1e-3)
+    table = report.data["table2"]
+    found = dict(zip((column.name for column in table.columns), table.rows[3]))
+    assert (found["annotated"], found["seconds"], found["miou_mean"], found["difference_mean"]) == (
+        "boxes",
+        38.1,
+        45,
+        4,
+    )
+
+
+def test_methods_of_table_1_are_re_run_beside_the_published_rows(place: Path) -> None:
+    level = {"pce": 40.0, "pce+imagelevel": 39.0, FULL: 45.0}
+    train("methods", lambda stage: stage.replicate + level.get(stage.label, 41.0) - 6 * (stage.annotation == "grown"))
+    report = build("table1")
+    rows = {str(row[0]): row for row in report.main[0].rows}
+    assert list(rows) == [
+        "pCE alone",
+        "What's the Point, no prior",
+        "ScribbleSup-like (grown)",
+        "Normalised cut",
+        "Regularized Loss",
+        "Gated CRF",
+        "Seminar Learning",
+    ]
+    assert rows["ScribbleSup-like (grown)"][1:3] == ("35.0 ± 1.0 (3)", "−6.0 [−6.0, −6.0]")
+    assert [row[1] for row in claims(report).rows] == [
+        f"+{gain}.00 [{gain}.00, {gain}.00]" for gain in (6, 11, 4, 4, 4)
+    ]
+    (beside,) = [table for table in report.more if "Published" in table.title]
+    heads = [column.name for column in beside.columns]
+    shown = [
+        tuple(row[heads.index(name)] for name in ("method", "year", "published mIoU", "re-run mIoU (n)"))
+        for row in beside.rows
+    ]
+    assert shown == [
+        ("What's the Point", 2016, "43.40", "40.0 ± 1.0 (3)"),
+        ("ScribbleSup", 2016, "51.60", "35.0 ± 1.0 (3)"),
+        ("Regularized Loss", 2018, "57.00", "42.0 ± 1.0 (3)"),
+        ("Regularized Loss (re-run by the paper)", 2021, "55.63", "42.0 ± 1.0 (3)"),
+        ("Seminar Learning", 2021, "72.51", "46.0 ± 1.0 (3)"),
+        ("Tree energy loss (TEL)", 2022, "65.40", None),
+        ("Tree energy loss (TEL)", 2022, "68.00", None),
+        ("SPML with CRF post-processing", 2021, "73.20", None),
+        ("SASFormer", 2022, "73.13", None),
+    ]
+    assert {row[heads.index("quoted from")] for row in beside.rows[:5]} == {"the paper, Table 1"}
+    assert all("," in str(row[heads.index("quoted from")]) and row[heads.index("network")] for row in beside.rows[5:])
+
+
+def test_later_work_on_scribbles_is_quoted_with_the_scribbles(place: Path) -> None:
+    planned("scribbles", profile=("toy",), seed=SEEDS)
+    (quoted,) = [table for table in build("supp_table1").more if "as published" in table.title]
+    assert [(row[0], row[5]) for row in quoted.rows] == [
+        ("Tree energy loss (TEL)", "77.60"),
+        ("Tree energy loss (TEL)", "77.40"),
+        ("SPML with CRF post-processing", "76.10"),
+        ("SASFormer", "79.49"),
+        ("Soft self-labelling", "76.70"),
+    ]
+
+
+def test_rules_for_pseudo_labels_are_compared_with_the_papers(place: Path) -> None:
+    level = {"soft": 2.0, "collision": 3.0, "hard": -1.0}
+
+    def score(stage: Stage) -> float:
+        kinds = [dict(term.settings)["kind"] for term in stage.losses if term.name == "softpseudo"]
+        return 40 + stage.replicate + 4 * stage.modules + sum(level[str(kind)] for kind in kinds)
+
+    train("pseudo", score)
+    (entry,) = exhibits.find(["sweeps/pseudo.yaml"])
+    report = exhibits.build(entry, {"profile": ("toy",), "seed": SEEDS}, Path("runs"))
+    assert [row[:3] for row in report.main[0].rows] == [
+        ("no second student", "41.0 ± 1.0 (3)", "−4.0 [−4.0, −4.0]"),
+        ("hard (the paper's)", "45.0 ± 1.0 (3)", "–"),
+        ("soft", "47.0 ± 1.0 (3)", "+2.0 [2.0, 2.0]"),
+        ("collision", "48.0 ± 1.0 (3)", "+3.0 [3.0, 3.0]"),
+        ("hard, above 0.7", "44.0 ± 1.0 (3)", "−1.0 [−1.0, −1.0]"),
+        ("hard, clicks overwrite", "44.0 ± 1.0 (3)", "−1.0 [−1.0, −1.0]"),
+    ]
+    assert verdicts(report) == ["holds", "holds", "holds", "reversed", "reversed"]
+    assert {name: kinds["png"] for name, kinds in report.figures.items()} == {
+        "pseudo": b"dots",
+        "pseudo_logged": b"facts",
+    }
 
 
 def test_the_accuracy_of_the_operator(place: Path) -> None:

@@ -134,7 +134,7 @@ def test_reads_lazily_and_travels_to_loader_processes(root: Path) -> None:
 
 def test_registered_with_its_paths_and_settings() -> None:
     entry = datasets["voc"]
-    assert entry.paths == {"root": True, "clicks_fg": False, "clicks_bg": False, "scribbles": False}
+    assert entry.paths == {"root": True, "clicks_fg": False, "clicks_bg": False, "scribbles": False, "boxes": False}
     assert entry.coerce("data_", {"train_list": "trainaug"}) == (
         ("clicks_outside", "error"),
         ("held_out", 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from analysis.entries.levels import later_scribbles
 from analysis.study import Claim, Study, register
 from seminar.spec import Stage
 
@@ -94,6 +95,7 @@ STUDIES = (
         row=lambda cell: cell.stage.label,
         claims=(Claim("a second student gains with scribbles, too", "pce+crf", "pce+crf+pseudo"),),
         printed="supp_table1",
+        more=(later_scribbles,),
     ),
     Study(
         name="supp_table2",

@@ -83,3 +83,39 @@ register(
         logged=True,
     )
 )
+
+HARD = "hard (the paper's)"
+
+
+def rule(cell: Cell) -> str:
+    """Return by which rule the last student of a cell learns from the one before it."""
+    settings = next((dict(term.settings) for term in cell.stage.losses if term.name == "softpseudo"), None)
+    if settings is None:
+        return HARD if cell.stage.ancillary is not None else "no second student"
+    threshold = [f"above {settings['threshold']:g}"] if settings["threshold"] else []
+    clicks = [f"clicks {settings['clicks']}"] if settings["clicks"] != "keep" else []
+    return ", ".join([str(settings["kind"]), *threshold, *clicks])
+
+
+register(
+    Study(
+        name="pseudo",
+        title="Beyond the paper: rules for learning from another student",
+        sweep_file="pseudo.yaml",
+        settings=("variant",),
+        row=rule,
+        against=HARD,
+        claims=(
+            Claim("a second student gains", "no second student", HARD),
+            Claim("soft pseudo-labels beat hard ones", HARD, "soft"),
+            Claim("collision cross-entropy beats hard ones", HARD, "collision"),
+            Claim("leaving unsure pixels out helps", HARD, "hard, above 0.7"),
+            Claim("clicks in place of pseudo-labels help", HARD, "hard, clicks overwrite"),
+        ),
+        says="The suite's own questions",
+        notes=("Not a table of the paper: Eq. 6 learns from the arg-max of every pixel.",),
+        recalls=True,
+        decimals=1,
+        logged=True,
+    )
+)

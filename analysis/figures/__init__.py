@@ -5,11 +5,12 @@ Matplotlib is imported by the first figure that is drawn, so that reports withou
 
 from analysis.figures.curves import facts, scores_and_curves, two_budgets
 from analysis.figures.pictures import gallery, pipeline
-from analysis.figures.scores import cost, dots, scores_along_axis
+from analysis.figures.scores import Mark, cost, dots, scores_along_axis
 from analysis.figures.trials import Axis, Tried, search
 
 __all__ = [
     "Axis",
+    "Mark",
     "Tried",
     "cost",
     "dots",

@@ -26,8 +26,9 @@ NO_SCORE = (
 """What is noted, before anything is trained, about a data set without masks to evaluate by."""
 
 Split = Literal["train", "val"]
-Annotation = Literal["clicks", "scribbles"]
-"""Which of the two kinds of label of an example the network learns from."""
+Annotation = Literal["clicks", "scribbles", "grown", "boxes"]
+"""What the network learns from: clicks or scribbles of an example as they are drawn, clicks or scribbles grown to dense
+labels before training, or boxes, grown as well (`seminar.data.grown`)."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,28 @@ class Scribble:
 
 
 @dataclass(frozen=True)
+class Box:
+    """One box around an object: its edges in the pixels of `Click`, 0 <= x0 < x1 <= width, 0 <= y0 < y1 <= height.
+    `cls`: class index."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    cls: int
+
+
+@dataclass(frozen=True)
 class Example:
     """One image: `image` (3, H, W) uint8 RGB; `mask` (H, W) uint8, classes and 255 = void; what was clicked and
-    scribbled on it."""
+    scribbled on it, and the boxes around its objects, None where nobody drew any."""
 
     id: str
     image: Tensor
     mask: Tensor
     clicks: tuple[Click, ...]
     scribbles: tuple[Scribble, ...] = ()
+    boxes: tuple[Box, ...] | None = None
 
 
 class Dataset(Protocol):

@@ -8,7 +8,7 @@ with its centre at 0.5 (plain NEAREST is up to one source pixel off).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -62,7 +62,8 @@ class TrainView:
     width of a scribble, odd, or None: no `labels`. `click_order`: `geometry_first` moves the points and draws them
     last, `raster_first` draws them on the full image and resamples that like the mask; None with `click_size` None.
     `annotation`: what the labels are drawn from, or None: no `labels`. `background`: the class that others are drawn
-    over, or None.
+    over, or None. `grow`: returns the dense labels (H, W) uint8 of an example, which are resampled like the mask; then
+    nothing is drawn, and neither `click_size` nor `click_order` has an effect.
 
     Called with an `Example`, it returns a dictionary of tensors: see `__call__`. All randomness comes from torch's
     global generator. A seed gives one geometry, whatever `noise`, `click_*` and
@@ -80,9 +81,11 @@ class TrainView:
         click_order: Literal["geometry_first", "raster_first"] | None,
         annotation: Annotation | None = "clicks",
         background: int | None = 0,
+        grow: Callable[[Example], Tensor] | None = None,
     ) -> None:
-        self.crop, self.flip, self.noise = crop, flip, noise
-        self.click_size, self.click_order = (None, None) if annotation is None else (click_size, click_order)
+        self.crop, self.flip, self.noise, self.grow = crop, flip, noise, grow
+        drawn = annotation is not None and grow is None
+        self.click_size, self.click_order = (click_size, click_order) if drawn else (None, None)
         self.scribbles, self.background = annotation == "scribbles", background
         self.short_min = max(1, int(scale_min * crop))
         self.short_max = max(self.short_min, int(scale_max * crop))
@@ -126,6 +129,8 @@ class TrainView:
             return draw_scribbles(points, lengths, lines, height, width, size, self.background)[None]
 
         maps = example.mask[None]
+        if self.grow is not None:
+            maps = torch.cat((maps, self.grow(example)[None]))
         if self.click_size is not None and self.click_order == "raster_first":
             maps = torch.cat((maps, draw(points, full_height, full_width, self.click_size)))
         maps = place(F.resize(maps, [short], interpolation=InterpolationMode.NEAREST_EXACT))
@@ -143,7 +148,7 @@ class TrainView:
         elif self.noise == "noise" and u_noise < 0.5:
             image = F.gaussian_noise(image, sigma=u_sigma * NOISE_MAX)
         view = {"image": image, "masks": maps[0], "inside": maps[0] != PADDING}
-        return view if self.click_size is None else view | {"labels": maps[1]}
+        return view | {"labels": maps[1]} if len(maps) > 1 else view
 
 
 def eval_view(example: Example, crop: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from pydantic import Field
 
-from seminar.data import Click, Example, Scribble, Split, datasets
+from seminar.data import Box, Click, Example, Scribble, Split, datasets
 from seminar.data.strokes import trace
 
 GENERATOR = 1
@@ -473,6 +473,17 @@ def place_scribbles(rng: Generator, owner: NDArray[np.uint8], classes: Sequence[
     )
 
 
+def place_boxes(owner: NDArray[np.uint8], classes: Sequence[int]) -> tuple[Box, ...]:
+    """Return the box around what is visible of each object that would get a click."""
+    found: list[Box] = []
+    for instance, cls in enumerate(classes):
+        visible = owner == instance
+        if instance and _worth_a_label(visible):
+            y, x = np.nonzero(visible)
+            found.append(Box(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1, cls))
+    return tuple(found)
+
+
 def make(seed: int, index: int, size: int = 64, background_clicks: int = 2) -> Example:
     """Image `index` of the endless series `seed`; no other image is drawn on the way."""
     rng = np.random.default_rng((seed, index))
@@ -485,6 +496,7 @@ def make(seed: int, index: int, size: int = 64, background_clicks: int = 2) -> E
         clicks=clicks,
         # A generator of their own: a change here leaves images, masks and clicks as they are
         scribbles=place_scribbles(np.random.default_rng((seed, index, 1)), owner, classes),
+        boxes=place_boxes(owner, classes),
     )
 
 

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from tqdm import tqdm
 
-from seminar.data import NO_SCORE, PADDING, UNLABELLED, Click, Example, Scribble, Split, datasets
+from seminar.data import NO_SCORE, PADDING, UNLABELLED, Box, Click, Example, Scribble, Split, datasets
+from seminar.data.boxes import placed, read_boxes
 from seminar.data.contents import digests
 from seminar.data.files import (
     IMAGES,
@@ -77,7 +78,8 @@ class Folder:
     Images without a label are not trained on.
 
     `root`: that folder; `labels`: another file or folder of labels, in any form of `seminar.data.labels`; `unlabelled`:
-    in pictures of labels, the value of pixels without one; `masks`: another folder of masks.
+    in pictures of labels, the value of pixels without one; `masks`: another folder of masks; `boxes`: a table
+    image,x0,y0,x1,y1,class, or a folder of VOC's `<image>.xml`, without which boxes are those of the objects of masks.
     `max_side`: images are made smaller until the longer side is no longer than this, 0: they stay as they are.
     `simulated`: n > 0: no labels are read, and every object of a mask (a connected piece of at least `SMALLEST` of the
     image) gets one click, every background n; drawn from `simulated_seed` and the name of the image. `clicks_outside`:
@@ -99,6 +101,7 @@ class Folder:
         root: Path,
         labels: Path | None = None,
         masks: Path | None = None,
+        boxes: Path | None = None,
         max_side: Annotated[int, Field(ge=0)] = 640,
         val_share: Annotated[float, Field(gt=0, lt=1)] = 0.2,
         simulated: Annotated[int, Field(ge=0)] = 0,
@@ -124,6 +127,8 @@ class Folder:
         if not simulated:
             for path, meant in _label_files(root, labels):
                 self._read_labels(check_name(path), meant)
+        self._box_file = boxes
+        self._boxes = {} if boxes is None else read_boxes(boxes, self._images, self._named.id)
         self._background = composed(background.strip())
         self.classes = self._name_classes(root)
         self.background = None if self._background == NO_BACKGROUND else self.classes.index(self._background)
@@ -208,6 +213,7 @@ class Folder:
         """Return the names of files below the folder that are no part of the data set and no picture or mask."""
         known = {self._root / name for name in ("classes.txt", "train.txt", "val.txt", "clicks.csv", "clicks.json")}
         known |= {*self._images.values(), *self._masks.values(), *self._not_masks, *self._label_files}
+        known |= set() if self._box_file is None else {self._box_file}
         pictures = (*IMAGES, *OTHERS)
         return [
             path.relative_to(self._root).as_posix()
@@ -237,7 +243,9 @@ class Folder:
             for label in (self._labels.get(id, Labels()) for id in self._all_ids)
         ]
         files = [path for id in self._all_ids for path in (self._images[id], self._masks.get(id)) if path]
-        data = [self.classes, self._ids, labels, digests(files, self._folder)]
+        data: list[object] = [self.classes, self._ids, labels, digests(files, self._folder)]
+        if self._box_file is not None:
+            data.append(sorted(self._boxes.items()))
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def read(self, id: str) -> Example:
@@ -251,6 +259,7 @@ class Folder:
         if self._simulated:
             clicks = simulate_clicks_cached(mask, self.background, self._simulated, self._simulated_seed, id)
         scribbles = list(self._scribbles(id, labels, width, height))
+        boxes = self._placed(id, width, height)
         scale = min(1.0, self._max_side / max(width, height)) if self._max_side else 1.0
         if scale < 1:
             size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -263,13 +272,27 @@ class Folder:
                 Click(float(min(click.x * fx, right)), float(min(click.y * fy, bottom)), click.cls) for click in clicks
             ]
             scribbles = [Scribble(tuple((x * fx, y * fy) for x, y in s.points), s.cls) for s in scribbles]
+            if boxes is not None:
+                boxes = tuple(Box(b.x0 * fx, b.y0 * fy, b.x1 * fx, b.y1 * fy, b.cls) for b in boxes)
         return Example(
             id=id,
             image=torch.from_numpy(image).permute(2, 0, 1),
             mask=torch.from_numpy(mask),
             clicks=tuple(clicks),
             scribbles=tuple(scribbles),
+            boxes=boxes,
         )
+
+    def _placed(self, id: str, width: int, height: int) -> tuple[Box, ...] | None:
+        """Return the boxes of an image, None where no file of boxes is named."""
+        if self._box_file is None:
+            return None
+        where = f"{self._box_file}: {id}"
+        try:
+            return placed(where, self._boxes.get(id, ()), width, height, lambda name: self._class(where, name))
+        except InputError as error:
+            self.wrong(str(error))
+            return ()
 
     def _glance(self, id: str) -> None:
         """Check what the headers and the labels of an example show; `read` checks all."""
@@ -278,6 +301,7 @@ class Folder:
         self._check_sizes(id, labels, width, height)
         if id in self._masks:
             self._check_mask_size(id, image_size(self._masks[id]), width, height)
+        self._placed(id, width, height)
         for _ in (*self._clicks(id, labels, width, height), *self._scribbles(id, labels, width, height)):
             pass
 
@@ -327,6 +351,7 @@ class Folder:
     def _name_classes(self, root: Path) -> tuple[str, ...]:
         path = root / "classes.txt"
         used = {composed(name) for labels in self._labels.values() for name in _names(labels)}
+        used |= {composed(name) for boxes in self._boxes.values() for _, name in boxes}
         ground = [] if self._background == NO_BACKGROUND else [self._background]
         if not is_there(path):
             numbers = sorted(name for name in used if name.isdecimal())
@@ -382,6 +407,7 @@ class Folder:
             for id in self._images
             if (self._simulated and id in self._masks)
             or (id in self._labels and (self._labels[id].clicks or self._labels[id].scribbles))
+            or id in self._boxes
         }
         train, val = lists["train"], lists["val"]
         masked = {id for id in self._images if id in self._masks or self._labels.get(id, Labels()).areas}

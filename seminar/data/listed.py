@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seminar.data import UNLABELLED, Click, Example, Scribble, Split
+from seminar.data import UNLABELLED, Box, Click, Example, Scribble, Split
+from seminar.data.boxes import class_index, placed, read_boxes
 from seminar.data.contents import digests
 from seminar.data.files import (
+    IMAGES,
     Examples,
     find_unusable,
     fit_into_memory,
@@ -40,8 +42,9 @@ class Listed:
 
     `ids`: those of each split; `folder`: the one that all images lie in. `clicks`: those of each file of clicks; where
     there is no file, `simulated` is (seed, clicks on the background of each image), and the other clicks are one on
-    each object of the mask. A subclass says which files belong to an id (`files`), and may say how a mask is read
-    (`mask`) and which scribbles an image has (`scribbles`).
+    each object of the mask. `boxes`: a table of boxes, or a folder of VOC's (see `read_boxes`); `class_names`: the
+    index of each name that a class has there, by default `classes`. A subclass says which files belong to an id
+    (`files`), and may say how a mask is read (`mask`) and which scribbles an image has (`scribbles`).
 
     Raises `InputError` for whatever is missing or malformed: here what needs no decoding, when an example is read what
     does.
@@ -58,10 +61,16 @@ class Listed:
         clicks: Mapping[Path, Clicks],
         clicks_outside: OutsideClicks,
         simulated: tuple[int, int] | None = None,
+        boxes: Path | None = None,
+        class_names: Mapping[str, int] | None = None,
     ) -> None:
         self._ids = {split: list(names) for split, names in ids.items()}
         self._folder, self._clicks, self._simulated = folder, clicks, simulated
         self._drop_outside = clicks_outside == "drop"
+        self._box_file, self._class_names = boxes, class_names
+        self._boxes = {} if boxes is None else read_boxes(boxes, self._ids["train"], _without_suffix)
+        if boxes is not None and not self._boxes:
+            raise InputError(f"{boxes}: no image to train on has a box here, for example {self._ids['train'][0]!r}")
         self._splits = {split: Examples(names, self.read, self._small) for split, names in self._ids.items()}
 
     def files(self, id: str) -> tuple[Path, Path]:
@@ -93,13 +102,14 @@ class Listed:
         return hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:16]
 
     def _identity(self) -> list[object]:
-        """Return what the fingerprint is made of."""
+        """Return what the fingerprint is made of; also the boxes of the training images, where a file is named."""
         clicks = [
             [(click.x, click.y, click.cls) for clicks in self._clicks.values() for click in clicks.get(id, ())]
             for id in self._ids["train"]
         ]
         files = [path for id in self._all_ids for path in self.files(id)]
-        return [self._ids, clicks, digests(files, self._folder)]
+        boxes = [] if self._box_file is None else [sorted(self._boxes.items())]
+        return [self._ids, clicks, digests(files, self._folder), *boxes]
 
     def unusable(self) -> list[str]:
         """Return a line for each example that cannot be used, as `find_unusable` finds them."""
@@ -112,6 +122,7 @@ class Listed:
         width, height = image_size(image)
         _check_mask_size(mask, image_size(mask), width, height)
         self._inside(id, width, height)
+        self._placed(id, width, height)
 
     def read(self, id: str) -> Example:
         """Decode and check one example."""
@@ -130,7 +141,15 @@ class Listed:
             mask=torch.from_numpy(mask),
             clicks=tuple(clicks),
             scribbles=tuple(self.scribbles(id, width, height)),
+            boxes=self._placed(id, width, height),
         )
+
+    def _placed(self, id: str, width: int, height: int) -> tuple[Box, ...] | None:
+        """Return the boxes of an example, None where no file of boxes is named. Raises `InputError`."""
+        if self._box_file is None:
+            return None
+        where, names = f"{self._box_file}: {id}", self._class_names or self.classes
+        return placed(where, self._boxes.get(id, ()), width, height, lambda name: class_index(where, name, names))
 
     def _inside(self, id: str, width: int, height: int) -> list[Click]:
         """Return the clicks of an example. Raises `InputError` for one outside the image, unless those are dropped."""
@@ -187,6 +206,11 @@ def read_ids(folders: Sequence[Path], name: str) -> list[str] | None:
         if before == id:
             raise InputError(f"{path}: {id} is listed twice")
     return ids
+
+
+def _without_suffix(name: str) -> str:
+    """Return the id of an image by its name, with or without its suffix."""
+    return Path(name).with_suffix("").as_posix() if Path(name).suffix.lower() in IMAGES else name
 
 
 def read_clicks(path: Path, ids: Iterable[str], classes: int) -> Clicks:

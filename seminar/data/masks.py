@@ -31,7 +31,8 @@ class Masks(Listed):
     click is simulated for each object (a connected piece of a class but the background, at least 0.3 % of the image),
     and `background_clicks` on the background, from `simulated_seed` and the id. `clicks_outside`: what a click outside
     its image is. `held_out`: n > 0 validates on every n-th training image and trains on the others, to choose settings
-    by; the validation list is then unused.
+    by; the validation list is then unused. `boxes`: a table image,x0,y0,x1,y1,class, or a folder of VOC's `<id>.xml`;
+    without it boxes are those of the objects of the masks.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Masks(Listed):
         *,
         root: Path,
         labels: Path | None = None,
+        boxes: Path | None = None,
         train_list: str = "train",
         val_list: str = "val",
         background: str = "background",
@@ -66,7 +68,7 @@ class Masks(Listed):
         if given is not None and not any(found[given].get(id) for id in ids["train"]):
             raise InputError(f"{given}: no image to train on has a click here, for example {ids['train'][0]!r}")
         simulated = (simulated_seed, background_clicks) if given is None else None
-        super().__init__(ids, images, found, clicks_outside, simulated)
+        super().__init__(ids, images, found, clicks_outside, simulated, boxes)
 
     def files(self, id: str) -> tuple[Path, Path]:
         return self._files[id]

@@ -46,7 +46,9 @@ class Voc(Listed):
     `root`: that folder, for example `VOCdevkit/VOC2012`. `clicks_fg`, `clicks_bg`: JSON files
     `{id: [{"x", "y", "cls"}, ...]}`, by default looked for in `root` under either of their usual names; an id without
     an entry has no clicks. `scribbles`: a folder of ScribbleSup annotations `<id>.xml`, or of lines drawn on a mask
-    `<id>.png` (255: no line); without it there are none, and an id without a file has none. `train_list`, `val_list`:
+    `<id>.png` (255: no line); without it there are none, and an id without a file has none. `boxes`: VOC's folder
+    `Annotations`, or a table image,x0,y0,x1,y1,class; without it boxes are those of the pieces of the masks.
+    `train_list`, `val_list`:
     names of the id lists. Examples are in the order of their ids, so the order of a list has no effect.
     `clicks_outside`: what a click outside its image is, or a scribble's point out of reach (`in_reach`); the
     published files hold about 60 such clicks (x up to 1198, where no VOC image is wider than 500), which the paper's
@@ -68,6 +70,7 @@ class Voc(Listed):
         clicks_fg: Path | None = None,
         clicks_bg: Path | None = None,
         scribbles: Path | None = None,
+        boxes: Path | None = None,
         train_list: str = "train",
         val_list: str = "val",
         clicks_outside: OutsideClicks = "error",
@@ -101,7 +104,7 @@ class Voc(Listed):
             raise InputError(
                 f"{scribbles}: no id of the list {train_list!r} has scribbles (a file <id>.xml or <id>.png) here"
             )
-        super().__init__(ids, self._images, clicks, clicks_outside)
+        super().__init__(ids, self._images, clicks, clicks_outside, boxes=boxes, class_names=TAGS)
 
     def files(self, id: str) -> tuple[Path, Path]:
         return self._images / f"{id}.jpg", self._masks / f"{id}.png"
