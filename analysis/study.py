@@ -40,12 +40,12 @@ class Study:
     """An exhibit whose rows are the cells that share `row(cell)`.
 
     `settings`: those by which rows differ; cells that differ in another one are a group of their own.
-    `against`: the label of the row that each other row is compared with; None: see `compared`. `pairs` comes first, and
-    maps the label of a row to that of the row to compare it with. `printed`: the entry of paper.yaml with the same
-    labels. With the figure `axis`, `axis` is its title, `point(stage)` a place on it and `line(stage)` the line it
-    belongs to. `says`: the title of the claims. `recalls`: also show recalls and the oracle bias, where
-    the data set has a background. `more`: further
-    tables of a group's rows. `shown`: how the figure names a row.
+    `against`: the label of the row that each other row is compared with; None: see `baseline_rows`. `pairs` comes
+    first, and maps the label of a row to that of the row to compare it with. `paper_table`: the entry of paper.yaml
+    with the same labels. With the figure `axis`, `axis` is its title, `point(stage)` a place on it and `line(stage)`
+    the line it belongs to. `claims_title`: the title of the table of claims. `recalls`: also show recalls and the
+    oracle bias, where the data set has a background. `extra_tables`: make further tables of a group's rows. `shown`:
+    how the figure names a row.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Study:
     apart: tuple[str, ...] = ()
     """Rows that are known not to share the spread of the others; chosen before any number was seen."""
     claims: tuple[Claim, ...] = ()
-    printed: str | None = None
+    paper_table: str | None = None
     figure: Figure = "rows"
     axis: str = ""
     point: Callable[[Stage], str] = str
     line: Callable[[Stage], str] = lambda _: "student"
     notes: tuple[str, ...] = ()
-    says: str = "What the paper says"
+    claims_title: str = "What the paper says"
     recalls: bool = False
-    more: tuple[Callable[[str, Sequence[Row]], Table], ...] = ()
+    extra_tables: tuple[Callable[[str, Sequence[Row]], Table], ...] = ()
     shown: Mapping[str, str] = field(default_factory=dict)
     decimals: int = 2
     """Of differences in the table."""
@@ -87,32 +87,32 @@ def register(study: Study) -> None:
 class Group:
     """The rows of a study that are compared with each other.
 
-    `own`: labels of rows that have the profile's own value. `compared`: the label of each row's counterpart. `design`:
-    the analysis of all rows together.
+    `profile_rows`: labels of rows that have the profile's own value. `baselines`: by the label of each row, that of the
+    row it is compared with. `design`: the analysis of all rows together.
     """
 
     name: str
     cells: Sequence[Cell]
     rows: Sequence[Row]
     stages: Mapping[str, Stage]
-    own: frozenset[str]
-    compared: Mapping[str, str]
+    profile_rows: frozenset[str]
+    baselines: Mapping[str, str]
     design: statistics.Design
 
     def change(self, row: Row) -> statistics.Contrast:
         """Return the difference of a row to its counterpart, by the analysis of all rows together."""
-        other = self.compared.get(row.label)
+        other = self.baselines.get(row.label)
         return self.design.contrast(row.label, other) if other is not None else statistics.Contrast(0)
 
     def alone(self, row: Row) -> summary.Estimate:
         """Return the paired difference of a row to its counterpart, from these two rows alone."""
-        other = next((other for other in self.rows if other.label == self.compared.get(row.label)), None)
+        other = next((other for other in self.rows if other.label == self.baselines.get(row.label)), None)
         return summary.minus(row, other) if other is not None else summary.Estimate(0)
 
 
 def build(study: Study, request: Request) -> Report:
     """Return the report of a study. Raises `NotShown` where trainings are done and none could be scored."""
-    printed = paper.table(study.printed) if study.printed else None
+    published = paper.table(study.paper_table) if study.paper_table else None
     main: list[Table] = []
     claims: dict[str, Table] = {}
     more: list[Table] = []
@@ -123,19 +123,21 @@ def build(study: Study, request: Request) -> Report:
     groups = [_group(study, name, cells, request.source) for name, cells in by_group.items()]
     _refuse_unscored([row for group in groups for row in group.rows])
     for group in groups:
-        reason = blocks.not_comparable(group.cells, printed, study.settings) if printed else None
-        lines = _claims(study, group, printed)
-        main.append(_table(study, group, printed, reason, [line.contrast for line in lines]))
+        why_not_comparable = blocks.not_comparable(group.cells, published, study.settings) if published else None
+        lines = _claims(study, group, published)
+        main.append(_table(study, group, published, why_not_comparable, [line.contrast for line in lines]))
         if study.claims:
-            claims[group.name] = blocks.claims_table(f"{study.says} ({group.name})", lines, request, request.cells)
-            more.append(blocks.alone_table(f"{study.says}: two rows alone ({group.name})", lines))
-        more += [make(group.name, group.rows) for make in study.more]
+            claims[group.name] = blocks.claims_table(
+                f"{study.claims_title} ({group.name})", lines, request, request.cells
+            )
+            more.append(blocks.alone_table(f"{study.claims_title}: two rows alone ({group.name})", lines))
+        more += [make(group.name, group.rows) for make in study.extra_tables]
         missing += blocks.gaps(group.name, group.rows)
         stem = blocks.stem(study.name, group.name, by_group)
-        drawn[stem] = _draw(study, group, request.source, printed, reason)
+        drawn[stem] = _draw(study, group, request.source, published, why_not_comparable)
         if study.logged:
             drawn[f"{stem}_logged"] = draw_logged(group, request.source, study.plain_title)
-        numbers += _numbers(study, group, printed, reason)
+        numbers += _numbers(study, group, published, why_not_comparable)
     data = pd.DataFrame(numbers, dtype=object)
     settings = [name for group in groups for name in (*study.settings, *_varied(group.rows))]
     return blocks.assemble(
@@ -173,7 +175,7 @@ def _group(study: Study, name: str, cells: Sequence[Cell], source: frame.Source)
         others = {row.label: study.against for row in rows if row.label != study.against}
     else:
         profile = {name: value for cell in cells for name, value in cell.own.items()} | {"variant": DEFAULT}
-        others = compared(rows, study.settings, profile)
+        others = baseline_rows(rows, study.settings, profile)
     labels = {row.label for row in rows}
     pairs = {label: other for label, other in study.pairs.items() if {label, other} <= labels}
     design = statistics.of_rows(rows, study.apart, _ancillary(rows, study))
@@ -192,12 +194,14 @@ def _ancillary(rows: Sequence[Row], study: Study) -> dict[str, dict[int, float]]
     return {"ancillary": {seed: next(iter(values)) for seed, values in before.items() if len(values) == 1}}
 
 
-def compared(rows: Sequence[Row], settings: Sequence[str], profile: Mapping[str, Scalar]) -> dict[str, str]:
+def baseline_rows(rows: Sequence[Row], settings: Sequence[str], profile: Mapping[str, Scalar]) -> dict[str, str]:
     """Return the label of the row that makes sense as each row's counterpart.
 
     The two differ in one of the `settings`, the last one that allows it. In a list of loss terms or of variants the
     counterpart has the most of the row's parts and no others; of any other setting it has the value of the `profile`,
-    or of the first row where no row has the profile's. A row without any is compared with the row above.
+    or of the first row where no row has the profile's. A row without any is compared with the row above. For example
+    `pce+crf+pcons` has the baseline `pce+crf` where `pce` and `pce+crf` are rows too, and `alpha=0.99` that of the
+    profile, `alpha=0.97`.
     """
     result: dict[str, str] = {}
     for index, row in enumerate(rows):
@@ -236,19 +240,19 @@ def _equal(one: Row, other: Row, name: str) -> bool:
 
 
 def _draw(
-    study: Study, group: Group, source: frame.Source, printed: paper.PaperTable | None, reason: str | None
+    study: Study, group: Group, source: frame.Source, published: paper.PaperTable | None, why_not_comparable: str | None
 ) -> Mapping[str, bytes]:
     title = f"{study.plain_title} ({group.name})"
     if study.figure == "axis":
         points = {label: (study.line(stage), study.point(stage)) for label, stage in group.stages.items()}
-        return figures.scores_along_axis(group.rows, points, title, study.axis, group.own)
+        return figures.scores_along_axis(group.rows, points, title, study.axis, group.profile_rows)
     if study.figure == "two budgets":
         curves = frame.curves(source, group.cells)
         before = frame.curves(source, frame.ancillaries(group.cells))
         return figures.two_budgets(group.rows, curves, before, title)
     if study.figure == "curves":
-        network = printed.network(group.cells[0].stage.backbone) if printed and not reason else None
-        known = {} if printed is None or network is None else printed.miou[network]
+        network = published.network(group.cells[0].stage.backbone) if published and not why_not_comparable else None
+        known = {} if published is None or network is None else published.miou[network]
         marks = {label: value for label, value in known.items() if value is not None}
         names = {row.label: study.shown.get(row.label, row.label) for row in group.rows}
         return figures.scores_and_curves(group.rows, frame.curves(source, group.cells), title, names, marks)
@@ -276,8 +280,8 @@ def logged(rows: Sequence[Row], source: frame.Source) -> pd.DataFrame:
 def _table(
     study: Study,
     group: Group,
-    printed: paper.PaperTable | None,
-    reason: str | None,
+    published: paper.PaperTable | None,
+    why_not_comparable: str | None,
     claims: Sequence[statistics.Contrast],
 ) -> Table:
     rows = group.rows
@@ -288,35 +292,35 @@ def _table(
     others |= {"teacher_miou": "teacher"} if any(row.runs["has_teacher"].any() for row in rows) else {}
     further = {name: name.removeprefix("student_") for row in rows for name in frame.extra_metric_columns(row.runs)}
     recalled = study.recalls and blocks.with_background(rows)
-    targets = list(dict.fromkeys(group.compared.values()))
+    targets = list(dict.fromkeys(group.baselines.values()))
     head = f"vs {targets[0]}" if len(targets) == 1 else "difference"
     body: list[tuple[Value, ...]] = []
     for row in rows:
         shown = study.shown.get(row.label, row.label)
         values: list[Value] = [
-            f"{shown} (the profile's)" if row.label in group.own else shown,
+            f"{shown} (the profile's)" if row.label in group.profile_rows else shown,
             tables.mean_and_std(row.over_seeds()),
             tables.difference(group.change(row).estimate(), study.decimals),
         ]
-        if printed is not None:
-            values.append(" / ".join(tables.fixed(printed.value(network, row.label)) for network in printed.miou))
+        if published is not None:
+            values.append(" / ".join(tables.fixed(published.value(network, row.label)) for network in published.miou))
         if recalled:
             recalls = [tables.fixed(row.over_seeds(f"{kind}_recall").mean, 0) for kind in ("background", "foreground")]
             values += ["/".join(recalls), row.over_seeds("miou_bias").mean]
         values += [row.over_seeds(metric).mean for metric in (*further, *others)]
         body.append((*values, row.status))
     columns = [Column("row", right=False), Column("mIoU (n)"), Column(head)]
-    pairs = "; ".join(f"{study.shown.get(row, row)} to {other}" for row, other in group.compared.items())
+    pairs = "; ".join(f"{study.shown.get(row, row)} to {other}" for row, other in group.baselines.items())
     fitted = "of two rows, with a level for each row and a shift for each seed fitted to the whole table"
     what = f"difference {fitted if group.design.shared else 'of the means of two rows'}"
     meaning = f"{head}: {what}{'' if len(targets) == 1 else f' ({pairs})'}. {blocks.INTERVAL_NOTE}"
     notes = [blocks.SCORE_NOTE, meaning]
     notes += blocks.design_notes(group.design, [group.change(row) for row in rows], claims, study.apart)
-    if printed is not None:
+    if published is not None:
         columns.append(Column("paper"))
-        compare = f"; it cannot be compared with the numbers here: {reason}" if reason else ""
-        titles = " / ".join(printed.titles.values())
-        notes.append(f"paper: {titles}, one run each{compare}. {' '.join(printed.conflicts)}".strip())
+        compare = f"; it cannot be compared with the numbers here: {why_not_comparable}" if why_not_comparable else ""
+        titles = " / ".join(published.titles.values())
+        notes.append(f"paper: {titles}, one run each{compare}. {' '.join(published.conflicts)}".strip())
     if recalled:
         columns += [Column("bg/fg"), Column("+bias")]
         notes.append("bg/fg: recall of the background, and mean recall of the foreground classes, in %.")
@@ -333,18 +337,18 @@ def _table(
     return Table(f"{study.title} ({group.name})", tuple(columns), tuple(body), (*notes, *study.notes))
 
 
-def _claims(study: Study, group: Group, printed: paper.PaperTable | None) -> list[blocks.Claimed]:
+def _claims(study: Study, group: Group, published: paper.PaperTable | None) -> list[blocks.Claimed]:
     lines = []
     for claim in study.claims:
         contrast = group.design.contrast(claim.upper, claim.lower)
         alone = summary.paired(group.design.row(claim.upper), group.design.row(claim.lower))
-        papers = printed.gains(claim.lower, claim.upper) if printed else {}
+        papers = published.gains(claim.lower, claim.upper) if published else {}
         lines.append(blocks.Claimed(claim.text, contrast, alone, claim.same, papers))
     return lines
 
 
 def _numbers(
-    study: Study, group: Group, printed: paper.PaperTable | None, reason: str | None
+    study: Study, group: Group, published: paper.PaperTable | None, why_not_comparable: str | None
 ) -> list[dict[str, object]]:
     """Return one line for each row, for machines: the values of its settings, its score, and its difference."""
     lines: list[dict[str, object]] = []
@@ -356,8 +360,10 @@ def _numbers(
         change = group.change(row)
         difference = blocks.estimate_columns("difference", change.estimate())
         spread = {"spread": group.design.spread, "freedom": change.freedom or None, "sensitivity": change.half()}
-        printed_here = {} if printed is None else {f"paper_{n}": printed.value(n, row.label) for n in printed.miou}
-        comparable = {} if printed is None else {"paper_comparable": str(not reason).lower()}
+        published_here = (
+            {} if published is None else {f"paper_{n}": published.value(n, row.label) for n in published.miou}
+        )
+        comparable = {} if published is None else {"paper_comparable": str(not why_not_comparable).lower()}
         lines.append(
             {
                 "group": group.name,
@@ -366,11 +372,11 @@ def _numbers(
                 "row": row.label,
                 **{name: row.setting(name) for name in dict.fromkeys([*differing, *_varied(group.rows)])},
                 **blocks.estimate_columns("miou", row.over_seeds()),
-                "difference_to": group.compared.get(row.label),
+                "difference_to": group.baselines.get(row.label),
                 **{name: value for name, value in difference.items() if name != "difference_std"},
                 **spread,
                 **blocks.estimate_columns("alone", group.alone(row)),
-                **printed_here,
+                **published_here,
                 **comparable,
                 **{name: row.over_seeds(name).mean for name in further},
                 **{status: row.count(status) for status in summary.STATUSES},

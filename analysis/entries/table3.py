@@ -94,12 +94,12 @@ TABLE3 = Study(
         Claim("CRF gains on pCE + pCons", "pce+pcons", "pce+crf+pcons"),
         Claim("pseudo gains on pCE + CRF + pCons", "pce+crf+pcons", FULL),
     ),
-    printed="table3",
+    paper_table="table3",
     figure="curves",
-    says="The paper's steps",
+    claims_title="The paper's steps",
     recalls=True,
     decimals=1,
-    more=(order, recalls_bias_and_teacher),
+    extra_tables=(order, recalls_bias_and_teacher),
     shown=SHOWN,
 )
 register(TABLE3)
