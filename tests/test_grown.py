@@ -81,19 +81,29 @@ def test_the_walker_solves_gradys_equations(confidence: float) -> None:
     for _ in range(5):
         image = rng.integers(0, 256, (7, 9, 3)).astype(np.uint8)
         labels = sure(7, 9, c0=(1, 1), c4=(5, 7), c2=(0, 8))
-        found = grown.walk(image, labels, 8.0, confidence)
+        found = grown.walk(image, labels, 8.0, confidence=confidence)
         assert np.array_equal(found, dense_walk(image, labels, 8.0, confidence))
         seen |= {*found.ravel().tolist()}
     assert seen == ({0, 2, 4} if confidence == 0 else {0, 2, 4, U})
+
+
+def test_each_class_keeps_a_share_of_its_pixels() -> None:
+    """On two bands of unlike size; nearer to the sure pixels is surer."""
+    image = two_tone(10, 60, 40)
+    labels = sure(10, 60, c1=(5, 5), c2=(5, 55))
+    whole, part = (grown.walk(image, labels, 300.0, share) for share in (1.0, 0.25))
+    assert {cls: int((whole == cls).sum()) for cls in (1, 2)} == {1: 400, 2: 200}
+    assert {cls: int((part == cls).sum()) for cls in (1, 2)} == {1: 100, 2: 50}
+    assert (whole[part != U] == part[part != U]).all() and part[5, 5] == 1 and part[5, 6] == 1 and part[0, 39] == U
 
 
 def test_labels_stop_at_edges_and_sure_pixels_stay() -> None:
     image = two_tone(8, 12, 5)
     labels = sure(8, 12, c1=(0, 0), c2=(7, 11))
     expected = np.repeat([[1] * 5 + [2] * 7], 8, axis=0)
-    assert np.array_equal(grown.walk(image, labels, 300.0, 0.9), expected)
+    assert np.array_equal(grown.walk(image, labels, 300.0, confidence=0.9), expected)
     labels[4, 11] = 1  # sure, though it looks like the others
-    found = grown.walk(image, labels, 300.0, 0.9)
+    found = grown.walk(image, labels, 300.0, confidence=0.9)
     assert found[4, 11] == 1 and found[7, 11] == 2 and (found == U).any()
 
 
@@ -101,27 +111,27 @@ def test_a_large_image_is_walked_on_at_a_smaller_size() -> None:
     height, width = 200, 2 * grown.SIDE
     image = two_tone(height, width, width // 2)
     labels = sure(height, width, c1=(3, 3), c2=(190, width - 7))
-    found = grown.walk(image, labels, 300.0, 0.7)
+    found = grown.walk(image, labels, 300.0, confidence=0.7)
     assert (found[:, : width // 2 - 2] == 1).all() and (found[:, width // 2 + 2 :] == 2).all()
     labels[3, 4] = 2  # falls into the same cell of the smaller image
-    crowded = grown.walk(image, labels, 300.0, 0.7)
+    crowded = grown.walk(image, labels, 300.0, confidence=0.7)
     assert crowded[3, 3] == 1 and crowded[3, 4] == 2
 
 
 def test_where_there_is_nothing_to_decide_only_the_sure_pixels_are_left() -> None:
     one = sure(6, 6, c3=(2, 2))
-    assert np.array_equal(grown.walk(two_tone(6, 6, 3), one, 30.0, 0.5), one)
+    assert np.array_equal(grown.walk(two_tone(6, 6, 3), one, 30.0, confidence=0.5), one)
     two = sure(6, 6, c3=(2, 2), c1=(4, 4))
-    assert np.array_equal(grown.walk(np.full((6, 6, 3), 9, np.uint8), two, 30.0, 0.5), two)
+    assert np.array_equal(grown.walk(np.full((6, 6, 3), 9, np.uint8), two, 30.0, confidence=0.5), two)
     whole = np.repeat([[1, 2, 1]], 3, axis=0).astype(np.uint8)
-    assert np.array_equal(grown.walk(two_tone(3, 3, 1), whole, 30.0, 0.5), whole)
+    assert np.array_equal(grown.walk(two_tone(3, 3, 1), whole, 30.0, confidence=0.5), whole)
 
 
 def test_a_class_is_only_where_it_can_be() -> None:
     labels = sure(6, 10, c1=(0, 0), c2=(5, 9))
     image = two_tone(6, 10, 9)
-    free = grown.walk(image, labels, 1.0, 0.0)
-    held = grown.walk(image, labels, 1.0, 0.0, {1: np.indices((6, 10))[1] < 3})
+    free = grown.walk(image, labels, 1.0)
+    held = grown.walk(image, labels, 1.0, possible={1: np.indices((6, 10))[1] < 3})
     assert (free[:, 3:] == 1).any() and not (held[:, 3:] == 1).any()
     assert np.array_equal(held[:, :3], free[:, :3])
 
@@ -140,7 +150,7 @@ def test_clicks_and_scribbles_are_what_is_sure() -> None:
     lines = (Scribble(((1.5, 1.5), (1.5, 18.5)), 2), Scribble(((20.5, 3.5), (28.5, 3.5)), 1))
     both = example(image, clicks=clicks, scribbles=lines)
     left, right = np.s_[:, :12], np.s_[:, 12:]
-    settings = {"beta": 300.0, "confidence": 0.9}
+    settings = {"beta": 300.0, "share": 1.0}
     of_clicks = grown.growers["grown"].make(both, 1, 0, **settings)
     assert (of_clicks[left] == 1).all() and (of_clicks[right] == 2).all()
     of_lines = grown.growers["grown"].make(both, 1, 0, source="scribbles", **settings)
@@ -148,7 +158,7 @@ def test_clicks_and_scribbles_are_what_is_sure() -> None:
 
 
 def test_size_is_that_of_what_is_sure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grown, "_walked", lambda image, sure, *_: sure)
+    monkeypatch.setattr(grown, "_walked", lambda image, sure, *_, **__: sure)
     both = example(
         two_tone(20, 30, 12), clicks=(Click(8.5, 8.5, 1),), scribbles=(Scribble(((4.5, 4.5), (13.5, 4.5)), 2),)
     )
@@ -242,7 +252,7 @@ def test_an_image_is_walked_on_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(grown.labels_of(one, "grown", (("beta", 20.0),), 1, 0), twice[0]) and len(walks) == 2
     others: list[tuple[Example, str, tuple[tuple[str, Any], ...], int]] = [
         (one, "grown", (("beta", 21.0),), 1),
-        (one, "grown", (("beta", 20.0), ("confidence", 0.6)), 1),
+        (one, "grown", (("beta", 20.0), ("share", 0.6)), 1),
         (one, "grown", (("beta", 20.0),), 3),
         (replace(one, image=one.image + 1), "grown", (("beta", 20.0),), 1),
         (replace(one, clicks=(one.clicks[0], Click(10, 6, 2))), "grown", (("beta", 20.0),), 1),
@@ -260,7 +270,7 @@ def test_another_place_where_a_class_can_be_is_another_result(tmp_path: Path, mo
     labels = sure(6, 10, c1=(0, 0), c2=(5, 9))
     image = torch.from_numpy(two_tone(6, 10, 9)).permute(2, 0, 1)
     columns = np.indices((6, 10))[1]
-    counts = [(walked(image, labels, 1.0, 0.0, {1: columns < end}) == 1).sum() for end in (2, 9, 2)]
+    counts = [(walked(image, labels, 1.0, possible={1: columns < end}) == 1).sum() for end in (2, 9, 2)]
     assert counts[0] == counts[2] < counts[1]
 
 
@@ -291,9 +301,9 @@ def test_grown_labels_reach_the_loop(cell: MakeCell) -> None:
         name: int((labels(cell(losses="pce", **settings)) < PADDING).sum())
         for name, settings in {
             "clicks": {"annotation": "clicks"},
-            "grown": {"annotation": "grown", "grown_confidence": 0.5},
-            "scribbles": {"annotation": "grown", "grown_confidence": 0.5, "grown_source": "scribbles"},
-            "unsure": {"annotation": "grown", "grown_confidence": 0.9},
+            "grown": {"annotation": "grown", "grown_share": 0.6},
+            "scribbles": {"annotation": "grown", "grown_share": 0.6, "grown_source": "scribbles"},
+            "unsure": {"annotation": "grown", "grown_share": 0.1},
             "boxes": {"annotation": "boxes"},
         }.items()
     }
@@ -312,11 +322,11 @@ def stage(**settings: Any) -> Stage:
 def test_settings_of_grown_labels_are_part_of_the_key() -> None:
     plain = stage(annotation="grown")
     assert "annotation_settings" not in stage().canonical()
-    assert [name for name, _ in plain.annotation_settings] == ["beta", "confidence", "source"]
+    assert [name for name, _ in plain.annotation_settings] == ["beta", "share", "source"]
     assert (plain.click_size, plain.click_order) == (1, None)
     own = dict(plain.annotation_settings)
     assert stage(annotation="grown", grown_beta=own["beta"]).key == plain.key
-    others = [{"grown_beta": 31}, {"grown_confidence": 0.55}, {"grown_source": "scribbles"}, {"click_size": 3}]
+    others = [{"grown_beta": 31}, {"grown_share": 0.55}, {"grown_source": "scribbles"}, {"click_size": 3}]
     keys = {stage(annotation="grown", **more).key for more in others}
     assert len(keys | {plain.key, stage().key, stage(annotation="boxes").key}) == 7
     assert stage(annotation="grown", grown_beta=31).settings["grown_beta"] == 31.0
@@ -344,7 +354,8 @@ def test_a_chain_grows_its_labels_in_every_student() -> None:
         ({"annotation": "boxes", "click_size": 3}, "click_size=3: has no effect"),
         ({"losses": "ce", "annotation": "grown"}, "annotation=grown: has no effect"),
         ({"annotation": "grown", "grown_beta": 0}, "grown_beta=0: Input should be greater than 0"),
-        ({"annotation": "grown", "grown_confidence": 1}, "grown_confidence=1: Input should be less than 1"),
+        ({"annotation": "grown", "grown_share": 0}, "grown_share=0: Input should be greater than 0"),
+        ({"annotation": "boxes", "boxes_confidence": 1}, "boxes_confidence=1: Input should be less than 1"),
         ({"annotation": "grown", "grown_source": "boxes"}, "grown_source='boxes': Input should be 'clicks' or"),
         ({"annotation": "grwon"}, "annotation='grwon': Input should be 'clicks', 'scribbles', 'grown' or 'boxes'"),
         ({"annotation": "grown", "grown_beat": 3}, "did you mean 'grown_beta'"),

@@ -44,7 +44,7 @@ Grower = Callable[..., Labels]
 growers: Registry[Grower] = Registry("annotation")
 
 Beta = Annotated[float, Field(gt=0)]
-Confidence = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @growers.register("grown")
@@ -54,13 +54,13 @@ def grown(
     background: int | None,
     *,
     source: Literal["clicks", "scribbles"] = "clicks",
-    beta: Beta = 30.0,
-    confidence: Confidence = 0.7,
+    beta: Beta = 130.0,
+    share: Share = 0.1,
 ) -> Labels:
     """Grow clicks or scribbles (`source`), drawn `size` pixels wide: what ScribbleSup (Lin et al., CVPR 2016) does in
     its first round, before there is a network.
 
-    `beta`, `confidence`: see `walk`.
+    `beta`, `share`: see `walk`.
     """
     height, width = example.mask.shape
     if source == "clicks":
@@ -72,7 +72,7 @@ def grown(
         corners = key_points([point for line in lines for point in line.points], height, width).as_subclass(Tensor)
         lengths, kinds = [len(line.points) for line in lines], [line.cls for line in lines]
         sure = draw_scribbles(corners, lengths, kinds, height, width, size, background)
-    return _walked(example.image, sure.numpy(), beta, confidence)
+    return _walked(example.image, sure.numpy(), beta, share=share)
 
 
 @growers.register("boxes")
@@ -81,9 +81,9 @@ def boxes(
     size: int | None,
     background: int | None,
     *,
-    core: Annotated[float, Field(gt=0, le=1)] = 0.4,
-    beta: Beta = 30.0,
-    confidence: Confidence = 0.7,
+    core: Share = 0.4,
+    beta: Beta = 130.0,
+    confidence: Annotated[float, Field(ge=0, lt=1)] = 0.7,
 ) -> Labels:
     """Grow boxes around objects: all outside is background for sure, and so is the middle of a box of its class, `core`
     times as wide and high; the rest of a box is grown, to its class or to the background. A smaller box lies before a
@@ -104,22 +104,25 @@ def boxes(
         possible[box.cls][_pixels(box, 1.0)] = True
     for box in by_size:
         sure[_pixels(box, core)] = box.cls
-    return _walked(example.image, sure, beta, confidence, possible)
+    return _walked(example.image, sure, beta, confidence=confidence, possible=possible)
 
 
 def walk(
     image: NDArray[np.uint8],
     sure: Labels,
     beta: float,
-    confidence: float,
+    share: float = 1.0,
+    confidence: float = 0.0,
     possible: dict[int, NDArray[np.bool_]] | None = None,
 ) -> Labels:
     """Propagate `sure` labels (H, W; 255: unknown) over an image (H, W, 3) by a random walker (Grady, PAMI 2006).
 
     A pixel gets the class whose sure pixels a walker from there most probably meets first, or 255 where that is less
-    probable than `confidence`. `beta`: how much less readily a walker crosses an edge; the
-    weight between neighbours is exp(-beta sum_c d_c^2 / (10 s sqrt 3)) with their difference d in each channel of
-    0..1 and the standard deviation s of the image, as scikit-image scales it. `possible`: (H, W) for some classes,
+    probable than `confidence`, or not among the `share` of the pixels of its class that are most probable: so the
+    classes keep their proportions (Zou et al., ECCV 2018), where one threshold for all would leave hardly any objects.
+    `beta`: how much less readily a walker crosses an edge; the weight between neighbours is
+    exp(-beta sum_c d_c^2 / (10 s sqrt 3)) with their difference d in each channel of 0..1 and the standard deviation s
+    of the image, as scikit-image scales it. `possible`: (H, W) for some classes,
     where they can be at all; elsewhere their probability is 0. Where there is nothing to decide or to decide by (sure
     pixels of less than two classes, no others, an image of one colour), `sure` is returned as it is.
     """
@@ -145,7 +148,11 @@ def walk(
     for number, cls in enumerate(classes.tolist()):
         if possible is not None and cls in possible:
             odds[number][~possible[cls]] = 0
-    labels = np.where(odds.max(0) < confidence, UNLABELLED, classes[odds.argmax(0)]).astype(np.uint8)
+    best, won = odds.max(0), odds.argmax(0)
+    for number in np.unique(won) if share < 1 else ():
+        own = won == number
+        best[own & (best < np.quantile(best[own], 1 - share))] = -1
+    labels = np.where(best < confidence, UNLABELLED, classes[won]).astype(np.uint8)
     return np.where(sure < PADDING, sure, labels)
 
 
@@ -180,19 +187,20 @@ def _walked(
     image: Tensor,
     sure: Labels,
     beta: float,
-    confidence: float,
+    share: float = 1.0,
+    confidence: float = 0.0,
     possible: dict[int, NDArray[np.bool_]] | None = None,
 ) -> Labels:
     """Return the result of `walk`, remembered: an image is read in every epoch, and walked on once."""
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     areas = dict(sorted((possible or {}).items()))
-    head = repr((VERSION, SIDE, sure.shape, beta, confidence, list(areas))).encode()
+    head = repr((VERSION, SIDE, sure.shape, beta, share, confidence, list(areas))).encode()
     place = cache() / "grown" / f"{_digest(head, pixels, sure, *areas.values())}.png"
     with suppress(*UNREADABLE), Image.open(place, formats=("PNG",)) as file:
         known = np.array(file)
         if known.shape == sure.shape and known.dtype == np.uint8:
             return known
-    labels = walk(pixels, sure, beta, confidence, possible)
+    labels = walk(pixels, sure, beta, share, confidence, possible)
     with suppress(OSError):  # a full disk, or a home that cannot be written to: walked on again next time
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, lambda file: Image.fromarray(labels).save(file, "PNG"))
