@@ -90,6 +90,8 @@ HARD = "hard (the paper's)"
 def rule(cell: Cell) -> str:
     """Return by which rule the last student of a cell learns from the one before it."""
     settings = next((dict(term.settings) for term in cell.stage.losses if term.name == "softpseudo"), None)
+    if settings is None and cell.stage.pseudo_from == "teacher":
+        return "hard, of the teacher"
     if settings is None:
         return HARD if cell.stage.ancillary is not None else "no second student"
     threshold = [f"above {settings['threshold']:g}"] if settings["threshold"] else []
@@ -111,6 +113,7 @@ register(
             Claim("collision cross-entropy beats hard ones", HARD, "collision"),
             Claim("leaving unsure pixels out helps", HARD, "hard, above 0.7"),
             Claim("clicks in place of pseudo-labels help", HARD, "hard, clicks overwrite"),
+            Claim("the teacher writes better labels than the student", HARD, "hard, of the teacher"),
         ),
         claims_title="The suite's own questions",
         notes=("Not a table of the paper: Eq. 6 learns from the arg-max of every pixel.",),
