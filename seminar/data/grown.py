@@ -55,7 +55,7 @@ def grown(
     *,
     source: Literal["clicks", "scribbles"] = "clicks",
     beta: Beta = 130.0,
-    share: Share = 0.1,
+    share: Share = 0.3,
 ) -> Labels:
     """Grow clicks or scribbles (`source`), drawn `size` pixels wide: what ScribbleSup (Lin et al., CVPR 2016) does in
     its first round, before there is a network.
