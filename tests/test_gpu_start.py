@@ -25,6 +25,7 @@ from seminar.catalogue import Cell
 from seminar.spec import InputError
 from seminar.store import Interrupted, Store
 from seminar.train import Trainer
+from seminar.views import TEACHER
 from tests.conftest import ROOT
 from tests.cuda_standin import device
 from tests.cuda_standin.device import CONTEXT, DEVICES, Cuda
@@ -284,7 +285,7 @@ def test_a_teacher_leaves_the_random_numbers_of_the_card_alone(cuda: Cuda, cell:
     trainer, states = Trainer(here.stage, here.host, None), []
     before = torch.cuda.get_rng_state("cuda:1")
     for step in range(2):
-        with trainer._teacher_randomness(step):
+        with trainer._randomness(step, TEACHER):
             states.append(torch.cuda.get_rng_state("cuda:1"))
         assert torch.equal(torch.cuda.get_rng_state("cuda:1"), before)
     assert not torch.equal(states[0], before)
