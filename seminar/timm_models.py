@@ -183,7 +183,8 @@ def _loaded(source: str, name: str, output_stride: int, overlay: Mapping[str, An
     try:
         net = body(name, output_stride, pretrained=True, pretrained_cfg_overlay=dict(overlay))
     except Exception as error:  # of the network, of the file, of the shapes
-        raise InputError(f"{source}: cannot be loaded into {PREFIX}{name}: {_reason(error)}") from None
+        advice = "" if overlay else "; pass weights=PATH of a local copy"
+        raise InputError(f"{source}: cannot be loaded into {PREFIX}{name}: {_reason(error)}{advice}") from None
     state: dict[str, Tensor] = net.net.state_dict()
     return state
 
@@ -194,11 +195,13 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without timm's warning that the classifier is left out."""
-    log = logging.getLogger("timm")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    """Without timm's warning that the classifier is left out, and a line for every try of a download."""
+    logs = [logging.getLogger(name) for name in ("timm", "huggingface_hub")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
