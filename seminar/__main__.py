@@ -381,17 +381,11 @@ def _ensure(
 ) -> int:
     """Train a cell and its chain, with whatever other processes `torchrun` has started for it; `settle` comes first."""
     from seminar import checked, parallel, train
-    from seminar.networks import shares_batch_statistics
     from seminar.recipes import pick_device
     from seminar.watch import StopWhen
 
     if cell.stage.compile and parallel.requested()[1] > 1:
         raise InputError("compile=true: one process only; leave it out with torchrun")
-    if parallel.requested()[1] > 1 and not all(shares_batch_statistics(stage.backbone) for stage in cell.stage.chain):
-        raise InputError(
-            f"backbone={cell.stage.backbone}: one process only, for torch cannot share the statistics of timm's "
-            "BatchNorm; leave out torchrun"
-        )
     warnings.simplefilter("default", RuntimeWarning)
     stop = StopWhen(lambda: bool(stopped))
     reported: list[Stage] = []

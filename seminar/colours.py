@@ -1,6 +1,10 @@
-"""Colours of classes, for whatever draws labels."""
+"""Colours: of classes, for whatever draws labels, and of ImageNet's photos, by which images are normalised."""
 
 from __future__ import annotations
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and standard deviation of red, green and blue in 0..1."""
 
 
 def palette(background: int | None = 0) -> list[tuple[int, int, int]]:

@@ -28,10 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from seminar import model_card, schema
+from seminar.colours import IMAGENET_MEAN, IMAGENET_STD
 from seminar.predict import predictor
 from seminar.spec import InputError
 from seminar.store import Store
-from seminar.views import IMAGENET_MEAN, IMAGENET_STD, normalise
+from seminar.views import normalise
 
 MINIMUM = 32
 """The smallest height and width in pixels that an exported network takes."""

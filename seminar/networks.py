@@ -6,6 +6,7 @@ makes ceil(n / 2) of n, and the logits come back at the size of the image.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import sys
@@ -74,6 +75,8 @@ class Backbone:
 
 
 BACKBONES: dict[str, Backbone] = {}
+LIBRARIES: dict[str, Callable[[str], Backbone]] = {}
+"""Libraries of networks, by what the names of their backbones begin with: from the rest of a name to its backbone."""
 
 
 def _backbone(name: str, **rest: Any) -> Callable[[Make], Make]:
@@ -87,23 +90,38 @@ def _backbone(name: str, **rest: Any) -> Callable[[Make], Make]:
 
 
 def find(name: str) -> Backbone:
-    """Return the backbone of a name, or timm's for `timm/NAME`. Raises `InputError` for a name of neither."""
-    if name.startswith(timm_models.PREFIX):
-        timm_models.check_name(name.removeprefix(timm_models.PREFIX))
-        return Backbone(_of_timm(name.removeprefix(timm_models.PREFIX)))
+    """Return the backbone of a name, or a library's for `LIBRARY/NAME`. Raises `InputError` for an unknown name."""
+    for prefix, backbone in LIBRARIES.items():
+        if name.startswith(prefix):
+            return backbone(name.removeprefix(prefix))
     if name not in BACKBONES:
-        raise unknown("backbone", name, (*BACKBONES, f"{timm_models.PREFIX}NAME"))
+        raise unknown("backbone", name, (*BACKBONES, *(f"{prefix}NAME" for prefix in LIBRARIES)))
     return BACKBONES[name]
 
 
-def _of_timm(name: str) -> Make:
-    def make(output_stride: OutputStride) -> Anatomy:
-        body = timm_models.body(name, output_stride)
-        low, high = timm_models.channels(body)
-        rates = _rates(output_stride)
-        return Anatomy(body, None, low=low, high=high, width=256, rates=rates, low_width=48, dropout=DROPOUT)
+def _library(prefix: str) -> Callable[[Callable[[str], Backbone]], Callable[[str], Backbone]]:
+    """Decorator: make the function below give the backbones whose names begin with `prefix`. By a decorator, so that
+    the digests of other networks (see `seminar.provenance`) do not depend on it."""
 
-    return make
+    def register(backbone: Callable[[str], Backbone]) -> Callable[[str], Backbone]:
+        LIBRARIES[prefix] = backbone
+        return backbone
+
+    return register
+
+
+@_library(timm_models.PREFIX)
+def _timm_backbone(name: str) -> Backbone:
+    timm_models.check_name(name)
+    # Wrapped, so that its digest is that of the function.
+    return Backbone(functools.update_wrapper(functools.partial(_timm_network, name), _timm_network))
+
+
+def _timm_network(name: str, output_stride: OutputStride) -> Anatomy:
+    body = timm_models.body(name, output_stride)
+    low, high = body.channels()
+    rates = _rates(output_stride)
+    return Anatomy(body, tap=None, low=low, high=high, width=256, rates=rates, low_width=48, dropout=DROPOUT)
 
 
 @_backbone("small_resnet")
@@ -303,12 +321,6 @@ def build(backbone: str, classes: int, output_stride: OutputStride, freeze: Free
     return DeepLabV3Plus(backbone, classes, output_stride, freeze)
 
 
-def shares_batch_statistics(backbone: str) -> bool:
-    """Return whether several processes can train it together: torch replaces timm's BatchNorm, which holds an
-    activation as well, by one without."""
-    return not backbone.startswith(timm_models.PREFIX)
-
-
 def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> list[dict[str, Any]]:
     """For an optimiser: the backbone at `lr`, ASPP and decoder at `lr * head_lr_factor`."""
     head = [*net.aspp.parameters(), *net.decoder.parameters()]
@@ -432,6 +444,7 @@ def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | No
                 f"weights={weights}: has changed since this training was planned; start the command again to plan with "
                 "the file as it is now"
             )
+        assert isinstance(net.encoder.body, timm_models.Features)
         return timm_models.load(net.encoder.body, name, net.output_stride, weights)
     entry, source = find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
     given, sha256 = _read(net.backbone, weights, identity)

@@ -19,6 +19,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seminar import timm_models
+
 T = TypeVar("T")
 N = TypeVar("N", bound=nn.Module)
 
@@ -182,11 +184,15 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     @staticmethod
     def of(layer: nn.BatchNorm2d) -> nn.Module:
-        """Return the synchronised form of a layer."""
+        """Return the synchronised form of a layer; what the layer holds (timm's: dropout, an activation) follows it."""
         if layer.weight.device.type == "cuda":
+            if list(layer.children()):
+                return timm_models.synchronised(layer)
             synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(layer)  # type: ignore[no-untyped-call]
             return synchronised
         other = SharedBatchNorm(layer.num_features, layer.eps, layer.momentum)
+        for name, child in layer.named_children():
+            other.add_module(name, child)
         other.load_state_dict(layer.state_dict())
         for mine, theirs in zip(other.parameters(), layer.parameters(), strict=True):
             mine.requires_grad_(theirs.requires_grad)
@@ -194,7 +200,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x)
+            return self._follow(super().forward(x))
         channels, wide = (0, 2, 3), x.float()
         count = total(torch.tensor(x.numel() // x.shape[1]))
         mean = _Total.apply(wide.sum(channels)) / count
@@ -210,7 +216,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         normal: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
-        return normal.to(x.dtype)
+        return self._follow(normal.to(x.dtype))
+
+    def _follow(self, x: Tensor) -> Tensor:
+        for child in self.children():
+            x = child(x)
+        return x
 
 
 class _Total(torch.autograd.Function):

@@ -17,14 +17,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from seminar.colours import IMAGENET_MEAN, IMAGENET_STD
 from seminar.data import Example
 from seminar.data.augment import TrainView, eval_view
 from seminar.data.grown import grower, labels_of
 from seminar.losses import losses, needs
 from seminar.spec import InputError, Stage
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 ORDER, TEACHER, STRONG = -1, -2, -3
 """Third numbers of the seeds of an epoch's order, of the teacher's dropout and of strong views; those of samples are
 their indices."""
