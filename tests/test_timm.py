@@ -209,8 +209,8 @@ def test_shared_layers_keep_the_activation() -> None:
 
 @pytest.mark.slow
 def test_several_processes_train_what_one_trains(tmp_path: Path) -> None:
-    """For one epoch of two steps: in float64 the gradients agree to ten digits, but rounding grows fast in networks with
-    many BatchNorm layers over few pixels."""
+    """For one epoch of two steps: in float64 the gradients agree to ten digits, but rounding grows fast in a network
+    of many BatchNorm layers over few pixels."""
     settings = ["losses=pce+pcons", "data_train=15", "epochs=1", f"backbone={SMALL}"]
     for processes in (1, 2):
         call(processes, *settings, runs=tmp_path / str(processes))
