@@ -13,6 +13,7 @@ SHA256SUMS     for `sha256sum -c SHA256SUMS`
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -138,8 +139,17 @@ def _write_networks(net: nn.Module, folder: Path, about: dict[str, Any], onnx: b
     example = (torch.zeros(2, 3, 2 * MINIMUM, 3 * MINIMUM),)
     image = 255 * torch.rand((1, 3, 5 * MINIMUM + 3, 4 * MINIMUM + 1), generator=torch.Generator().manual_seed(0))
     with _quietly():
-        program = torch.export.export(deployed, example, dynamic_shapes=shapes)
-        torch.export.save(program, folder / "model.pt2")
+        try:
+            program = torch.export.export(deployed, example, dynamic_shapes=shapes)
+            content = io.BytesIO()
+            torch.export.save(program, content)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise InputError(
+                f"{about['backbone']}: torch.export cannot write this network for pictures of any size "
+                f"({' '.join(str(error).split())[:200]}); its weights are student.pt and teacher.pt of the training, and "
+                "`seminar predict` takes them"
+            ) from None
+    (folder / "model.pt2").write_bytes(content.getbuffer())
     with torch.inference_mode():
         original = deployed(image)
         found = torch.export.load(folder / "model.pt2").module()(image)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = [
     {"provenance", "text"},
     {"spec"},
-    {"colours", "display", "parts", "schema", "sweep", "timm_models"},
-    {"store"},
+    {"colours", "display", "parts", "schema", "sweep"},
+    {"store", "timm_models"},
     {"data", "pool", "presets"},
     {"catalogue"},
     {

@@ -76,6 +76,19 @@ def test_it_trains_and_is_read_back(cell: MakeCell, tmp_path: Path) -> None:
     assert net(torch.zeros(1, 3, 32, 32)).shape == (1, len(record["classes"]), 32, 32)
 
 
+def test_what_torch_cannot_export_is_named(cell: MakeCell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Padding as TensorFlow's depends on the size of the picture, by an operation that torch.export cannot write."""
+    found = cell(losses="pce", backbone="timm/tf_mobilenetv3_small_minimal_100")
+    store = Store(tmp_path / "runs")
+    store.ensure(found.stage, lambda stage, folder, path: train.train(stage, found.host, folder, path, []))
+    out = tmp_path / "out"
+    assert main(["export", found.stage.key, "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "timm/tf_mobilenetv3_small_minimal_100: torch.export cannot write this network" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 def test_pretrained_weights_of_a_file(cell: MakeCell, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file as timm writes it, of the whole classifier."""
     torch.manual_seed(5)
@@ -209,8 +222,8 @@ def test_shared_layers_keep_the_activation() -> None:
 
 @pytest.mark.slow
 def test_several_processes_train_what_one_trains(tmp_path: Path) -> None:
-    """For one epoch of two steps: in float64 the gradients agree to ten digits, but rounding grows fast in networks with
-    many BatchNorm layers over few pixels."""
+    """For one epoch of two steps: in float64 the gradients agree to ten digits, but rounding grows fast in a network
+    of many BatchNorm layers over few pixels."""
     settings = ["losses=pce+pcons", "data_train=15", "epochs=1", f"backbone={SMALL}"]
     for processes in (1, 2):
         call(processes, *settings, runs=tmp_path / str(processes))
