@@ -146,7 +146,7 @@ def _write_networks(net: nn.Module, folder: Path, about: dict[str, Any], onnx: b
         except (RuntimeError, AssertionError, ValueError) as error:
             raise InputError(
                 f"{about['backbone']}: torch.export cannot write this network for pictures of any size "
-                f"({' '.join(str(error).split())[:200]}); its weights are student.pt and teacher.pt of the training, and "
+                f"({' '.join(str(error).split())[:200]}); its weights are student.pt and teacher.pt of the training; "
                 "`seminar predict` takes them"
             ) from None
     (folder / "model.pt2").write_bytes(content.getbuffer())
