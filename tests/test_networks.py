@@ -69,7 +69,8 @@ def test_shapes_and_strides(backbone: str, stride: OutputStride) -> None:
         with torch.no_grad():
             low, high = net.encoder(image)
             logits = net(image)
-        assert low.shape[2:] == (-(-height // 4), -(-width // 4))
+        fine = 2 if backbone == "small_resnet_fine" else 4
+        assert low.shape[2:] == (-(-height // fine), -(-width // fine))
         assert high.shape[2:] == (-(-height // stride), -(-width // stride))
         assert logits.shape == (1, 5, height, width)
         assert logits.dtype == torch.float32
@@ -88,7 +89,8 @@ def test_dilated_mobilenet_is_the_original_at_its_grid_points(weights: Path, str
         torch.testing.assert_close(high[:, :, ::step, ::step], original.features[:18](image))
 
 
-def test_small_resnet_is_small() -> None:
+def test_small_resnets_are_small() -> None:
+    assert 210_000 < sum(part.numel() for part in build("small_resnet_fine", 7, 8).parameters()) < 240_000
     assert 280_000 < sum(part.numel() for part in build("small_resnet", 7, 8).parameters()) < 340_000
 
 
