@@ -43,8 +43,8 @@ class Anatomy:
     """What a backbone gives, and the size of the head that suits it.
 
     `body` maps the image to the high-level features (`high` channels); the output of its child `tap` is the low-level
-    features (`low` channels, /4, or /2 in `small_resnet_fine`). Without a `tap` it returns the two. `width`: channels of
-    ASPP and decoder; `rates`: dilations of the ASPP's 3x3 convolutions; `low_width`: channels to which the decoder
+    features (`low` channels, /4, or /2 in `small_resnet_fine`). Without a `tap` it returns the two. `width`: channels
+    of ASPP and decoder; `rates`: dilations of the ASPP's 3x3 convolutions; `low_width`: channels to which the decoder
     reduces the low-level features; `dropout`: rates behind the ASPP and behind the decoder's two 3x3 convolutions.
     """
 
