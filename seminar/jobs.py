@@ -50,8 +50,8 @@ class Call:
     """How a call trains what its plans ask for.
 
     `storage`: the URL of a database for Optuna's studies; None: a journal file in the store. `command`: the command
-    line that does the same work as one worker. `artifacts`: whether W&B keeps the weights.
-    `on_seed` is called each time that all cells of another seed of a sweep are done, except for the last seed.
+    line that does the same work as one worker. `artifacts`: whether W&B keeps the weights. `on_seed` is called each
+    time that all cells of another seed of a sweep are done, except for the last seed.
     """
 
     store: Store
@@ -75,8 +75,8 @@ def run(plan: Plan, call: Call) -> list[str]:
     count = min(plan.workers, len(plan.todo))
     seeds = SeedCount(plan.cells, lambda key: store.status(key) == "done")
 
-    def on_done() -> None:
-        if seeds.update() and seeds.complete < seeds.total:
+    def on_done(key: str) -> None:
+        if seeds.update(key) and seeds.complete < seeds.total:
             call.on_seed()
 
     failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count, on_done=on_done))
