@@ -14,7 +14,7 @@ from seminar.text import printable
 
 class Display:
     """Progress for people. `seconds`: what each training is estimated to take, by key (`each`: one that is not among
-    them); `count`: how many are to do. `on_done(key)` is called whenever a training is done."""
+    them); `count`: how many are to do. `on_done` is called whenever a training is done."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Display:
         count: int,
         workers: int,
         each: float = 0.0,
-        on_done: Callable[[str], None] = lambda _: None,
+        on_done: Callable[[], None] = lambda: None,
     ) -> None:
         self.failed: list[str] = []
         self._on_done = on_done
@@ -61,7 +61,7 @@ class Display:
             self._advance(key, 1.0)
             self._finished += 1
             self.note(f"[{self._finished}/{self._count}] {name}: mIoU {_percent(rest[0])}{self._left()}")
-            self._on_done(key)
+            self._on_done()
         elif kind == "ended":
             self._advance(key, 1.0)
             self._finished += 1

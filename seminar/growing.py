@@ -29,14 +29,11 @@ class SeedCount:
         self.complete = 0
         self.update()
 
-    def update(self, ended: str = "") -> bool:
-        """Look again; returns whether another seed became complete. Trainings of other calls count as well.
-
-        `ended`: a training that has just ended, whose record may not be written yet.
-        """
+    def update(self) -> bool:
+        """Look again; returns whether another seed became complete. Trainings of other calls count as well."""
         before = self.complete
         for seed, keys in [*self._open.items()]:
-            keys -= {key for key in keys if key == ended or self._done(key)}
+            keys -= {key for key in keys if self._done(key)}
             if not keys:
                 del self._open[seed]
         self.complete = self.total - len(self._open)

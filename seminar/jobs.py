@@ -75,8 +75,8 @@ def run(plan: Plan, call: Call) -> list[str]:
     count = min(plan.workers, len(plan.todo))
     seeds = SeedCount(plan.cells, lambda key: store.status(key) == "done")
 
-    def on_done(key: str) -> None:
-        if seeds.update(key) and seeds.complete < seeds.total:
+    def on_done() -> None:
+        if seeds.update() and seeds.complete < seeds.total:
             call.on_seed()
 
     failed = _run_workers(job, call, count, Display(plan.seconds, len(plan.todo), count, on_done=on_done))
@@ -403,7 +403,7 @@ class Worker:
                 functools.partial(_train, host, [*watches, *source.extra_watches(trial, cell)]),
                 on_wait=self._wait,
                 call=self.job.call,
-                on_record=self.mirror.record_written,
+                on_record=self._record_written,
                 cell=cell.facts,
             )
             search.keep_pictures(trial, store.folder(key) / "samples", self.job.queue.folder)
@@ -430,6 +430,10 @@ class Worker:
                 source.record_outcome(trial, "failed", key, len(store.curve(key)) if key else 0, reason(error))
             self.reporter.report("ended" if result else "failed", key, reason(error))
             return TrialState.FAIL, None
+
+    def _record_written(self, stage: Stage) -> None:
+        self.reporter.record_written(stage)  # first: W&B may take its time
+        self.mirror.record_written(stage)
 
     def _data_failed(self, stage: Stage, store: Store) -> bool:
         """Return whether a worker of this call has met an example of the same data that cannot be used."""
@@ -463,6 +467,7 @@ class Reporter:
     send: Callable[[tuple[Any, ...]], None]
     titles: Mapping[str, str] = field(default_factory=dict)
     _last: float = 0.0
+    _score: float | None = None
 
     def report(self, kind: str, key: str, *facts: Any) -> None:
         """Send one event about the stage `key`. `facts`: the share that is done (`begin`, `step`), the score (`done`),
@@ -481,8 +486,11 @@ class Reporter:
         pass
 
     def end(self, stage: Stage, body: Record | None) -> None:
-        if body is not None:
-            self.report("done", stage.key, score(body))
+        self._score = None if body is None else score(body)
+
+    def record_written(self, stage: Stage) -> None:
+        """Send `done`: whoever looks then finds the record in the store."""
+        self.report("done", stage.key, self._score)
 
 
 def _titles(plan: Plan) -> dict[str, str]:
