@@ -127,7 +127,8 @@ def test_a_loss_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_loss_in_the_readme_works(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "seminar" / "README.md").read_text(encoding="utf-8")
-    code = textwrap.dedent(text.partition("```python\n")[2].partition("```")[0])
+    code = next(part.partition("```")[0] for part in text.split("```python\n")[1:] if "@term(" in part)
+    code = textwrap.dedent(code)
     monkeypatch.setattr(losses, "losses", Registry("losses"))
     monkeypatch.setattr(losses, "defaults", {})
     exec(code, {name: getattr(losses, name) for name in ("term", "batch_mean", "Tensor", "F")})
