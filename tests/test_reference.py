@@ -122,3 +122,12 @@ def test_photos_without_masks(place: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"left out: Table 3: the contribution of each loss term: {reason}" in printed
     assert "# Beyond the paper: what each loss term did while training" in printed
     assert not list(Path("reports/toy").rglob("table3*"))
+
+
+def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records, curves and plans of the reference are committed as well, so anybody can rebuild its numbers."""
+    monkeypatch.chdir(ROOT)
+    folder = ROOT / "reports" / "reference" / "creatures"
+    assert main(["table3", "--seeds", "8", "--runs", str(folder / "runs"), "--out", str(tmp_path), "--quiet"]) == 0
+    for name in ("table3.csv", "table3_runs.csv"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
