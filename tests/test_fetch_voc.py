@@ -397,7 +397,7 @@ def test_what_is_no_text(web: Path, tmp_path: Path) -> None:
     merged = fetch(tmp_path / "data")
     path = merged.root / "ImageSets" / "Segmentation" / "train_aug.txt"
     path.write_bytes(b"2007_000032\n\xff\xfe")
-    assert refused(tmp_path / "data") == f"{path}: is no text in UTF-8; save it as such"
+    assert refused(tmp_path / "data").startswith(f"{path}: is no text in UTF-8 (byte 0x")
     with pytest.raises(InputError, match="is no text in UTF-8"):
         Voc(root=merged.root, train_list="train_aug")
 

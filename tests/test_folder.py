@@ -20,6 +20,7 @@ from analysis.__main__ import main as analyse
 from seminar import recipes, sweep
 from seminar.__main__ import main
 from seminar.data import NO_SCORE, Click, Scribble, creatures, example, files
+from seminar.data.convert import convert
 from seminar.data.creatures import Creatures, make
 from seminar.data.folder import Folder
 from seminar.data.simulated import simulate
@@ -451,6 +452,8 @@ def test_simulated_clicks_take_the_place_of_what_was_clicked(build: Build) -> No
 @pytest.mark.parametrize(
     ("csv", "why"),
     [
+        ("image,x,y,class,x\na,1,2,cat,3\n", "column 'x' is in the first line twice; rename or delete one of the two"),
+        ("image,x,y,class\na,1,2,bg\n", "a single class, 'background'; two are needed: click on objects as well"),
         ("image,x,y\na,1,2\n", "no column 'class'"),
         ("image,x,y,class\na,1,two,cat\n", "line 2: expected image, two numbers and a class"),
         ("image,x,y,class\na,1,nan,cat\n", "line 2: expected"),
@@ -473,7 +476,10 @@ def test_a_wrong_class_is_named_with_the_nearest(build: Build) -> None:
     assert "did you mean 'cat'" in message(root)
     for text, why in (
         ("cat\ndog\n", "no class 'background'; data_background=NAME names the class that is no object"),
-        ("background\n", "1 class, and two are needed; the background counts as one"),
+        (
+            "background\n",
+            "classes.txt: a single class, 'background'; two are needed: write the others as well, one a l",
+        ),
         ("background\ncat\ncat\n", "class 'cat' is in it twice"),
         ("background\ncat\nbg\n", "class 'bg' is in it twice"),
     ):
@@ -558,7 +564,7 @@ def test_a_line_is_cut_where_it_leaves_its_image(build: Build) -> None:
     ("name", "content", "why"),
     [
         ("clicks.csv", "image,x,y,class\n".encode("utf-16"), "clicks.csv: is no text in UTF-8"),
-        ("clicks.csv", b"image,x,y,class\na,1,1,c\xe9\n", "clicks.csv: is no text in UTF-8"),
+        ("clicks.csv", b"image,x,y,class\na,1,1,c\xe9\n", "clicks.csv: is no text in UTF-8 (byte 0xe9 in line 2)"),
         ("clicks.csv", b"image,x,y,class\na,1,1," + b"x" * 200_000, "clicks.csv: cannot be read (field larger"),
         ("clicks.csv", "image,x,y,class\na,1,1,²\n".encode(), "a: class='²': choose from background, cat, dog"),
         ("clicks.json", b"[" * 100_000, "clicks.json: cannot be read ("),
@@ -800,3 +806,121 @@ def test_a_number_of_many_digits_is_no_class(build: Build) -> None:
     (root / "classes.txt").write_text("background\ncat\n")
     lists(root, "a b", "c")
     assert message(root).startswith("a: class='111")
+
+
+def test_rows_of_blanks_are_no_clicks(build: Build) -> None:
+    root = build("image;x;y;class\r\na;1;2;cat\r\nb;3;4;dog\r\n;;;\r\n ; ;;\r\n")
+    lists(root, "a b", "c")
+    assert [one.clicks for one in Folder(root=root).split("train")] == [(Click(1, 2, 1),), (Click(3, 4, 2),)]
+
+
+def test_a_mask_may_have_the_whole_name_of_its_picture(build: Build) -> None:
+    root = build()
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    Image.fromarray(np.full((8, 12), 2, np.uint8)).save(root / "masks" / "a.png.png")
+    (example,) = Folder(root=root).split("val")
+    assert (example.id, example.mask.unique().tolist()) == ("a", [2])
+    (root / "masks" / "a.png.png").rename(root / "masks" / "a_mask.png")
+    build(None, "mask_a")
+    assert message(root).endswith("a_mask.png: no image goes by the name 'a_mask'; did you mean 'mask_a'?")
+
+
+def test_a_photo_that_is_turned_is_the_cause(build: Build) -> None:
+    root = build("image,x,y,class\na,10,2,cat\nb,3,4,dog\n", "b")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (12, 8)).save(root / "images" / "a.jpg", exif=exif)
+    why = "the EXIF data of a.jpg turn it: turn this as the picture is seen, or remove its orientation"
+    (printed,) = Folder.problems(root=root)
+    assert printed == (
+        f"a: click x=10 y=2 (cat) is outside the 8x12 image; {why}; data_clicks_outside=drop leaves such clicks out"
+    )
+    (root / "clicks.csv").write_text("image,x,y,class\na,1,2,cat\nb,3,4,dog\n")
+    (root / "masks").mkdir()
+    (root / "classes.txt").write_text("background\ncat\ndog\n")
+    Image.new("L", (12, 8)).save(root / "masks" / "a.png")
+    assert Folder.problems(root=root) == [f"{root}/masks/a.png: has 12x8 pixels, its image 8x12; {why}"]
+    (root / "masks" / "a.png").unlink()
+    shape = {"label": "cat", "shape_type": "point", "points": [[1, 1]]}
+    drawn = {"shapes": [shape], "imagePath": "a.jpg", "imageWidth": 12, "imageHeight": 8}
+    (root / "images" / "a.json").write_text(json.dumps(drawn))
+    pixels = f"{root}/images/a.json: drawn on 12x8 pixels, but {root}/images/a.jpg has 8x12; {why}"
+    assert Folder.problems(root=root) == [pixels]
+    with pytest.raises(InputError) as printed_too:
+        convert([root / "images" / "a.json"], root, root / "out.csv", None)
+    assert str(printed_too.value) == pixels
+
+
+def test_what_may_not_be_meant_is_noted(build: Build, tmp_path: Path) -> None:
+    root = build("image,x,y,class\na,1,2,cat\na,1.5,2,Cat\nb,3,4,bg\nb,3,4,background\n")
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+    (root / "images" / "more").symlink_to(outside)
+    (root / "images" / "round").symlink_to(root / "images")
+    notes = Folder(root=root).doubts()
+    assert "classes 'Cat' and 'cat' differ in case alone; if they are one, write them alike" in notes
+    assert [note for note in notes if note.startswith("pixel ")] == [
+        "pixel x=1 y=2 of a is clicked as Cat and as cat; delete the wrong click"
+    ]
+    assert (
+        "links to folders, which are not followed: 2, for example images/more, images/round; move the folders here"
+        in notes
+    )
+    for name in "abc":
+        (root / "images" / f"{name}.png").unlink()
+    assert message(root).endswith(
+        f"; {root}/images/more is a link to a folder, which is not followed: move the folder here"
+    )
+
+
+def test_files_that_nothing_reads_are_named_where_nothing_is_clicked(build: Build) -> None:
+    root = build(None)
+    (root / "old.json").write_text('[{"data": {"image": "a.png"}, "completions": []}]')
+    assert message(root) == (
+        f"{root}: none of 3 images to train on has a click or a scribble; nothing reads these files: 1, for example "
+        "old.json"
+    )
+
+
+def test_an_unreadable_file_of_json_is_named_once(build: Build) -> None:
+    root = build()
+    (root / "x.json").symlink_to("x.json")
+    assert message(root) == f"{root}/x.json: cannot be read (Too many levels of symbolic links)"
+
+
+KEY: dict[str, Any] = {"image_id": 1, "category_id": 1, "keypoints": [1, 2, 2]}
+COCO: dict[str, Any] = {
+    "images": [{"id": 1, "file_name": "a.png"}],
+    "categories": [{"id": 1, "name": "cat"}],
+    "annotations": [KEY],
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            COCO | {"images": COCO["images"] + [{"id": 1, "file_name": "b.png"}]},
+            "id 1 stands for several of the images",
+        ),
+        (
+            COCO | {"categories": COCO["categories"] + [{"id": 1, "name": "dog"}]},
+            "id 1 stands for several of the categories",
+        ),
+        (COCO | {"categories": [{"id": 1, "name": None}]}, "category 1 has the name None; write a text"),
+        ({"shapes": [{"label": None, "points": [[1, 1]]}], "imagePath": "a.png"}, "a shape without a label and points"),
+        ([{"id": 7, "data": {"image": "a.png"}, "annotations": [3, 4]}], "task 7: 2 annotations as numbers, without"),
+        (
+            {"/data/upload/1/my_photo_2.jpg": [{"x": 1, "y": 1, "class": "cat"}]},
+            "no image goes by the name '/data/upload/1/my_photo_2.jpg'; did you mean 'my photo (2)'?",
+        ),
+    ],
+)
+def test_nothing_of_a_file_of_labels_is_lost_or_made_up(build: Build, content: object, why: str) -> None:
+    root = build()
+    Image.new("RGB", (12, 8)).save(root / "images" / "my photo (2).png")
+    (root / "labels.json").write_text(json.dumps(content))
+    (printed,) = Folder.problems(root=root)
+    assert printed.startswith(f"{root}/labels.json: ")
+    assert why in printed

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from seminar.data.files import existing, image_size
+from seminar.data.files import existing, image_size, turned_hint
 from seminar.data.labels import Area, Labels, Source, known
 from seminar.data.labels.table import COLUMNS
 from seminar.data.named import Named, label_files
@@ -89,8 +89,9 @@ def _of_another_size(named: Named, drawn: Mapping[str, Labels]) -> list[str]:
         size = image_size(named.paths[id], upright=True)
         for path, other in labels.sizes.items():
             if other is not None and other != size:
+                hint = turned_hint(named.paths[id], other, size)
                 drawn_on, has = ("x".join(map(str, pair)) for pair in (other, size))
-                wrong.append(f"{path}: drawn on {drawn_on} pixels, but {named.paths[id]} has {has}")
+                wrong.append(f"{path}: drawn on {drawn_on} pixels, but {named.paths[id]} has {has}{hint}")
     return wrong
 
 

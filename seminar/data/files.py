@@ -160,6 +160,12 @@ def find_unreadable(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in OTHERS and not is_resource_fork(path))
 
 
+def find_linked(folder: Path) -> list[Path]:
+    """Return the links to folders in a folder and in those below it; sorted. They are not followed, for one may lead
+    back to where it lies."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() and path.is_dir())
+
+
 def check_name(path: Path) -> Path:
     """Return the path itself. Raises `InputError` for one whose name is no text."""
     try:
@@ -175,8 +181,12 @@ def read_text(path: Path) -> str:
     """Return a text in UTF-8, with or without a mark at its beginning."""
     try:
         return read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text in UTF-8; save it as such") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}: is no text in UTF-8 (byte 0x{error.object[error.start]:02x} in line {line}); save it in UTF-8: "
+            "in Excel as CSV UTF-8, elsewhere where the encoding is asked for"
+        ) from None
 
 
 def read_bytes(path: Path) -> bytes:
@@ -246,6 +256,14 @@ def is_turned(path: Path) -> bool:
             return image.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
+
+
+def turned_hint(path: Path, size: tuple[int, int], has: tuple[int, int]) -> str:
+    """Return the end of a message that what belongs to the picture `path` has `size` (width, height), and the picture,
+    upright, `has`: the cause where its EXIF data turn it, else nothing."""
+    if size != has[::-1] or not is_turned(path):
+        return ""
+    return f"; the EXIF data of {path.name} turn it: turn this as the picture is seen, or remove its orientation"
 
 
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}

@@ -28,6 +28,7 @@ from seminar.data.files import (
     Examples,
     check_name,
     existing,
+    find_linked,
     find_unreadable,
     find_unusable,
     fit_into_memory,
@@ -37,6 +38,7 @@ from seminar.data.files import (
     read_image,
     read_mask,
     read_text,
+    turned_hint,
 )
 from seminar.data.labels import Labels, Source
 from seminar.data.named import Named, composed, label_files, name_of
@@ -55,7 +57,7 @@ LOOKED_AT = 24
 
 
 class _NothingLeft(InputError):
-    """No image to train on, or none to validate on."""
+    """No image to train on, none to validate on, or a single class."""
 
 
 @datasets.register("folder")
@@ -134,7 +136,10 @@ class Folder:
         self.background = None if self._background == NO_BACKGROUND else self.classes.index(self._background)
         self._ids = self._divide(root, val_share, held_out)
         if len(self.classes) < 2:
-            raise InputError(f"{root}: {len(self.classes)} class, and two are needed; the background counts as one")
+            path, more = root, "click on objects as well" if self.background == 0 else "click on another class as well"
+            if is_there(root / "classes.txt"):
+                path, more = root / "classes.txt", "write the others as well, one a line"
+            raise _NothingLeft(f"{path}: a single class, {self.classes[0]!r}; two are needed: {more}")
         self.dense = any(id in self._masks or self._labels.get(id, Labels()).areas for id in self._ids["train"])
         self._splits = {split: Examples(ids, self.read, self._small) for split, ids in self._ids.items()}
 
@@ -175,6 +180,17 @@ class Folder:
                 f"all {len(tiny)} clicks lie in the first pixel, x and y in 0..1: are they shares of the width and "
                 "height? Multiply them by the size of the image, they are pixels here"
             )
+        alike = [list(same) for _, same in groupby(sorted(self.classes, key=str.casefold), str.casefold)]
+        found += [
+            f"classes {' and '.join(map(repr, same))} differ in case alone; if they are one, write them alike"
+            for same in alike
+            if len(same) > 1
+        ]
+        found += self._contradictions()
+        linked = find_linked(self._root)
+        if linked:
+            names = _some(path.relative_to(self._root).as_posix() for path in linked)
+            found.append(f"links to folders, which are not followed: {names}; move the folders here")
         found += self._unseen()
         if not any(id in self._masks or self._labels.get(id, Labels()).areas for id in self._ids["val"]):
             found.append(NO_SCORE)
@@ -192,6 +208,20 @@ class Folder:
         if boxes:
             found.append(f"{boxes} rectangles count as masks: every pixel in them is taken to be of their class")
         return [*found, *self._notes]
+
+    def _contradictions(self) -> list[str]:
+        """Return a line for each pixel that is clicked as several classes."""
+        clicked: dict[tuple[str, int, int], set[int]] = {}
+        for id, labels in sorted(self._labels.items()):
+            for x, y, name in labels.clicks:
+                with suppress(InputError):  # outside its image a click may be of any class
+                    clicked.setdefault((id, int(x), int(y)), set()).add(self._class(id, name))
+        several = [(*place, [self.classes[cls] for cls in sorted(found)]) for place, found in clicked.items()]
+        return [
+            f"pixel x={x} y={y} of {id} is clicked as {' and as '.join(names)}; delete the wrong click"
+            for id, x, y, names in several
+            if len(names) > 1
+        ]
 
     def _unseen(self) -> list[str]:
         """Return a line for each class that has labels and is in no mask; [] where masks would have to be read from
@@ -307,13 +337,15 @@ class Folder:
 
     def _check_sizes(self, id: str, labels: Labels, width: int, height: int) -> None:
         for path, size in labels.sizes.items():
-            if size not in (None, (width, height)):
-                drawn = "x".join(map(str, size or ()))
-                self.wrong(f"{path}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}")
+            if size is not None and size != (width, height):
+                hint = turned_hint(self._images[id], size, (width, height))
+                drawn = "x".join(map(str, size))
+                self.wrong(f"{path}: drawn on {drawn} pixels, but {self._images[id]} has {width}x{height}{hint}")
 
     def _check_mask_size(self, id: str, size: tuple[int, int], width: int, height: int) -> bool:
         if size != (width, height):
-            self.wrong(f"{self._masks[id]}: has {size[0]}x{size[1]} pixels, its image {width}x{height}")
+            hint = turned_hint(self._images[id], size, (width, height))
+            self.wrong(f"{self._masks[id]}: has {size[0]}x{size[1]} pixels, its image {width}x{height}{hint}")
         return size == (width, height)
 
     def _find_masks(self, root: Path, folder: Path | None) -> dict[str, Path]:
@@ -329,13 +361,14 @@ class Folder:
             if path.suffix.lower() != ".png":
                 self._not_masks += [path] if path.suffix.lower() in IMAGES else []
                 continue
-            id = name_of(path, folder)
+            name = name_of(path, folder)
+            id = self._named.id(name)
+            if id is None:
+                self.wrong(self._named.missing(path, name))
+                continue
             if id in found:
                 self.wrong(f"{path}: {found[id].name} has the same name, with its accents or suffix written otherwise")
-            if id in self._images:
-                found[id] = path
-            else:
-                self.wrong(f"{path}: no image goes by the name {id!r}")
+            found[id] = path
         return found
 
     def _read_labels(self, path: Path, meant: bool) -> None:
@@ -435,6 +468,8 @@ class Folder:
             )
         if not train or not val:
             missing = "to train on has a click or a scribble" if not train else "is left to validate on"
+            others = [] if labelled else self._unused_files()
+            missing += f"; nothing reads these files: {_some(others)}" if others else ""
             raise _NothingLeft(f"{root}: none of {len(self._images)} images {missing}")
         return {"train": train, "val": val}
 
@@ -495,8 +530,10 @@ class Folder:
             if 0 <= x < width and 0 <= y < height:
                 yield Click(x, y, self._class(id, name))
             elif not self._drop_outside:
+                stored = 0 <= x < height and 0 <= y < width
+                hint = turned_hint(self._images[id], (height, width), (width, height)) if stored else ""
                 self.wrong(
-                    f"{id}: click x={x:g} y={y:g} ({name}) is outside the {width}x{height} image; "
+                    f"{id}: click x={x:g} y={y:g} ({name}) is outside the {width}x{height} image{hint}; "
                     "data_clicks_outside=drop leaves such clicks out"
                 )
 

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from seminar.data.files import IMAGES, OTHERS, find_images, find_unreadable, is_resource_fork, is_turned
+from seminar.data.files import IMAGES, OTHERS, find_images, find_linked, find_unreadable, is_resource_fork, is_turned
 from seminar.data.labels import Labels, Source, known
 from seminar.data.labels import find as find_format
 from seminar.spec import InputError
@@ -42,6 +42,10 @@ class Named:
         if not self.paths:
             others = find_unreadable(folder)
             more = f"; {len(others)} files as {others[0].name} must be converted to JPEG or PNG first" if others else ""
+            linked = find_linked(folder)
+            more += (
+                f"; {linked[0]} is a link to a folder, which is not followed: move the folder here" if linked else ""
+            )
             raise InputError(f"{folder}: no picture in this folder or below it (read are {', '.join(IMAGES)}){more}")
 
     def id(self, name: str) -> str | None:
@@ -60,7 +64,9 @@ class Named:
             if composed(name) in (name_of(other, self.folder), composed(other.relative_to(self.folder).as_posix())):
                 kind = other.suffix[1:].upper()
                 return f"{path}: {other.name}: {kind} pictures cannot be read; convert it to JPEG or PNG"
-        near = get_close_matches(composed(name), self.paths, n=1)
+        # Tools put folders of their own before a name, and change blanks and brackets in it.
+        last = PurePosixPath(composed(name).replace("\\", "/")).stem
+        near = get_close_matches(composed(name), self.paths, n=1) or get_close_matches(last, self.paths, n=1)
         return f"{path}: no image goes by the name {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
     def labels(self, source: Source) -> Iterator[tuple[str, Labels]] | None:

@@ -13,6 +13,7 @@ import io
 import json
 import math
 import pkgutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -110,6 +111,8 @@ class Source:
             return None
         try:
             return json.loads(self.text, object_pairs_hook=_once)
+        except InputError:  # of the text, which names the file
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"{self.path}: cannot be read ({error})") from None
 
@@ -137,10 +140,17 @@ class Source:
         return csv.DictReader(content, delimiter=self.separator, skipinitialspace=True)
 
     def rows(self) -> Iterator[tuple[int, dict[str | None, str | None]]]:
-        """Yield the rows of a table, each with the number of its line; fields beyond the columns are under None."""
+        """Yield the rows of a table, each with the number of its line; fields beyond the columns are under None. Rows
+        of blanks alone, which spreadsheets leave at the end, are left out. A column that is there twice is reported,
+        and no row follows: the first of the two would be lost."""
+        twice = sorted(name for name, count in Counter(self.header).items() if name.strip() and count > 1)
+        if twice:
+            self.wrong(f"{self.path}: column {twice[0]!r} is in the first line twice; rename or delete one of the two")
+            return
         try:
             for row in self._rows:
-                yield self._rows.line_num, dict(row)
+                if None in row or any((value or "").strip() for value in row.values()):
+                    yield self._rows.line_num, dict(row)
         except csv.Error as error:
             self.wrong(f"{self.path}: cannot be read ({error})")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from seminar.data.files import MOST_PIXELS
 from seminar.data.labels import Drawn, Labels, Source, finite, formats, pairs, runs, size, unrolled
+from seminar.text import brief
 
 
 @formats.register("coco")
@@ -27,11 +28,23 @@ class Coco:
         content, path = source.json, source.path
         assert isinstance(content, dict)
         try:
-            names = {one["id"]: str(one["name"]) for one in content["categories"]}
+            names = {one["id"]: one["name"] for one in content["categories"]}
             images = {one["id"]: one for one in content["images"]}
             files = {id: str(one["file_name"]) for id, one in images.items()}
         except (KeyError, TypeError):
             source.wrong(f"{path}: a category without id and name, or an image without id and file_name")
+            return
+        for what in ("categories", "images"):
+            twice = [id for id, count in Counter(one["id"] for one in content[what]).items() if count > 1]
+            if twice:
+                source.wrong(
+                    f"{path}: id {twice[0]!r} stands for several of the {what}, as in files that were joined by hand; "
+                    "give each an id of its own"
+                )
+                return
+        nameless = [id for id, name in names.items() if not isinstance(name, str | int)]
+        if nameless:
+            source.wrong(f"{path}: category {nameless[0]!r} has the name {brief(names[nameless[0]])}; write a text")
             return
         drawn = {id: Labels() for id in images}
         boxes: Counter[str] = Counter()
@@ -39,7 +52,7 @@ class Coco:
             given = annotation if isinstance(annotation, dict) else {}
             where = f"{path}: annotation {given.get('id')}"
             try:
-                image, name = given["image_id"], names[given["category_id"]]
+                image, name = given["image_id"], str(names[given["category_id"]])
                 here = image in images
             except (KeyError, TypeError):
                 here = False

@@ -44,7 +44,13 @@ class LabelStudio:
             return
         cancelled = guessed = several = elsewhere = 0
         for task in tasks:
-            annotations = [one for one in _list(task.get("annotations")) if isinstance(one, dict)]
+            listed = _list(task.get("annotations"))
+            annotations = [one for one in listed if isinstance(one, dict)]
+            if len(annotations) < len(listed):
+                source.wrong(
+                    f"{path}: task {task.get('id')}: {len(listed) - len(annotations)} annotations as numbers, without "
+                    'what was drawn; export the project as "JSON"'
+                )
             kept = [one for one in annotations if not one.get("was_cancelled")]
             cancelled += len(annotations) - len(kept)
             guessed += len(_list(task.get("predictions")))

@@ -41,6 +41,8 @@ class Labelme:
     def _shape(self, source: Source, shape: Any, found: Labels) -> None:
         path = source.path
         try:
+            if not isinstance(shape["label"], str | int):
+                raise TypeError
             name, kind = str(shape["label"]), str(shape.get("shape_type") or "polygon")
             points = tuple((finite(x), finite(y)) for x, y in shape["points"])
         except (AttributeError, KeyError, TypeError, ValueError):
