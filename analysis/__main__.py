@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from analysis import exhibits, overview, page, reference, report, statistics, tables
-from seminar import schema
+from seminar import growing, schema
 from seminar.catalogue import Catalogue
 from seminar.spec import InputError
 from seminar.store import Store, write_atomic, write_json
@@ -75,8 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--margin",
-        type=_points,
-        default=statistics.MARGIN,
+        default=f"{statistics.MARGIN:g}",
         metavar="POINTS",
         help=f"points of mIoU within which two rows count as equal (default: {statistics.MARGIN:g})",
     )
@@ -89,25 +87,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _points(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 100:
-        raise argparse.ArgumentTypeError(f"{text!r}: points of mIoU between 0 and 100, as 1 or 0.5")
-    return value
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build what was requested; returns the exit status."""
     tolerate_encoding()
-    options = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        margin = growing.margin(options.margin)
+    except InputError as error:
+        parser.error(str(error))
     try:
         settings = parse_settings([item for item in options.what if "=" in item], options.seeds)
         names = [item for item in options.what if "=" not in item]
-        margin, running = options.margin, options.running
-        lines, written = _build(names, settings, options.runs, options.out, margin, running)
+        lines, written = _build(names, settings, options.runs, options.out, margin, options.running)
     except (InputError, OSError) as error:
         print(printable(f"analysis: {' '.join(str(error).split())}"), file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from pathlib import Path
 from analysis import exhibits, looks, statistics
 from analysis.exhibits import Settings
 from analysis.looks import Looks
+from seminar import growing
 from seminar import sweep as sweeps
 from seminar.catalogue import Catalogue
 from seminar.spec import InputError
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--looks", type=_planned, default=statistics.LOOKS, help="default: 2,4,8,16")
     parser.add_argument("--minutes", type=_minutes, help="start no look that would end later than this")
-    parser.add_argument("--margin", type=float, default=statistics.MARGIN)
+    parser.add_argument("--margin", default=f"{statistics.MARGIN:g}")
     return parser
 
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
+    margin = growing.margin(options.margin)
     settings = parse_settings(options.settings)
     if "seed" in settings:
         raise InputError("seed= is given as well; SEEDS=auto chooses the seeds")
@@ -88,7 +90,7 @@ def _run(options: argparse.Namespace, passed_on: Sequence[str]) -> int:
         place = looks.path(options.runs, sweep.override(settings), settings, Catalogue(Store(options.runs)).host)
         # Judged only after it is written, since the levels depend on it; true as well if this is interrupted.
         looks.write(place, Looks(options.looks, look, "it was interrupted"))
-        judged, left = _undecided(options.sweep, settings, options.runs, options.margin)
+        judged, left = _undecided(options.sweep, settings, options.runs, margin)
         if not judged:
             place.unlink()
             raise InputError(f"{options.sweep}: nothing is claimed about it; give a number of seeds, as SEEDS=4")

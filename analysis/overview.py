@@ -5,9 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import blocks, frame, tables
-from analysis.exhibits import BEYOND, Built
+from analysis.exhibits import BEYOND, Built, Request
 from analysis.page import Section
 from analysis.tables import Column, Table, Value
+from seminar.growing import SeedCount
 
 
 def overview(built: Built) -> list[Section]:
@@ -24,15 +25,13 @@ def overview(built: Built) -> list[Section]:
 
 def seeds(built: Built) -> list[str]:
     """Return a line for each sweep that says how many of its seeds are done, if it has several."""
-    lines: list[str] = []
-    for request in built.requests:
-        by_seed: dict[int, set[str]] = {}
-        for cell in request.cells:
-            by_seed.setdefault(cell.stage.replicate, set()).add(cell.stage.key)
-        done = [all(request.source.status(key) == "done" for key in keys) for keys in by_seed.values()]
-        if len(done) > 1:
-            lines.append(f"{request.path.stem}: {sum(done)} of {len(done)} seeds done")
+    counts = [(request.path.stem, _count(request)) for request in built.requests]
+    lines = [f"{name}: {count.complete} of {count.total} seeds done" for name, count in counts if count.total > 1]
     return list(dict.fromkeys(lines))
+
+
+def _count(request: Request) -> SeedCount:
+    return SeedCount(request.cells, lambda key: request.source.status(key) == "done")
 
 
 def _findings(built: Built) -> Table | None:

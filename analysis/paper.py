@@ -12,6 +12,9 @@ import yaml
 
 from seminar.spec import Scalar
 
+PLAIN, ANCILLARY, FULL = "pce", "pce+crf+pcons", "pce+crf+pcons+pseudo"
+"""Rows by their losses: pCE alone, the paper's first student, and its whole method."""
+
 
 @dataclass(frozen=True)
 class PaperTable:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis.summary import Estimate, Row
+from analysis.summary import Estimate, Row, satterthwaite
 
 LEVEL = 0.05
 """Chance of a wrong conclusion among the claims of one exhibit."""
@@ -162,9 +162,9 @@ def fit(scores: Scores, apart: Collection[str] = (), names: Mapping[str, str] | 
 def _welch(n: int, upper: Sequence[float], lower: Sequence[float]) -> Contrast:
     """Return the difference of two means with Welch's error and Satterthwaite's degrees of freedom."""
     parts = [(float(np.var(values, ddof=1)) / len(values), len(values)) for values in (upper, lower)]
-    total = sum(part for part, _ in parts)
-    freedom = total**2 / sum(part**2 / (size - 1) for part, size in parts) if total else float(n - 1)
-    return Contrast(n, _clean(float(np.mean(upper)) - float(np.mean(lower))), math.sqrt(total), freedom)
+    error = math.sqrt(sum(part for part, _ in parts))
+    freedom = satterthwaite(parts) or float(n - 1)
+    return Contrast(n, _clean(float(np.mean(upper)) - float(np.mean(lower))), error, freedom)
 
 
 def _clean(value: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -112,14 +112,19 @@ def against(here: Estimate, reference: Estimate) -> Against:
         parts.append((other.std**2, 0))
         freedom = float(other.n - 1)
     else:
-        total = sum(part for part, _ in parts)
-        # Welch and Satterthwaite's degrees of freedom
-        freedom = total**2 / sum(part**2 / (n - 1) for part, n in parts) if total else float(parts[0][1] - 1)
+        freedom = satterthwaite(parts) or float(parts[0][1] - 1)
     half = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(sum(part for part, _ in parts))
     difference = here.mean - reference.mean
     if abs(difference) <= half:
         return "inside the spread of seeds"
     return "above it" if difference > 0 else "below it"
+
+
+def satterthwaite(parts: Sequence[tuple[float, int]]) -> float:
+    """Return the degrees of freedom of Welch's error: `parts` are (variance of a mean, its number of values). 0 where
+    nothing varies."""
+    total = sum(part for part, _ in parts)
+    return total**2 / sum(part**2 / (n - 1) for part, n in parts) if total else 0.0
 
 
 def minus(upper: Row, lower: Row, metric: str = "student_miou") -> Estimate:

@@ -173,7 +173,6 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/PROFILE)")
     many.add_argument(
         "--margin",
-        type=float,
         metavar="POINTS",
         help="points of mIoU within which the report calls two rows equal (default: 1)",
     )
@@ -520,6 +519,8 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError("torchrun is for one training: seminar train or seminar cell; a sweep has --workers")
     if options.retrain and options.dry_run:
         raise InputError("--retrain puts trainings aside, --dry-run changes nothing; leave out one of the two")
+    if options.margin is not None:
+        growing.margin(options.margin)  # the report refuses it as well, but only after the training
     artifacts = _artifacts(options)
     loaded, settings = _requested(options)
     storage = _storage(options)
@@ -564,16 +565,21 @@ def _sweep(options: argparse.Namespace) -> int:
     return 1 if failed else status
 
 
+def _sweep_files(options: argparse.Namespace) -> list[str]:
+    """Return the sweep files among the words of a command line; the others are settings."""
+    return [item for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
+
+
 def _save_sweep(options: argparse.Namespace, settings: Mapping[str, tuple[Scalar, ...]]) -> int:
     """Write a sweep file with the settings of the command line in it."""
-    files = [Path(item) for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
+    files = _sweep_files(options)
     if len(files) > 1:
         raise InputError(f"--save-as {options.save_as}: of one sweep file, and there are {len(files)}")
     if options.save_as.exists() and sweeps.WRITTEN not in options.save_as.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"--save-as {options.save_as}: exists, and this command did not write it; name another file")
     if not options.save_as.resolve().parent.is_dir():
         raise InputError(f"--save-as {options.save_as}: no such folder")
-    text = sweeps.rewrite(files[0], settings, options.trials)
+    text = sweeps.rewrite(Path(files[0]), settings, options.trials)
     write_atomic(options.save_as, lambda file: file.write(text.encode()))
     _tell(f"wrote {options.save_as}; next: wandb sweep {options.save_as}")
     return 0
@@ -581,7 +587,7 @@ def _save_sweep(options: argparse.Namespace, settings: Mapping[str, tuple[Scalar
 
 def _requested(options: argparse.Namespace) -> tuple[list[sweeps.Sweep], dict[str, tuple[Scalar, ...]]]:
     """Return the sweeps and the settings that a command line names."""
-    files = [item for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
+    files = _sweep_files(options)
     if not files:
         raise InputError(
             f"{' '.join(options.settings)}: no sweep file among these; name one, for example sweeps/losses.yaml"
@@ -704,7 +710,7 @@ def _report_arguments(options: argparse.Namespace) -> list[str]:
 
     With several sweep files everything that was planned is shown.
     """
-    files = [item for item in options.settings if item.endswith((".yaml", ".yml")) and not _SETTING.match(item)]
+    files = _sweep_files(options)
     given = {"runs": options.runs, "seeds": options.seeds, "out": options.out, "margin": options.margin}
     settings = [item for item in options.settings if item not in files or len(files) == 1]
     return [*settings, *(f"--{name}={value}" for name, value in given.items() if value is not None)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -11,10 +12,22 @@ from collections.abc import Callable, Iterable, Sequence
 from tqdm import tqdm
 
 from seminar.catalogue import Cell
+from seminar.spec import InputError
 
 SHARE = 0.05
 """The largest part of the time that reports may take: on a small machine they wait for the trainings, not the trainings
 for them. The first one is always made."""
+
+
+def margin(text: str) -> float:
+    """Return what the option --margin gives. Raises `InputError` for no number of points."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 100:
+        raise InputError(f"--margin {text!r}: points of mIoU between 0 and 100, as 1 or 0.5")
+    return value
 
 
 class SeedCount:

@@ -166,8 +166,7 @@ def load(net: Features, name: str, output_stride: int, weights: Path | None) -> 
 
 
 def _read(source: str, weights: Path) -> dict[str, Tensor]:
-    """Return the state dict in a file, as data: by default, older versions of timm run
-    code that a file brings."""
+    """Return the state dict in a file, as data: older versions of timm, by default, run code that a file brings."""
     try:
         given: dict[str, Tensor] = _timm().models.load_state_dict(str(weights), weights_only=True)
     except Exception as error:  # of torch's and of safetensors' readers

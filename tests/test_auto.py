@@ -155,6 +155,7 @@ def test_a_dry_run_plans_the_last_look_alone(place: Path, monkeypatch: pytest.Mo
         (["sweeps/losses.yaml", "seed=1"], "seed= is given as well"),
         (["sweeps/mine.yaml"], "nothing is claimed about it"),
         (["sweeps/none.yaml"], "none.yaml"),
+        (["sweeps/losses.yaml", "--margin", "nan"], "--margin 'nan': points of mIoU between 0 and 100"),
     ],
 )
 def test_wrong_input_is_one_line(

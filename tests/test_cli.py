@@ -45,6 +45,10 @@ def test_train_and_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["sweep", LOSSES, "--seeds", "0"], "--seeds 0"),
         (["sweep", LOSSES, "seed=1", "--seeds", "2"], "seed= is given as well"),
         (["sweep", LOSSES, "--workers", "-1"], "--workers -1"),
+        (
+            ["sweep", LOSSES, "profile=toy", "losses=pce", "--report", "--margin", "200"],
+            "--margin '200': points of mIoU",
+        ),
         (["sweep", LOSSES, "--workers", "0", "--executor", "local"], "--workers 0"),
         (["sweep", LOSSES, "profile=voc"], "data/VOCdevkit/VOC2012"),
         (["train", "profile=toy", "pretrained=imagenet"], "small_resnet"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis.entries.levels import later_scribbles
+from analysis.paper import FULL
 from analysis.study import Claim, Study, register
 from seminar.spec import Stage
 
@@ -28,8 +29,6 @@ def _alpha(stage: Stage) -> str:
 def _size(stage: Stage) -> str:
     return f"{stage.label}, {stage.click_size} px"
 
-
-FULL = "pce+crf+pcons+pseudo"
 
 STUDIES = (
     Study(

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from analysis import blocks, figures, frame, paper, summary, tables
 from analysis.entries.rivals import label
 from analysis.exhibits import EXHIBITS, Request, exhibit
+from analysis.paper import FULL, PLAIN
 from analysis.report import Report
 from analysis.study import Claim, Study, register
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar.spec import Stage
-
-PLAIN, FULL = "pce", "pce+crf+pcons+pseudo"
 
 CANNOT = (
     "Rows of the paper and of this suite compare only on profile `voc`: other data, networks and budgets elsewhere."

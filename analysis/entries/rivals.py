@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis import blocks, statistics, tables
+from analysis.paper import ANCILLARY, FULL, PLAIN
 from analysis.study import Claim, Study, register
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar.catalogue import Cell
 from seminar.sweep import DEFAULT
 
-PLAIN, ANCILLARY, FULL = "pce", "pce+crf+pcons", "pce+crf+pcons+pseudo"
 WORDS = {"holds": "better", "reversed": "worse", "equal": "equal", "inconclusive": "inconclusive"}
 
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from analysis import blocks, study, summary, tables
 from analysis.exhibits import Request, exhibit
+from analysis.paper import FULL
 from analysis.report import Report
 from analysis.study import Claim, Study, register
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 
-FULL = "pce+crf+pcons+pseudo"
 ORDER = (("pce", "pce+crf+pcons"), ("pce+crf+pcons", "ce"))
 """pCE < pCE + CRF + pCons < full supervision."""
 SHOWN = {"ce": "ce (full)"}

@@ -12,9 +12,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from pydantic import TypeAdapter
 from tqdm import tqdm
@@ -53,7 +54,8 @@ def digests(paths: Iterable[Path], folder: Path) -> list[str]:
         if now - max(facts[name][1:]) < SETTLED or _facts(path) != facts[name]:
             old[name] = fresh.pop(name)
     if fresh:
-        _save(place, known | fresh)
+        content = json.dumps(known | fresh).encode()
+        remember(place, lambda file: file.write(content))
     return [(fresh.get(name) or old[name])[3] for _, name in files]
 
 
@@ -70,6 +72,14 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "seminar-learning"
 
 
+def remember(place: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file below `cache()`. A full disk, or a home that cannot be written to, is no error: what the file would
+    hold is computed again next time."""
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, write)
+
+
 def _place(folder: Path) -> Path:
     digits = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:16]
     return cache() / f"{digits}.json"
@@ -80,9 +90,3 @@ def _load(place: Path) -> dict[str, tuple[int, int, int, str]]:
         return _CACHE.validate_json(place.read_bytes())
     except (OSError, ValueError):  # missing or damaged: what it held is read again
         return {}
-
-
-def _save(place: Path, content: dict[str, tuple[int, int, int, str]]) -> None:
-    with suppress(OSError):  # a full disk, or a home that cannot be written to: read again next time
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, lambda file: file.write(json.dumps(content).encode()))

@@ -25,13 +25,12 @@ from torch.nn.functional import interpolate
 
 from seminar.data import PADDING, UNLABELLED, Box, Example
 from seminar.data.augment import draw_clicks, key_points
-from seminar.data.contents import cache
+from seminar.data.contents import cache, remember
 from seminar.data.files import UNREADABLE
 from seminar.data.simulated import SMALLEST
 from seminar.data.strokes import draw_scribbles
 from seminar.parts import Entry, Registry
 from seminar.spec import Settings
-from seminar.store import write_atomic
 
 VERSION = 1
 """To be raised when the same image and sure pixels grow to other labels."""
@@ -201,9 +200,7 @@ def _walked(
         if known.shape == sure.shape and known.dtype == np.uint8:
             return known
     labels = walk(pixels, sure, beta, share, confidence, possible)
-    with suppress(OSError):  # a full disk, or a home that cannot be written to: walked on again next time
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(place, lambda file: Image.fromarray(labels).save(file, "PNG"))
+    remember(place, lambda file: Image.fromarray(labels).save(file, "PNG"))
     return labels
 
 

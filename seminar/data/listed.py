@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import reprlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -37,7 +38,7 @@ Clicks = Mapping[str, tuple[Click, ...]]
 """Clicks by the id of their image."""
 
 
-class Listed:
+class Listed(ABC):
     """Images with a mask each, by id.
 
     `ids`: those of each split; `folder`: the one that all images lie in. `clicks`: those of each file of clicks; where
@@ -73,9 +74,9 @@ class Listed:
             raise InputError(f"{boxes}: no image to train on has a box here, for example {self._ids['train'][0]!r}")
         self._splits = {split: Examples(names, self.read, self._small) for split, names in self._ids.items()}
 
+    @abstractmethod
     def files(self, id: str) -> tuple[Path, Path]:
         """Return the image and the mask of an id."""
-        raise NotImplementedError
 
     def mask(self, id: str) -> NDArray[np.uint8]:
         """Return (H, W) class indices, 255: void."""

@@ -15,8 +15,7 @@ from pydantic import TypeAdapter
 from scipy import ndimage
 
 from seminar.data import UNLABELLED, Click
-from seminar.data.contents import cache
-from seminar.store import write_atomic
+from seminar.data.contents import cache, remember
 
 SMALLEST = 0.003
 """Share of an image that an object must have to get a simulated click."""
@@ -59,11 +58,9 @@ def simulate_clicks_cached(
             return [Click(*click) for click in _CLICKS.validate_json(place.read_bytes())]
     rng = np.random.default_rng([seed, *hashlib.sha256(id.encode()).digest()[:8]])
     clicks = simulate(mask, background, count, rng)
-    with suppress(OSError):  # a full disk, or a home that cannot be written to: drawn again next time
-        if mask.size >= LARGE:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            content = json.dumps([(click.x, click.y, click.cls) for click in clicks]).encode()
-            write_atomic(place, lambda file: file.write(content))
+    if mask.size >= LARGE:
+        content = json.dumps([(click.x, click.y, click.cls) for click in clicks]).encode()
+        remember(place, lambda file: file.write(content))
     return clicks
 
 
