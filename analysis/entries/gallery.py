@@ -167,7 +167,7 @@ def fig3(request: Request) -> Report:
                 body.append((name, kind, number, f"{role}, early", image_iou(early(number, role), truth)))  # type: ignore[arg-type]
             body.append((name, kind, number, "student, final", image_iou(final(number, "student"), truth)))  # type: ignore[arg-type]
         when = f"early: after a sixth of {stage.epochs} epochs, as the paper's tenth of 60"
-        title = f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}; {when}"
+        title = f"{EXHIBITS['fig3'].title}\n{name}, seed {stage.replicate}\n{when}"
         classes = _classes(request, stage)
         drawn[blocks.stem("fig3", name, by_group)] = figures.gallery(rows, title, **classes)
     return _pictures("fig3", request, missing, "network", body, drawn)
