@@ -185,23 +185,36 @@ class Claimed:
     paper: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: Sequence[Cell]) -> Table:
-    """Return the claims of one exhibit with their verdicts; all such tables have the same columns. `cells`: what more
-    seeds would train."""
-    seeds = len({cell.stage.replicate for cell in cells})
-    looks = request.looks
-    decisions = statistics.decide(
-        [line.contrast for line in lines],
-        [line.same for line in lines],
+def decide(
+    contrasts: Sequence[statistics.Contrast], same: Sequence[bool], request: Request, cells: Sequence[Cell]
+) -> list[statistics.Decision]:
+    """Return the decisions on the claims of one table (`statistics.decide`), with the margin and the looks that a
+    report was asked for. `cells`: those that the table is made from."""
+    looks, seeds = request.looks, _seeds_of(cells)
+    return statistics.decide(
+        contrasts,
+        same,
         request.margin,
         spend=lambda level: statistics.share(level, looks.planned, seeds) if looks else level,
     )
+
+
+def _seeds_of(cells: Sequence[Cell]) -> int:
+    return len({cell.stage.replicate for cell in cells})
+
+
+def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: Sequence[Cell]) -> Table:
+    """Return the claims of one exhibit with their verdicts; all such tables have the same columns. `cells`: what more
+    seeds would train."""
+    seeds = _seeds_of(cells)
+    looks = request.looks
+    decisions = decide([line.contrast for line in lines], [line.same for line in lines], request, cells)
     body: list[tuple[Value, ...]] = []
     for line, found in zip(lines, decisions):
         printed = ", ".join(
             f"{network} {tables.fixed(gain, 2, sign=True)}" for network, gain in line.paper.items() if gain is not None
         )
-        verdict = f"equal within {_points(request.margin)}" if found.verdict == "equal" else found.verdict
+        verdict = f"equal within {points(request.margin)}" if found.verdict == "equal" else found.verdict
         body.append((line.text, tables.difference(found.change, 2), line.contrast.n, verdict, printed or None))
     columns = (
         Column("claim", right=False),
@@ -210,7 +223,7 @@ def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: 
         Column("verdict", right=False),
         Column("paper", right=False),
     )
-    margin = _points(request.margin)
+    margin = points(request.margin)
     notes = [
         f"holds: the whole interval is above 0; reversed: below 0; equal: within {margin} of 0 on both sides; else "
         "inconclusive. The intervals are of the analysis of the whole table, and so wide (Holm) that any of these "
@@ -259,7 +272,7 @@ def alone_table(title: str, lines: Sequence[Claimed]) -> Table:
     return Table(title, columns, body, (note,))
 
 
-def _points(margin: float) -> str:
+def points(margin: float) -> str:
     return f"{margin:g} point{'' if margin == 1 else 's'}"
 
 

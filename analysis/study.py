@@ -66,7 +66,7 @@ class Study:
     notes: tuple[str, ...] = ()
     claims_title: str = "What the paper says"
     recalls: bool = False
-    extra_tables: tuple[Callable[[str, Sequence[Row]], Table], ...] = ()
+    extra_tables: tuple[Callable[[Group, Request], Table], ...] = ()
     shown: Mapping[str, str] = field(default_factory=dict)
     decimals: int = 2
     """Of differences in the table."""
@@ -131,7 +131,7 @@ def build(study: Study, request: Request) -> Report:
                 f"{study.claims_title} ({group.name})", lines, request, request.cells
             )
             more.append(blocks.alone_table(f"{study.claims_title}: two rows alone ({group.name})", lines))
-        more += [make(group.name, group.rows) for make in study.extra_tables]
+        more += [make(group, request) for make in study.extra_tables]
         missing += blocks.gaps(group.name, group.rows)
         stem = blocks.stem(study.name, group.name, by_group)
         drawn[stem] = _draw(study, group, request.source, published, why_not_comparable)

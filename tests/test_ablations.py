@@ -16,9 +16,11 @@ from analysis.__main__ import main
 from analysis.entries import gallery
 from analysis.entries.ablations import STUDIES
 from analysis.report import Report
+from analysis.statistics import MARGIN
 from analysis.tables import Table
-from seminar.catalogue import Cell, Host
+from seminar.catalogue import Catalogue, Cell, Host
 from seminar.spec import Scalar, Stage
+from seminar.store import Store
 from tests.conftest import ROOT
 from tests.records import finish, plan_all, planned
 
@@ -52,9 +54,9 @@ def train(sweep: str, score: Callable[[Stage], float]) -> None:
             finish(stage, score(stage))
 
 
-def build(name: str) -> Report:
-    (entry,) = exhibits.find([name])
-    return exhibits.build(entry, {"profile": ("toy",), "seed": SEEDS}, Path("runs"))
+def build(name: str, margin: float = MARGIN) -> Report:
+    given = {"profile": ("toy",), "seed": SEEDS}
+    return exhibits.build_all(exhibits.find([name]), given, Catalogue(Store(Path("runs"))), margin=margin).reports[0]
 
 
 def claims(report: Report) -> Table:
@@ -138,6 +140,24 @@ def test_rivals_are_compared_with_pce_and_with_both_students_of_the_paper(place:
     # The last two claims are about rows of one level.
     equal = ["equal within 1 point"] * 2
     assert verdicts(report) == ["holds", "reversed", "reversed", "holds", "holds", "holds", *equal]
+
+
+def test_rivals_are_equal_within_the_margin_that_was_asked_for(place: Path) -> None:
+    """Each row moves by a tenth of a point over the seeds, in a way of its own."""
+    level = {"pce": 40.0, "pce+potts": 40.1}
+
+    def score(stage: Stage) -> float:
+        name = stage.label
+        return level.get(name, 30.0) + 0.1 * ((len(name) + 2 * stage.replicate) % 3 - 1)
+
+    train("rivals", score)
+
+    def word(margin: float) -> str:
+        report = build("rivals", margin=margin)
+        (beside,) = (table for table in report.more if table.title.startswith("Beside the paper's students"))
+        return str({row[0]: row for row in beside.rows}["pce+potts"][2])
+
+    assert [word(margin).split()[-1] for margin in (2.0, 0.2)] == ["equal", "inconclusive"], word(1.0)
 
 
 def test_rivals_without_a_training_have_no_number(place: Path) -> None:

@@ -10,7 +10,7 @@ from analysis.entries.rivals import label
 from analysis.exhibits import EXHIBITS, Request, exhibit
 from analysis.paper import FULL, PLAIN
 from analysis.report import Report
-from analysis.study import Claim, Study, register
+from analysis.study import Claim, Group, Study, register
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar.spec import Stage
@@ -20,16 +20,16 @@ CANNOT = (
 )
 
 
-def published(group: str, rows: Sequence[Row]) -> Table:
+def published(group: Group, request: Request) -> Table:
     """Return the published click-level methods, each beside its re-run in this group."""
     entries = [*paper.rows("table1"), *(row for row in paper.rows("later") if row["learns"] == "points")]
-    return beside(f"Published, and re-run here ({group})", entries, rows)
+    return beside(f"Published, and re-run here ({group.name})", entries, group.rows)
 
 
-def later_scribbles(group: str, rows: Sequence[Row]) -> Table:
+def later_scribbles(group: Group, request: Request) -> Table:
     """Return later published methods that learn from scribbles."""
     entries = [row for row in paper.rows("later") if row["learns"] == "scribbles"]
-    return beside("Later methods that learn from scribbles, as published", entries, rows)
+    return beside("Later methods that learn from scribbles, as published", entries, group.rows)
 
 
 def beside(title: str, entries: Sequence[dict[str, Value]], rows: Sequence[Row]) -> Table:

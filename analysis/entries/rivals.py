@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from analysis import blocks, statistics, tables
+from analysis import blocks, tables
+from analysis.exhibits import Request
 from analysis.paper import ANCILLARY, FULL, PLAIN
-from analysis.study import Claim, Study, register
-from analysis.summary import Row
+from analysis.study import Claim, Group, Study, register
 from analysis.tables import Column, Table, Value
 from seminar.catalogue import Cell
 from seminar.sweep import DEFAULT
@@ -21,14 +19,14 @@ def label(cell: Cell) -> str:
     return cell.stage.label if variant == DEFAULT else variant.removeprefix("losses=")
 
 
-def against(group: str, rows: Sequence[Row]) -> Table:
+def against(group: Group, request: Request) -> Table:
     """Return the difference of each row to pCE, and to the two students of the paper, with what a step costs."""
+    rows, design = group.rows, group.design
     known = {row.label: row for row in rows}
     others = [(name, known[name]) for name in (PLAIN, ANCILLARY, FULL) if name in known]
-    design = statistics.of_rows(rows)
     pairs = [(row.label, name) for row in rows for name, _ in others if row.label != name]
     contrasts = [design.contrast(*pair) for pair in pairs]
-    decided = dict(zip(pairs, statistics.decide(contrasts, [False] * len(pairs))))
+    decided = dict(zip(pairs, blocks.decide(contrasts, [False] * len(pairs), request, group.cells)))
     body: list[tuple[Value, ...]] = []
     for row in rows:
         values: list[Value] = [row.label, tables.mean_and_std(row.over_seeds())]
@@ -46,7 +44,7 @@ def against(group: str, rows: Sequence[Row]) -> Table:
     notes = (
         f"Differences by the analysis of the whole table. Their intervals are so wide (Holm) that any of the "
         f"{len(pairs)} words of this table is wrong in about one table of 20. better, worse: the whole "
-        f"interval is above or below 0; equal: it lies within {statistics.MARGIN:g} point of 0.",
+        f"interval is above or below 0; equal: it lies within {blocks.points(request.margin)} of 0.",
         *blocks.design_notes(design, contrasts),
         "ms a step: median over the trainings of their seconds (evaluation included) by their steps; what ran beside "
         "them counts as well. MB: the whole process on a CPU, its tensors on a GPU.",
@@ -54,7 +52,7 @@ def against(group: str, rows: Sequence[Row]) -> Table:
         "the published weight.",
     )
     columns = (*heads, *compared, Column("ms a step", 0), Column("MB", 0))
-    return Table(f"Beside the paper's students ({group})", columns, tuple(body), notes)
+    return Table(f"Beside the paper's students ({group.name})", columns, tuple(body), notes)
 
 
 register(

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from analysis import blocks, study, summary, tables
 from analysis.exhibits import Request, exhibit
 from analysis.paper import FULL
 from analysis.report import Report
-from analysis.study import Claim, Study, register
-from analysis.summary import Row
+from analysis.study import Claim, Group, Study, register
 from analysis.tables import Column, Table, Value
 
 ORDER = (("pce", "pce+crf+pcons"), ("pce+crf+pcons", "ce"))
@@ -17,9 +14,9 @@ ORDER = (("pce", "pce+crf+pcons"), ("pce+crf+pcons", "ce"))
 SHOWN = {"ce": "ce (full)"}
 
 
-def order(group: str, rows: Sequence[Row]) -> Table:
+def order(group: Group, request: Request) -> Table:
     """Return whether the intervals of the rows that the paper orders lie apart."""
-    found = {row.label: row for row in rows}
+    found = {row.label: row for row in group.rows}
     body: list[tuple[Value, ...]] = []
     for lower, upper in ORDER:
         low, high = (found[label].over_seeds() if label in found else summary.Estimate(0) for label in (lower, upper))
@@ -36,18 +33,18 @@ def order(group: str, rows: Sequence[Row]) -> Table:
         "yes: the interval of the lower row's mean ends before that of the upper begins. no: they overlap or the "
         "order is the other one. inconclusive: fewer than 2 seeds.",
     )
-    return Table(f"Ordering ({group})", columns, tuple(body), notes)
+    return Table(f"Ordering ({group.name})", columns, tuple(body), notes)
 
 
-def recalls_bias_and_teacher(group: str, rows: Sequence[Row]) -> Table:
+def recalls_bias_and_teacher(group: Group, request: Request) -> Table:
     """Return a table of recalls, of mIoU with the oracle background bias, and of the teacher.
 
     Recalls and bias are left out where the data set has no background.
     """
     metrics = ("background_recall", "foreground_recall", "student_miou", "miou_bias", "background_bias")
-    grounded = blocks.with_background(rows)
+    grounded = blocks.with_background(group.rows)
     body: list[tuple[Value, ...]] = []
-    for row in rows:
+    for row in group.rows:
         values = [row.over_seeds(metric).mean for metric in metrics]
         gained = None if values[2] is None or values[3] is None else values[3] - values[2]
         apart = summary.paired(row.by_seed("teacher_miou"), row.by_seed())
@@ -77,7 +74,7 @@ def recalls_bias_and_teacher(group: str, rows: Sequence[Row]) -> Table:
         "best epoch: student mIoU of the epoch that is best on the validation set; that choice flatters it.",
     )
     what = "Background recall, oracle bias, and teacher" if grounded else "Teacher"
-    return Table(f"{what} ({group})", columns, tuple(body), notes)
+    return Table(f"{what} ({group.name})", columns, tuple(body), notes)
 
 
 TABLE3 = Study(
