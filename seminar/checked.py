@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from seminar import networks, schema, views
+from seminar import pretrained, schema, views
 from seminar.catalogue import Host
 from seminar.data import PADDING, Dataset
 from seminar.recipes import open_data
@@ -88,7 +88,7 @@ def check_weights(trainings: Iterable[tuple[Stage, Host]], download: bool) -> No
     wanted = {(stage.backbone, host.weights, stage.pretrained) for stage, host in trainings}
     for backbone, weights, identity in sorted(wanted, key=str):
         if identity != "none":
-            networks.check_pretrained(backbone, weights, identity, download)
+            pretrained.check(backbone, weights, identity, download)
 
 
 def _show(stage: Stage, notes: Iterable[str]) -> None:

@@ -7,14 +7,8 @@ makes ceil(n / 2) of n, and the logits come back at the size of the image.
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from http.client import HTTPException
-from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
@@ -30,7 +24,7 @@ from torchvision.models import (
 from torchvision.models.resnet import BasicBlock
 
 from seminar import timm_models
-from seminar.spec import InputError, unknown
+from seminar.spec import unknown
 
 OutputStride = Literal[8, 16]
 Freeze = Literal["none", "bn", "backbone"]
@@ -335,146 +329,3 @@ def parameter_groups(net: DeepLabV3Plus, lr: float, head_lr_factor: float) -> li
     """For an optimiser: the backbone at `lr`, ASPP and decoder at `lr * head_lr_factor`."""
     head = [*net.aspp.parameters(), *net.decoder.parameters()]
     return [{"params": list(net.encoder.parameters()), "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
-
-
-def _imagenet(backbone: str, name: str = "imagenet") -> Any:
-    """torchvision's ImageNet weights, a member of its enum: the paper's, or those of that name."""
-    weights = find(backbone).imagenet
-    if name != "imagenet":
-        members = {} if weights is None else type(weights).__members__
-        if name not in members or name == "DEFAULT":  # which it is changes with torchvision
-            raise unknown("pretrained", name, ("none", "imagenet", *(each for each in members if each != "DEFAULT")))
-        return members[name]
-    if weights is None:
-        names = ", ".join(sorted(name for name, entry in BACKBONES.items() if entry.imagenet is not None))
-        raise InputError(f"backbone={backbone!r}: there are no ImageNet weights for it, only for {names}")
-    return weights
-
-
-def pretrained_identity(backbone: str, weights: Path | None, name: str = "imagenet") -> str:
-    """Return the name of the ImageNet weights in a training's key: `mobilenet_v2-b0353104`. Downloads nothing. `name`:
-    which of torchvision's (`IMAGENET1K_V2`); a file must then be a copy of that one.
-
-    torchvision ends its file names with the first 8 digits of the SHA-256, so a copy of its file has its identity.
-    """
-    if backbone.startswith(timm_models.PREFIX):
-        if name != "imagenet":
-            raise unknown("pretrained", name, ("none", "imagenet"))
-        return timm_models.identity(backbone.removeprefix(timm_models.PREFIX), weights)
-    download = _imagenet(backbone, name)
-    if weights is None:
-        return PurePosixPath(download.url).stem
-    try:
-        digits = hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
-    except OSError as error:
-        raise InputError(f"weights={weights}: {error.strerror}") from None
-    published = PurePosixPath(download.url).stem
-    if name != "imagenet" and not published.endswith(digits):
-        raise InputError(f"weights={weights}: is not {name}, whose file is {published}.pth; leave out one of the two")
-    return f"{backbone}-{digits}"
-
-
-def _read(backbone: str, weights: Path | None, identity: str | None) -> tuple[Any, str]:
-    """Return the state dict in the file `weights`, or torchvision's (from its cache or by download), and the SHA-256 of
-    the file. Raises `InputError` for a file that is not what `identity` names, since that name is in the key."""
-    _imagenet(backbone)
-    path = weights if weights is not None else _downloaded(backbone, identity)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"weights={path}: {error.strerror}") from None
-    sha256 = hashlib.sha256(content).hexdigest()
-    if identity is not None and not identity.endswith(f"-{sha256[:8]}"):
-        what = "has changed since this training was planned; start the command again to plan with the file as it is now"
-        if weights is None:
-            what = f"is not {identity} (its SHA-256 begins with {sha256[:8]}); delete it to download it again"
-        raise InputError(f"weights={path}: {what}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # guesses about what such a file may be
-            return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"), sha256
-    except Exception:  # its unpickler lets through whatever it meets in a file of something else
-        raise InputError(f"weights={path}: is no state dict that torch.load(weights_only=True) can read") from None
-
-
-def check_pretrained(backbone: str, weights: Path | None, identity: str, download: bool) -> None:
-    """Raise `InputError` where ImageNet weights cannot be had or do not fit the backbone. Without `download`, weights
-    that are not here yet are not looked at."""
-    here = not backbone.startswith(timm_models.PREFIX) and _cached(_url(backbone, identity)).exists()
-    if download or weights is not None or here:
-        load_pretrained(build(backbone, 2, 16), weights, identity)
-
-
-def _url(backbone: str, identity: str | None) -> str:
-    """Return where torchvision's weights of this identity are, or else the paper's."""
-    paper = _imagenet(backbone)
-    named = [member for member in type(paper) if PurePosixPath(member.url).stem == identity]
-    return str((named[0] if named else paper).url)
-
-
-def _cached(url: str) -> Path:
-    """Return where torch keeps what it has downloaded from there."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(url).name
-
-
-def _downloaded(backbone: str, identity: str | None) -> Path:
-    """Return torchvision's file of weights in torch's cache, after downloading it where it is not there."""
-    url = _url(backbone, identity)
-    path = _cached(url)
-    if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                url, str(path), hash_prefix=path.stem.rpartition("-")[2], progress=sys.stderr.isatty()
-            )
-        except (OSError, HTTPException, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{url}: cannot be downloaded ({reason}); pass weights=PATH of a local copy") from None
-    return path
-
-
-def _plain(value: object) -> bool:
-    """Return whether it is a tensor of real numbers that can be read one by one."""
-    if not isinstance(value, Tensor) or value.is_complex():
-        return False
-    return value.layout == torch.strided and not value.is_quantized and not value.is_meta
-
-
-def load_pretrained(net: DeepLabV3Plus, weights: Path | None, identity: str | None = None) -> str:
-    """Load ImageNet weights into the backbone, in place: a torchvision state dict from a file, or (None) torchvision's,
-    those of `identity` or else the paper's. Returns the SHA-256 of the file.
-
-    Every layer of the backbone must be there in its shape, and nothing else but torchvision's classifier. Raises
-    `InputError` otherwise, and for a file that is not what `identity` names.
-    """
-    if net.backbone.startswith(timm_models.PREFIX):
-        name = net.backbone.removeprefix(timm_models.PREFIX)
-        if weights is not None and identity not in (None, timm_models.identity(name, weights)):
-            raise InputError(
-                f"weights={weights}: has changed since this training was planned; start the command again to plan with "
-                "the file as it is now"
-            )
-        assert isinstance(net.encoder.body, timm_models.Features)
-        return timm_models.load(net.encoder.body, name, net.output_stride, weights)
-    entry, source = find(net.backbone), f"weights={weights}" if weights else "torchvision's weights"
-    given, sha256 = _read(net.backbone, weights, identity)
-    if not isinstance(given, dict) or not all(map(_plain, given.values())):
-        raise InputError(f"{source}: is no state dict (names with tensors)")
-    given = {name: value for name, value in given.items() if not str(name).startswith(entry.unused)}
-    wanted = {entry.prefix + name: value for name, value in net.encoder.body.state_dict().items()}
-    wrong = [f"{name} is unexpected" for name in given if name not in wanted]
-    for name, value in wanted.items():
-        if name in given and given[name].shape != value.shape:
-            wrong.append(f"{name} is {tuple(given[name].shape)} instead of {tuple(value.shape)}")
-        # Files older than this counter lack it, and BatchNorm with a momentum does not read it.
-        elif name not in given and not name.endswith("num_batches_tracked"):
-            wrong.append(f"{name} is missing")
-        elif name in given and not given[name].to(value.dtype).isfinite().all():
-            wrong.append(f"{name} is not finite")
-    if wrong:
-        shown = ", ".join(wrong[:3]) + (", ..." if len(wrong) > 3 else "")
-        raise InputError(f"{source}: {len(wrong)} layers do not fit {net.backbone}: {shown}")
-    net.encoder.body.load_state_dict(
-        {name.removeprefix(entry.prefix): value for name, value in given.items()}, strict=False
-    )
-    return sha256

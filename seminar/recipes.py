@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from seminar import data as data_package
 from seminar import losses as loss_terms
-from seminar import networks, parallel, presets
+from seminar import networks, parallel, presets, pretrained
 from seminar.catalogue import HOST, Cell, Host, Planned, profile_of
 from seminar.data import Annotation, Dataset, datasets
 from seminar.data.grown import grower, growers
@@ -329,7 +329,7 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
     """Return the fields that all stages of a chain share."""
     backbone = str(reader.take("backbone"))
     networks.find(backbone)  # raises for a name that is none
-    pretrained = str(reader.take("pretrained"))
+    named_weights = str(reader.take("pretrained"))
     names = set(Stage.model_fields) & set(presets.PAPER)
     special = {"losses", "seed", "pretrained", "alpha", "teacher_bn", "teacher_mode", "self_generation"}
     special |= {"annotation", "click_size", "click_order", "strong_view", "pseudo_from"}
@@ -346,7 +346,7 @@ def _common(reader: _Reader, data: Part, paths: Mapping[str, Path], host: Host) 
         "data": data,
         "data_fingerprint": _fingerprint(data, tuple(sorted(paths.items()))),
         "backbone": backbone,
-        "pretrained": "none" if pretrained == "none" else _pretrained(backbone, host.weights, pretrained),
+        "pretrained": "none" if named_weights == "none" else _pretrained(backbone, host.weights, named_weights),
         "optimizer": Part(name=optimizer.name, settings=reader.part(f"{optimizer.name}_", optimizer)),
         **{name: reader.take(name) if name in optimizer.inputs else None for name in ("momentum", "weight_decay")},
         "schedule": schedule.name,
@@ -396,7 +396,7 @@ def _fingerprint(data: Part, paths: tuple[tuple[str, Path], ...]) -> str:
 
 @functools.cache
 def _pretrained(backbone: str, weights: Path | None, name: str) -> str:
-    return networks.pretrained_identity(backbone, weights, name)
+    return pretrained.identity(backbone, weights, name)
 
 
 def open_data(stage: Stage, host: Host) -> Dataset:

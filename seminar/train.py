@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from seminar import checkpoint, machine, networks, parallel, provenance, recipes, results, schema, weights
+from seminar import checkpoint, machine, networks, parallel, pretrained, provenance, recipes, results, schema, weights
 from seminar.catalogue import Host
 from seminar.compiled import Compiled
 from seminar.data import PADDING, Dataset, datasets
@@ -53,7 +53,7 @@ class Trainer:
         torch.manual_seed(mix(stage.seed))
         student = networks.build(stage.backbone, self.classes, stage.output_stride, stage.freeze)
         if stage.pretrained != "none":
-            self.pretrained_sha256 = networks.load_pretrained(student, host.weights, stage.pretrained)
+            self.pretrained_sha256 = pretrained.load(student, host.weights, stage.pretrained)
         student = student.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.student = parallel.shared(student)
         self.teacher: Teacher | None = None

@@ -30,7 +30,7 @@ ROOMS = [
         "tree",
         "watch",
     },
-    {"losses", "machine", "weights"},
+    {"losses", "machine", "pretrained", "weights"},
     {"recipes", "tracking", "views"},
     {"checkpoint", "evaluation", "model_card", "results", "trials"},
     {"samples"},

@@ -18,15 +18,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-from seminar import networks
+from seminar import networks, pretrained
 from seminar.networks import (
     BACKBONES,
     Freeze,
     OutputStride,
     build,
-    load_pretrained,
     parameter_groups,
-    pretrained_identity,
 )
 from seminar.spec import InputError
 
@@ -81,7 +79,7 @@ def test_dilated_mobilenet_is_the_original_at_its_grid_points(weights: Path, str
     original = mobilenet_v2(weights=None)
     original.load_state_dict(torch.load(weights, weights_only=True))
     net = build("mobilenet_v2", 5, stride)
-    load_pretrained(net, weights)
+    pretrained.load(net, weights)
     image = torch.randn(2, 3, 70, 97)
     with torch.no_grad():
         low, high = net.eval().encoder(image)
@@ -150,7 +148,7 @@ def test_unknown_backbone() -> None:
 def test_load_pretrained_fills_the_backbone_and_leaves_the_head(weights: Path) -> None:
     net = build("mobilenet_v2", 5, 16)
     head = {name: part.clone() for name, part in net.aspp.state_dict().items()}
-    load_pretrained(net, weights)
+    pretrained.load(net, weights)
     source = torch.load(weights, weights_only=True)
     loaded = {f"features.{name}": value for name, value in net.encoder.body.state_dict().items()}
     assert same(loaded, {name: source[name] for name in loaded})
@@ -160,7 +158,7 @@ def test_load_pretrained_fills_the_backbone_and_leaves_the_head(weights: Path) -
 def test_load_pretrained_does_without_batch_counters(weights: Path) -> None:
     state = torch.load(weights, weights_only=True)
     torch.save({name: value for name, value in state.items() if "num_batches" not in name}, weights)
-    load_pretrained(build("mobilenet_v2", 5, 16), weights)
+    pretrained.load(build("mobilenet_v2", 5, 16), weights)
 
 
 def test_wrong_layers_are_named(weights: Path) -> None:
@@ -173,7 +171,7 @@ def test_wrong_layers_are_named(weights: Path) -> None:
     net = build("mobilenet_v2", 5, 16)
     before = dict(net.encoder.state_dict())
     with pytest.raises(InputError) as caught:
-        load_pretrained(net, weights)
+        pretrained.load(net, weights)
     message = str(caught.value)
     assert f"weights={weights}: 6 layers do not fit mobilenet_v2" in message
     assert "features.20.weight is unexpected" in message
@@ -185,19 +183,19 @@ def test_wrong_layers_are_named(weights: Path) -> None:
 
 def test_unusable_weights(tmp_path: Path) -> None:
     net, path = build("mobilenet_v2", 5, 16), tmp_path / "weights.pth"
-    for use in (lambda: load_pretrained(net, path), lambda: pretrained_identity("mobilenet_v2", path)):
+    for use in (lambda: pretrained.load(net, path), lambda: pretrained.identity("mobilenet_v2", path)):
         with pytest.raises(InputError, match="No such file"):
             use()
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match="no state dict"):
-        load_pretrained(net, path)
+        pretrained.load(net, path)
     for first in range(256):  # the first byte decides what its reader makes of it
         path.write_bytes(bytes([first]) + b"ext, and more of it\n.")
         with pytest.raises(InputError, match="no state dict"):
-            load_pretrained(net, path)
+            pretrained.load(net, path)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="no state dict"):
-        load_pretrained(net, path)
+        pretrained.load(net, path)
 
 
 def test_weights_that_are_not_finite_are_named(weights: Path) -> None:
@@ -209,7 +207,7 @@ def test_weights_that_are_not_finite_are_named(weights: Path) -> None:
     with pytest.raises(
         InputError, match=r"1 layers do not fit mobilenet_v2: features\.3\.conv\.0\.0\.weight is not fin"
     ):
-        load_pretrained(net, weights)
+        pretrained.load(net, weights)
     assert same(dict(net.state_dict()), before)
 
 
@@ -229,14 +227,14 @@ def test_weights_of_another_kind_are_refused(weights: Path, kind: str) -> None:
         state[name] = other[kind]()
         torch.save(state, weights)
     with pytest.raises(InputError, match="is not finite" if kind.startswith("beyond") else "no state dict"):
-        load_pretrained(build("mobilenet_v2", 5, 16), weights)
+        pretrained.load(build("mobilenet_v2", 5, 16), weights)
 
 
 def test_no_imagenet_weights_for_small_resnet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="only for mobilenet_v2, mobilenet_v2_light, resnet101"):
-        load_pretrained(build("small_resnet", 5, 8), tmp_path / "any.pth")
+        pretrained.load(build("small_resnet", 5, 8), tmp_path / "any.pth")
     with pytest.raises(InputError, match="only for mobilenet_v2, mobilenet_v2_light, resnet101"):
-        pretrained_identity("small_resnet", None)
+        pretrained.identity("small_resnet", None)
 
 
 def test_no_network_asks_for_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -246,7 +244,7 @@ def test_no_network_asks_for_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     with pytest.raises(InputError, match=r"mobilenet_v2-b0353104.pth.*no route to host.*weights=PATH"):
-        load_pretrained(build("mobilenet_v2", 5, 16), None)
+        pretrained.load(build("mobilenet_v2", 5, 16), None)
 
 
 def test_download_is_read_from_torchvisions_cache(
@@ -277,7 +275,7 @@ def test_download_is_read_from_torchvisions_cache(
     monkeypatch.setitem(networks.BACKBONES, "mobilenet_v2", entry)
     for name, first in (("imagenet", expected[0]), ("IMAGENET1K_V1", expected[0]), ("IMAGENET1K_V2", expected[1])):
         net = build("mobilenet_v2", 5, 16)
-        load_pretrained(net, None, pretrained_identity("mobilenet_v2", None, name))
+        pretrained.load(net, None, pretrained.identity("mobilenet_v2", None, name))
         assert torch.equal(net.encoder.body.state_dict()["0.0.weight"], first), name
 
 
@@ -289,19 +287,19 @@ def test_another_file_in_torchvisions_cache_is_refused(
     cached.parent.mkdir(parents=True)
     shutil.copy(weights, cached)
     with pytest.raises(InputError, match=r"b0353104\.pth: is not mobilenet_v2-b0353104 .*; delete it to download"):
-        load_pretrained(build("mobilenet_v2", 5, 16), None, "mobilenet_v2-b0353104")
+        pretrained.load(build("mobilenet_v2", 5, 16), None, "mobilenet_v2-b0353104")
 
 
 def test_a_file_replaced_after_planning_is_refused(weights: Path) -> None:
-    identity = pretrained_identity("mobilenet_v2", weights)
+    identity = pretrained.identity("mobilenet_v2", weights)
     net = build("mobilenet_v2", 5, 16)
-    assert load_pretrained(net, weights, identity) == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert pretrained.load(net, weights, identity) == hashlib.sha256(weights.read_bytes()).hexdigest()
     state = torch.load(weights, weights_only=True)
     state["features.0.0.weight"] += 1
     torch.save(state, weights)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     with pytest.raises(InputError, match="has changed since this training was planned"):
-        load_pretrained(net, weights, identity)
+        pretrained.load(net, weights, identity)
     assert same(dict(net.state_dict()), before)
 
 
@@ -310,23 +308,23 @@ def test_identity_is_the_content(tmp_path: Path) -> None:
     one.write_bytes(b"a")
     copy.write_bytes(b"a")
     other.write_bytes(b"b")
-    assert pretrained_identity("resnet101", one) == "resnet101-ca978112"
-    assert pretrained_identity("resnet101", copy) == pretrained_identity("resnet101", one)
-    assert pretrained_identity("resnet101", other) != pretrained_identity("resnet101", one)
+    assert pretrained.identity("resnet101", one) == "resnet101-ca978112"
+    assert pretrained.identity("resnet101", copy) == pretrained.identity("resnet101", one)
+    assert pretrained.identity("resnet101", other) != pretrained.identity("resnet101", one)
     with pytest.raises(InputError, match=r"is not IMAGENET1K_V2, whose file is resnet101-cd907fc2\.pth; leave out one"):
-        pretrained_identity("resnet101", one, "IMAGENET1K_V2")
-    assert pretrained_identity("mobilenet_v2", None) == "mobilenet_v2-b0353104"
-    assert pretrained_identity("resnet101", None) == "resnet101-63fe2227"
-    assert pretrained_identity("resnet101", None, "IMAGENET1K_V2") == "resnet101-cd907fc2"
+        pretrained.identity("resnet101", one, "IMAGENET1K_V2")
+    assert pretrained.identity("mobilenet_v2", None) == "mobilenet_v2-b0353104"
+    assert pretrained.identity("resnet101", None) == "resnet101-63fe2227"
+    assert pretrained.identity("resnet101", None, "IMAGENET1K_V2") == "resnet101-cd907fc2"
     for name in ("DEFAULT", "IMAGENET1K_V3"):
         with pytest.raises(InputError, match="IMAGENET1K_V"):
-            pretrained_identity("resnet101", None, name)
+            pretrained.identity("resnet101", None, name)
 
 
 @pytest.mark.skipif(not IMAGENET.is_file(), reason=f"{IMAGENET.name} is not there")
 def test_shared_imagenet_file_loads() -> None:
     net = build("mobilenet_v2", 21, 16, freeze="bn")
-    load_pretrained(net, IMAGENET)
+    pretrained.load(net, IMAGENET)
     with torch.no_grad():
         features = net.encoder(torch.randn(2, 3, 65, 65))[1]
     assert features.isfinite().all()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seminar import networks, parallel, train, weights
+from seminar import networks, parallel, pretrained, train, weights
 from seminar.__main__ import main
 from seminar.catalogue import Cell
 from seminar.colours import IMAGENET_MEAN, IMAGENET_STD
@@ -99,7 +99,7 @@ def test_pretrained_weights_of_a_file(cell: MakeCell, tmp_path: Path, caplog: py
     assert found.stage.pretrained.startswith("mobilenetv3_small_050-")
     net = networks.build(SMALL, 3, 16)
     before = net.encoder.body.net.state_dict()["conv_stem.weight"].clone()
-    sha256 = networks.load_pretrained(net, path, found.stage.pretrained)
+    sha256 = pretrained.load(net, path, found.stage.pretrained)
     body = net.encoder.body.net
     assert sha256.startswith(found.stage.pretrained[-8:])
     assert not torch.equal(body.conv_stem.weight, before)
@@ -108,30 +108,30 @@ def test_pretrained_weights_of_a_file(cell: MakeCell, tmp_path: Path, caplog: py
     safe = tmp_path / "whole.safetensors"
     safetensors.save_file(whole.state_dict(), safe)
     other = networks.build(SMALL, 3, 16)
-    networks.load_pretrained(other, safe)
+    pretrained.load(other, safe)
     assert torch.equal(other.encoder.body.net.conv_stem.weight, body.conv_stem.weight)
     torch.save({name: value for name, value in whole.state_dict().items() if name != "bn1.running_var"}, path)
     with pytest.raises(InputError, match=r"lacks 1 layers of timm/mobilenetv3_small_050, bn1.running_var first"):
-        networks.load_pretrained(net, path)  # which no seed would show: every new network has 1 there
+        pretrained.load(net, path)  # which no seed would show: every new network has 1 there
     whole.conv_stem.weight.data[0] = float("nan")
     torch.save(whole.state_dict(), path)
     with pytest.raises(InputError, match="has changed since this training was planned"):
-        networks.load_pretrained(net, path, found.stage.pretrained)
+        pretrained.load(net, path, found.stage.pretrained)
     with pytest.raises(InputError, match="not finite"):
-        networks.load_pretrained(net, path)
+        pretrained.load(net, path)
     torch.save({"a": torch.zeros(2)}, path)
     with pytest.raises(InputError, match=r"lacks \d+ layers of timm/mobilenetv3_small_050, conv_stem.weight first"):
-        networks.load_pretrained(net, path)
+        pretrained.load(net, path)
     torch.save({**whole.state_dict(), "conv_stem.weight": torch.zeros(3)}, path)
     with pytest.raises(InputError, match="cannot be loaded into timm/mobilenetv3_small_050"):
-        networks.load_pretrained(net, path)
+        pretrained.load(net, path)
     for content in ({"a": 1}, {}, 3):
         torch.save(content, path)
         with pytest.raises(InputError, match=r"is no state dict|cannot be read as weights"):
-            networks.load_pretrained(net, path)
+            pretrained.load(net, path)
     path.write_text("nothing")
     with pytest.raises(InputError, match="cannot be read as weights"):
-        networks.load_pretrained(net, path)
+        pretrained.load(net, path)
     assert not caplog.records, "timm's warnings name the classifier, which is left out on purpose"
 
 
@@ -149,7 +149,7 @@ def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "harm.pth", tmp_path / "trace"
     torch.save({"conv_stem.weight": Harm(trace)}, path)
     with pytest.raises(InputError, match="cannot be read as weights"):
-        networks.load_pretrained(networks.build(SMALL, 3, 16), path)
+        pretrained.load(networks.build(SMALL, 3, 16), path)
     assert not trace.exists()
 
 
@@ -180,9 +180,9 @@ def test_one_digest_for_every_network_of_timm(cell: MakeCell) -> None:
 
 def test_timms_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network: what timm downloads is put in its place."""
-    assert networks.pretrained_identity(SMALL, None) == "timm-mobilenetv3_small_050.lamb_in1k"
+    assert pretrained.identity(SMALL, None) == "timm-mobilenetv3_small_050.lamb_in1k"
     with pytest.raises(InputError, match="pretrained='IMAGENET1K_V2'"):
-        networks.pretrained_identity(SMALL, None, "IMAGENET1K_V2")
+        pretrained.identity(SMALL, None, "IMAGENET1K_V2")
     create = timm.create_model
 
     def downloaded(*arguments: object, pretrained: bool = False, **named: object) -> object:
@@ -194,7 +194,7 @@ def test_timms_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(timm, "create_model", downloaded)
     net = networks.build(SMALL, 3, 16)
-    assert len(networks.load_pretrained(net, None, "timm-mobilenetv3_small_050.lamb_in1k")) == 64
+    assert len(pretrained.load(net, None, "timm-mobilenetv3_small_050.lamb_in1k")) == 64
     assert float(net.encoder.body.net.conv_stem.weight.detach().mean()) == 0.25
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_be_downloaded_says_what_else_to_do(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(InputError, match=r"no connection; pass weights=PATH of a local copy$"):
-        networks.load_pretrained(net, None, "timm-mobilenetv3_small_050.lamb_in1k")
+        pretrained.load(net, None, "timm-mobilenetv3_small_050.lamb_in1k")
 
 
 def test_shared_layers_keep_the_activation() -> None:
