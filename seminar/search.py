@@ -3,6 +3,19 @@
 The default place of a study is a journal file beside the trainings. For many machines it is a database, whose
 heartbeats show which workers died elsewhere. Either may be deleted between two calls: the store and the files of the
 trials alone decide what is done. A training never depends on its study (`tolerant`).
+
+What a call makes of a trial that it finds (`prepare_grid`, `prepare_search`), by its state in the study:
+
+state      what is there beside it           a grid                  a search
+none       a cell or trial is to do          queues it               queues it
+WAITING                                      leaves it               leaves it
+RUNNING    its worker is alive (`alive`)     leaves it               leaves it
+RUNNING    its worker is dead                FAIL, queues it again   FAIL, queues its point again
+COMPLETE   the record of its training        leaves it               leaves it
+COMPLETE   that record is gone               queues it again         drops its file, queues its point again
+PRUNED     its file                          (has none)              leaves it
+FAIL       its file: diverged or refused     (has none)              leaves it
+FAIL       no file: stopped or dead          queues it again         queues its point again, once
 """
 
 from __future__ import annotations
