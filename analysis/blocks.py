@@ -260,6 +260,23 @@ def claims_table(title: str, lines: Sequence[Claimed], request: Request, cells: 
     return Table(title, columns, tuple(body), (*notes, *taking))
 
 
+def claims_data(lines: Mapping[str, Sequence[Claimed]], request: Request, cells: Sequence[Cell]) -> Table:
+    """Return the claims of one exhibit, by group, with their verdicts, for machines. `lines`, `cells`: as of
+    `claims_table`. `level`: the error with which the interval was made; `same`: the claim is that nothing changes."""
+    numbers: list[dict[str, object]] = []
+    for group, claimed in lines.items():
+        decisions = decide([one.contrast for one in claimed], [one.same for one in claimed], request, cells)
+        for one, found in zip(claimed, decisions):
+            gain = {
+                name: number for name, number in estimate_columns("gain", found.change).items() if "std" not in name
+            }
+            verdict = {"verdict": found.verdict, "same": one.same, "level": found.level, "margin": request.margin}
+            papers = {f"paper_{network}": printed for network, printed in one.paper.items()}
+            numbers.append({"group": group, "claim": one.text, **gain, **verdict, **papers})
+    data = pd.DataFrame(numbers, dtype=object)
+    return numbers_table("claims", data, ("level", "margin"))
+
+
 def alone_table(title: str, lines: Sequence[Claimed]) -> Table:
     """Return the differences of claims from their two rows alone."""
     body = tuple((line.text, tables.difference(line.alone, 2), line.alone.n) for line in lines)

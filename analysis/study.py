@@ -115,6 +115,7 @@ def build(study: Study, request: Request) -> Report:
     published = paper.table(study.paper_table) if study.paper_table else None
     main: list[Table] = []
     claims: dict[str, Table] = {}
+    claimed: dict[str, Sequence[blocks.Claimed]] = {}
     more: list[Table] = []
     missing: list[str] = []
     drawn: dict[str, Mapping[str, bytes]] = {}
@@ -127,6 +128,7 @@ def build(study: Study, request: Request) -> Report:
         lines = _claims(study, group, published)
         main.append(_table(study, group, published, why_not_comparable, [line.contrast for line in lines]))
         if study.claims:
+            claimed[group.name] = lines
             claims[group.name] = blocks.claims_table(
                 f"{study.claims_title} ({group.name})", lines, request, request.cells
             )
@@ -152,6 +154,7 @@ def build(study: Study, request: Request) -> Report:
         data={
             study.name: blocks.numbers_table(study.name, data, settings),
             f"{study.name}_runs": blocks.runs_data({group.name: group.rows for group in groups}),
+            **({f"{study.name}_claims": blocks.claims_data(claimed, request, request.cells)} if claimed else {}),
         },
         figures=drawn,
     )

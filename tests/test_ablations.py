@@ -139,6 +139,13 @@ def test_rivals_are_compared_with_pce_and_with_both_students_of_the_paper(place:
     assert all(isinstance(row[5], float) for row in beside.rows)
     # The last two claims are about rows of one level.
     equal = ["equal within 1 point"] * 2
+    numbers = report.data["rivals_claims"]
+    heads = [column.name for column in numbers.columns]
+    assert heads == ["group", "claim", *(f"gain_{n}" for n in ("n", "mean", "low", "high")), *heads[6:]]
+    assert heads[6:] == ["verdict", "same", "level", "margin"]
+    assert [row[1] for row in numbers.rows] == [row[0] for row in claims(report).rows]
+    assert numbers.rows[1][2:8] == (3, *[pytest.approx(-1.0)] * 3, "reversed", "false")
+    assert [row[6] for row in numbers.rows[-2:]] == ["equal"] * 2
     assert verdicts(report) == ["holds", "reversed", "reversed", "holds", "holds", "holds", *equal]
 
 

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 GOLDEN = ROOT / "tests" / "golden"
 WORDS = ["profile=toy", "seed=0,1"]
-TABLES = ("table3.csv", "table3_runs.csv")
+TABLES = ("table3.csv", "table3_claims.csv", "table3_runs.csv")
 KEPT = ("stage.json", "record.json", "metrics.jsonl")
 
 

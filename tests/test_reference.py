@@ -103,7 +103,7 @@ def test_one_named_exhibit_rebuilds_the_page_of_all(place: Path, capsys: pytest.
     assert "# Figs. 1, 6" not in printed, "only what was named is printed"
     assert (Path("reports/toy") / "logged.csv").exists()
     assert main(["table3", "profile=toy", "--out", "alone", "--quiet"]) == 0
-    assert {path.stem for path in Path("alone").iterdir()} == {"table3", "table3_runs"}
+    assert {path.stem for path in Path("alone").iterdir()} == {"table3", "table3_claims", "table3_runs"}
 
 
 def test_what_was_never_planned_is_left_out_with_the_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
