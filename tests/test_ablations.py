@@ -121,7 +121,7 @@ def test_rivals_are_compared_with_pce_and_with_both_students_of_the_paper(place:
         ("pce", "41.0 ± 1.0 (3)"),
         ("pce+entropy", "31.0 ± 1.0 (3)"),
     ]
-    assert len(report.main[0].rows) == 19
+    assert len(report.main[0].rows) == 21
     (beside,) = (table for table in report.more if table.title.startswith("Beside the paper's students"))
     rows = {row[0]: row for row in beside.rows}
     assert [column.name for column in beside.columns[2:5]] == [
