@@ -60,11 +60,6 @@ class Request:
     """How seeds were added until the claims were decided (`SEEDS=auto`); None: their number was given."""
 
     @property
-    def arguments(self) -> list[str]:
-        """The settings given by hand as `name=value` arguments, without the profile."""
-        return _arguments({name: values for name, values in self.settings.items() if name != "profile"})
-
-    @property
     def changed(self) -> bool:
         """Whether the settings given by hand make another experiment than the profile's."""
         return bool(self.settings.keys() - self.host - {"profile", "seed"})
@@ -77,23 +72,28 @@ class Request:
     @property
     def command(self) -> str:
         """The command that trains what is missing and writes this report anew."""
-        chosen = ",".join(self.profiles)
-        if self.path.parent.resolve() != SWEEPS.resolve():
-            options = [] if self.runs == Path("runs") else ["--runs", str(self.runs)]
-            line = [str(self.path), f"profile={chosen}", *self.arguments, *options]
-            return " && ".join(
-                shlex.join([*tool, *line]) for tool in (("seminar", "sweep"), ("python", "-m", "analysis"))
-            )
-        options = [] if self.runs == Path("runs") else [f"RUNS={self.runs}"]
-        return shlex.join(["make", f"ablation-{self.path.stem}", f"PROFILE={chosen}", *self.arguments, *options])
+        return self._command(self.settings)
 
     def command_for(self, seeds: Sequence[int]) -> str:
         """Return `command` with other seeds."""
-        first = list(seeds) == list(range(len(seeds)))
-        others = {name: values for name, values in self.settings.items() if name != "seed"}
-        if not first or self.path.parent.resolve() != SWEEPS.resolve():
-            return replace(self, settings={**others, "seed": tuple(seeds)}).command
-        return f"{replace(self, settings=others).command} SEEDS={len(seeds)}"
+        return self._command({**self.settings, "seed": tuple(seeds)})
+
+    def _command(self, settings: Settings) -> str:
+        chosen = ",".join(self.profiles)
+        others = {name: values for name, values in settings.items() if name != "profile"}
+        if self.path.parent.resolve() != SWEEPS.resolve():
+            options = [] if self.runs == Path("runs") else ["--runs", str(self.runs)]
+            line = [str(self.path), f"profile={chosen}", *_arguments(others), *options]
+            return " && ".join(
+                shlex.join([*tool, *line]) for tool in (("seminar", "sweep"), ("python", "-m", "analysis"))
+            )
+        seeds = others.get("seed", ())
+        first = len(seeds) > 0 and list(seeds) == list(range(len(seeds)))
+        if first:
+            del others["seed"]
+        options = [*_arguments(others), *([f"SEEDS={len(seeds)}"] if first else [])]
+        options += [] if self.runs == Path("runs") else [f"RUNS={self.runs}"]
+        return shlex.join(["make", f"ablation-{self.path.stem}", f"PROFILE={chosen}", *options])
 
 
 Build = Callable[..., Report]
@@ -283,6 +283,8 @@ def _request(
     looked = looks.read(looks.path(store.root, sweep.override(settings), settings, catalogue.host))
     if looked is not None and "seed" not in settings:
         settings = {**settings, "seed": tuple(range(looked.seeds))}
+    elif "seed" not in settings and (more := _further_seeds(sweep.override(settings), catalogue, source)):
+        settings = {**settings, "seed": (*sweep.parameters["seed"], *more)}
     whole = sweep.override(settings)
     whole.check()
     cells, unanswered = catalogue.resolve(whole)
@@ -303,6 +305,19 @@ def _request(
         cells = [*trials, *search.reported(), *(search.reported(best.point) if best else ())]
     host = frozenset(catalogue.host)
     return Request(path, whole, given, cells, source, store.root, unanswered, host, search, looks=looked)
+
+
+def _further_seeds(sweep: sweeps.Sweep, catalogue: Catalogue, source: frame.Source) -> list[int]:
+    """Return the seeds beyond those of a grid's file at which all of it is done: they are not dropped from a report
+    that names no seeds."""
+    if sweep.is_search or "seed" not in sweep.parameters:
+        return []
+    found: list[int] = []
+    for seed in sorted(catalogue.seeds - {*sweep.parameters["seed"]}):
+        cells, unanswered = catalogue.resolve(sweep.override({"seed": (seed,)}))
+        if cells and not unanswered and all(source.status(cell.stage.key) == "done" for cell in cells):
+            found.append(seed)
+    return found
 
 
 def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:

@@ -240,6 +240,12 @@ class Catalogue:
         return self._plans.damaged
 
     @functools.cached_property
+    def seeds(self) -> set[int]:
+        """The first seeds of all trainings that are planned here, or else done."""
+        known = self._planned or self._trained
+        return {one.stage.replicate for several in known.values() for one in several}
+
+    @functools.cached_property
     def settings(self) -> set[str]:
         """The names of the settings of all trainings that are planned here, or else done."""
         known = self._planned or self._trained

@@ -214,7 +214,19 @@ def test_the_margin_can_be_chosen(place, capsys):
 def test_words_and_seeds_are_part_of_the_command(place):
     planned(profile=("toy",), alpha=(0.9,), seed=(0, 1), losses=("pce+pcons",))
     report = build(profile=("toy",), alpha=(0.9,), seed=(0, 1), losses=("pce+pcons",))
-    assert "make ablation-losses PROFILE=toy alpha=0.9 losses=pce+pcons seed=0,1" in report.gaps[-1]
+    assert "make ablation-losses PROFILE=toy alpha=0.9 losses=pce+pcons SEEDS=2" in report.gaps[-1]
+
+
+def test_further_seeds_that_are_done_are_reported_where_none_are_named(place):
+    """The sweep file has seeds 0 to 2 here; 3 is done beyond them, 4 lacks one row, 5 is planned alone."""
+    fill()
+    for cell in planned(seed=(3, 4, 5)):
+        if cell.stage.replicate == 3 or (cell.stage.replicate == 4 and cell.stage.label != "ce"):
+            finish(cell.stage, 40.0 + cell.stage.replicate)
+    (table3,) = build().main
+    assert {row[-1] for row in table3.rows} == {"4 done"}
+    assert "make ablation-losses PROFILE=toy SEEDS=4" in build().header[-1]
+    assert {row[-1] for row in build(seed=(0, 1)).main[0].rows} == {"2 done"}
 
 
 def test_values_that_vary_beside_the_losses_make_separate_tables(place):
