@@ -425,11 +425,28 @@ def _ensure(
 def _settle(stages: Iterable[Stage], store: Store, options: argparse.Namespace, ask: bool = True) -> None:
     """Keep, or put aside to train them again, finished trainings that another version of the code has made.
 
-    Raises `InputError` where there are such trainings, the command does not say which of the two, and `ask` is true.
+    Raises `InputError` where there are such trainings, the command does not say which of the two, and `ask` is true;
+    and for trainings whose weights others need and which are not there: of these none can be kept.
     """
     from seminar import outdated
 
-    found = outdated.find(stages, store)
+    stages = list(stages)
+    lost = outdated.weightless(stages, store)
+    found = outdated.find(stages, store, lost if options.retrain else ())
+    if lost and not options.retrain:
+        many = (
+            f"{len(lost)} finished trainings, from which others"
+            if len(lost) > 1
+            else "a finished training, from which others"
+        )
+        line = (
+            f"{many} are to learn, without weights here (records that were pulled or copied alone?): "
+            f"{outdated.shown(lost)}; bring their student.pt and teacher.pt, or train them again with --retrain (make: "
+            "RETRAIN=1)"
+        )
+        if ask:
+            raise InputError(line)
+        _tell(line, file=sys.stderr)
     if not found:
         return
     what = outdated.describe(found)

@@ -298,6 +298,34 @@ def test_a_sweep_asks_before_it_plans(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "2 done, 0 to do" in seminar_here(*sweep).stdout
 
 
+def test_weights_that_others_need_are_missed_while_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a copy of the records alone: a sweep would meet the gap once for each cell, an hour later."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        "name: mine\nmethod: grid\nparameters:\n  losses: {values: [pce, pce+pseudo]}\n  seed: {values: [0]}\n"
+    )
+    sweep = ("sweep", "mine.yaml", "profile=toy", *TOY[2:], "--workers", "0")
+    seminar_here(*sweep)
+    store = Store(Path("runs"))
+    ancillary = next(key for key in store.keys() if not store.stage(key).modules)  # noqa: SIM118
+    primary = next(key for key in store.keys() if store.stage(key).modules)  # noqa: SIM118
+    (store.folder(ancillary) / "student.pt").unlink()
+    assert "2 done, 0 to do" in seminar_here(*sweep).stdout, "nobody needs the weights"
+    store.put_aside(primary)
+    for more in ((), ("--keep",)):
+        line = seminar_here(*sweep, *more, code=2).stderr
+        assert line == (
+            "seminar: a finished training, from which others are to learn, without weights here (records that were "
+            f"pulled or copied alone?): {ancillary}; bring their student.pt and teacher.pt, or train them again with "
+            "--retrain (make: RETRAIN=1)\n"
+        )
+    assert "without weights here" in seminar_here(*sweep, "--dry-run").stderr
+    again = seminar_here(*sweep, "--retrain")
+    assert "a training whose weights are gone (1)" in again.stderr
+    assert "0 done, 2 to do" in again.stdout
+    assert "2 done, 0 to do" in seminar_here(*sweep).stdout
+
+
 def test_an_ancillary_that_was_trained_again_outdates_its_primary(cell: Callable[..., Cell], tmp_path: Path) -> None:
     primary = cell(losses="pce+pseudo", epochs=1, data_train=4, data_val=2)
     assert primary.stage.ancillary is not None
