@@ -267,9 +267,7 @@ def claims_data(lines: Mapping[str, Sequence[Claimed]], request: Request, cells:
     for group, claimed in lines.items():
         decisions = decide([one.contrast for one in claimed], [one.same for one in claimed], request, cells)
         for one, found in zip(claimed, decisions):
-            gain = {
-                name: number for name, number in estimate_columns("gain", found.change).items() if "std" not in name
-            }
+            gain = estimate_columns("gain", found.change, std=False)
             verdict = {"verdict": found.verdict, "same": one.same, "level": found.level, "margin": request.margin}
             papers = {f"paper_{network}": printed for network, printed in one.paper.items()}
             numbers.append({"group": group, "claim": one.text, **gain, **verdict, **papers})
@@ -398,9 +396,11 @@ def _plain(value: object) -> Value:
     return value if isinstance(value, int | float) else " ".join(str(value).split())
 
 
-def estimate_columns(name: str, value: summary.Estimate) -> dict[str, Value]:
-    """Return an estimate as columns for machines: `NAME_n`, `NAME_mean`, `NAME_std`, `NAME_low`, `NAME_high`."""
-    parts: dict[str, Value] = {"mean": value.mean, "std": value.std, "low": value.low, "high": value.high}
+def estimate_columns(name: str, value: summary.Estimate, std: bool = True) -> dict[str, Value]:
+    """Return an estimate as columns for machines: `NAME_n`, `NAME_mean`, `NAME_std` (where `std`: a difference by the
+    analysis of a whole table has none), `NAME_low`, `NAME_high`."""
+    parts: dict[str, Value] = {"mean": value.mean, **({"std": value.std} if std else {})}
+    parts |= {"low": value.low, "high": value.high}
     return {f"{name}_n": value.n, **{f"{name}_{part}": number for part, number in parts.items()}}
 
 

@@ -62,6 +62,12 @@ def compare(request: Request, name: str, parts: Mapping[str, Sequence[Row]]) -> 
     return [Table("Against the reference", columns, tuple(body), tuple(notes))]
 
 
+def trainings(name: str) -> dict[str, pd.DataFrame]:
+    """Return the trainings of the reference of an exhibit, by profile."""
+    found = {path.parent.name: pd.read_csv(path) for path in sorted(REFERENCE.glob(f"*/{name}_runs.csv"))}
+    return {profile: runs for profile, runs in found.items() if len(runs)}
+
+
 def _read(profile: str, name: str) -> pd.DataFrame:
     path = REFERENCE / blocks.slug(profile) / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame()

@@ -361,7 +361,7 @@ def _numbers(
     for row in group.rows:
         further = [*means, *frame.extra_metric_columns(row.runs)]
         change = group.change(row)
-        difference = blocks.estimate_columns("difference", change.estimate())
+        difference = blocks.estimate_columns("difference", change.estimate(), std=False)
         spread = {"spread": group.design.spread, "freedom": change.freedom or None, "sensitivity": change.half()}
         published_here = (
             {} if published is None else {f"paper_{n}": published.value(n, row.label) for n in published.miou}
@@ -376,7 +376,7 @@ def _numbers(
                 **{name: row.setting(name) for name in dict.fromkeys([*differing, *_varied(group.rows)])},
                 **blocks.estimate_columns("miou", row.over_seeds()),
                 "difference_to": group.baselines.get(row.label),
-                **{name: value for name, value in difference.items() if name != "difference_std"},
+                **difference,
                 **spread,
                 **blocks.estimate_columns("alone", group.alone(row)),
                 **published_here,

@@ -5,7 +5,7 @@ Matplotlib is imported by the first figure that is drawn, so that reports withou
 
 from analysis.figures.curves import facts, scores_and_curves, two_budgets
 from analysis.figures.pictures import gallery, pipeline
-from analysis.figures.scores import Mark, cost, dots, scores_along_axis
+from analysis.figures.scores import Mark, cost, dots, gains, scores_along_axis
 from analysis.figures.trials import Axis, Tried, search
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "cost",
     "dots",
     "facts",
+    "gains",
     "gallery",
     "pipeline",
     "scores_along_axis",

@@ -115,6 +115,48 @@ def cost(
 _PUBLISHED = "published, VOC"
 
 
+@saved
+def gains(
+    figure: Figure,
+    panels: Mapping[str, Sequence[tuple[str, Estimate]]],
+    quoted: Mapping[str, Sequence[tuple[str, float | None]]],
+    title: str,
+) -> None:
+    """Draw what each claim gained, a panel for each data set, with a last one for `quoted` gains, by network. The
+    panels share the claims and not the scale: sizes of gains do not compare between data sets."""
+    claims = [text for text, _ in next(iter(panels.values()))]
+    set_up(figure, 2.2 + 2.1 * (len(panels) + 1), 1.3 + 0.42 * len(claims), title)
+    grid = figure.subplots(1, len(panels) + 1, sharey=True, squeeze=False)[0]
+    for axes, (name, lines) in zip(grid, panels.items()):
+        axes.set_title(name)
+        for place, (_, value) in enumerate(lines):
+            if value.mean is None:
+                continue
+            if value.low is not None and value.high is not None:
+                axes.plot([value.low, value.high], [place, place], color=colour(0), lw=1.4)
+            axes.scatter([value.mean], [place], s=30, color=colour(0), zorder=3)
+    grid[-1].set_title("VOC, the paper")
+    for number, (name, gained) in enumerate(quoted.items()):
+        known = [(gain, place) for place, (_, gain) in enumerate(gained) if gain is not None]
+        grid[-1].scatter(
+            [gain for gain, _ in known],
+            [place for _, place in known],
+            s=30,
+            facecolors="none",
+            edgecolors=colour(number),
+            marker=MARKERS[number % len(MARKERS)],
+            label=name,
+        )
+    for axes in grid:
+        axes.axvline(0, color="0.6", lw=0.8)
+        axes.set_xlabel("mIoU gained")
+        axes.grid(axis="x", color="0.9", lw=0.7)
+        axes.margins(x=0.12)
+    grid[0].set_yticks(range(len(claims)), list(map(printable, claims)))
+    grid[0].set_ylim(len(claims) - 0.5, -0.5)
+    legend(grid[-1])
+
+
 def _draw_marks(axes: Axes, series: str, marks: Sequence[Mark], index: int) -> None:
     known = [(name, seconds, value, value.mean) for name, seconds, value in marks if value.mean is not None]
     for place, (name, seconds, value, mean) in enumerate(known):
