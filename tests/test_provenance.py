@@ -276,15 +276,20 @@ def test_another_version_is_asked_about(tmp_path: Path, monkeypatch: pytest.Monk
     seminar_here("train", *TOY)
 
 
-def test_a_sweep_asks_before_it_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def swept() -> tuple[tuple[str, ...], Store, str]:
+    """Train a sweep of an ancillary and a primary here; returns its command, where it lies, and the ancillary's key."""
     Path("mine.yaml").write_text(
         "name: mine\nmethod: grid\nparameters:\n  losses: {values: [pce, pce+pseudo]}\n  seed: {values: [0]}\n"
     )
     sweep = ("sweep", "mine.yaml", "profile=toy", *TOY[2:], "--workers", "0")
     seminar_here(*sweep)
     store = Store(Path("runs"))
-    ancillary = next(key for key in store.keys() if not store.stage(key).modules)  # noqa: SIM118
+    return sweep, store, next(key for key in store.keys() if not store.stage(key).modules)  # noqa: SIM118
+
+
+def test_a_sweep_asks_before_it_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep, store, ancillary = swept()
     change_version(store, ancillary, "training step")
     line = seminar_here(*sweep, code=2).stderr
     assert "another version of training step (1), an outdated ancillary (1)" in line
@@ -301,13 +306,7 @@ def test_a_sweep_asks_before_it_plans(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_weights_that_others_need_are_missed_while_planning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a copy of the records alone: a sweep would meet the gap once for each cell, an hour later."""
     monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text(
-        "name: mine\nmethod: grid\nparameters:\n  losses: {values: [pce, pce+pseudo]}\n  seed: {values: [0]}\n"
-    )
-    sweep = ("sweep", "mine.yaml", "profile=toy", *TOY[2:], "--workers", "0")
-    seminar_here(*sweep)
-    store = Store(Path("runs"))
-    ancillary = next(key for key in store.keys() if not store.stage(key).modules)  # noqa: SIM118
+    sweep, store, ancillary = swept()
     primary = next(key for key in store.keys() if store.stage(key).modules)  # noqa: SIM118
     (store.folder(ancillary) / "student.pt").unlink()
     assert "2 done, 0 to do" in seminar_here(*sweep).stdout, "nobody needs the weights"
