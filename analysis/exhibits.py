@@ -283,8 +283,8 @@ def _request(
     looked = looks.read(looks.path(store.root, sweep.override(settings), settings, catalogue.host))
     if looked is not None and "seed" not in settings:
         settings = {**settings, "seed": tuple(range(looked.seeds))}
-    elif "seed" not in settings and (more := _further_seeds(sweep.override(settings), catalogue, source)):
-        settings = {**settings, "seed": (*sweep.parameters["seed"], *more)}
+    elif "seed" not in settings and (seeds := _seeds(sweep.override(settings), catalogue, source)):
+        settings = {**settings, "seed": seeds}
     whole = sweep.override(settings)
     whole.check()
     cells, unanswered = catalogue.resolve(whole)
@@ -307,17 +307,19 @@ def _request(
     return Request(path, whole, given, cells, source, store.root, unanswered, host, search, looks=looked)
 
 
-def _further_seeds(sweep: sweeps.Sweep, catalogue: Catalogue, source: frame.Source) -> list[int]:
-    """Return the seeds beyond those of a grid's file at which all of it is done: they are not dropped from a report
-    that names no seeds."""
+def _seeds(sweep: sweeps.Sweep, catalogue: Catalogue, source: frame.Source) -> tuple[Scalar, ...]:
+    """Return the seeds of a grid's report that names none, where they are not those of its file: of these the planned
+    ones, and every further one at which all of it is done. So nothing that was trained is dropped from a report."""
     if sweep.is_search or "seed" not in sweep.parameters:
-        return []
-    found: list[int] = []
-    for seed in sorted(catalogue.seeds - {*sweep.parameters["seed"]}):
+        return ()
+    own = sweep.parameters["seed"]
+    planned = catalogue.planned_seeds(sweep.name)
+    found = [seed for seed in own if seed in planned] or [*own]
+    for seed in sorted(catalogue.seeds - {*own}):
         cells, unanswered = catalogue.resolve(sweep.override({"seed": (seed,)}))
         if cells and not unanswered and all(source.status(cell.stage.key) == "done" for cell in cells):
             found.append(seed)
-    return found
+    return tuple(found) if found != [*own] else ()
 
 
 def _refuse_unknown(settings: Settings, catalogue: Catalogue) -> None:

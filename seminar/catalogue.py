@@ -239,6 +239,11 @@ class Catalogue:
         """Why plans cannot be used, by the name of their file: that of the sweep, as `text.file_name` writes it."""
         return self._plans.damaged
 
+    def planned_seeds(self, sweep: str) -> set[Scalar]:
+        """Return the seeds at which any point of the sweep of this name was planned here."""
+        cells = self._files.get(sweep, {}).get("cells", ())
+        return {entry["point"]["seed"] for entry in cells if "seed" in entry["point"]}
+
     @functools.cached_property
     def seeds(self) -> set[int]:
         """The first seeds of all trainings that are planned here, or else done."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -229,6 +230,15 @@ def test_further_seeds_that_are_done_are_reported_where_none_are_named(place):
     assert {row[-1] for row in build(seed=(0, 1)).main[0].rows} == {"2 done"}
 
 
+def test_seeds_of_the_file_that_were_not_planned_are_not_missed_where_none_are_named(place):
+    for cell in planned(seed=(0, 1)):
+        finish(cell.stage, 40.0 + cell.stage.replicate)
+    assert {row[-1] for row in build().main[0].rows} == {"2 done"}
+    shutil.rmtree("runs/plans")
+    assert {row[-1] for row in build().main[0].rows} == {"2 done"}
+    assert "seed 2: not planned here" in " ".join(build().gaps)
+
+
 def test_values_that_vary_beside_the_losses_make_separate_tables(place):
     planned(alpha=(0.9, 0.5), losses=("pce+pcons", "pce"))
     report = build(alpha=(0.9, 0.5), losses=("pce+pcons", "pce"))
@@ -334,14 +344,16 @@ def test_no_name_builds_everything(place, capsys):
     write_sweep("mine", profile=["toy"], losses=["pce"], click_size=[1, 3], seed=[0])
     planned()
     planned("mine")
-    of_losses = ["table3", "fig3", "fig6", "logged"]
+    written = ["table3", "fig3", "fig6", "logged"]
+    of_losses = [*written, "transfer"]
     assert [entry.name for entry in exhibits.find([])] == [*of_losses, "mine"]
     assert [entry.name for entry in exhibits.find(["sweeps/losses.yaml", "table3"])] == of_losses
     assert main(["--out", "out"]) == 0
     out = capsys.readouterr().out
     assert "left out: Table 2: levels of supervision: sweeps/supervision.yaml is not there" in out
+    assert "left out: Beyond the paper: the steps of Table 3 on other data: there are no results on other data" in out
     text = Path("out/index.html").read_text()
-    for name in (*of_losses, "mine"):
+    for name in (*written, "mine"):
         assert f'href="{name}.csv"' in text
 
 
