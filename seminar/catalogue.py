@@ -246,9 +246,8 @@ class Catalogue:
 
     @functools.cached_property
     def seeds(self) -> set[int]:
-        """The first seeds of all trainings that are planned here, or else done."""
-        known = self._planned or self._trained
-        return {one.stage.replicate for several in known.values() for one in several}
+        """The first seeds of all trainings that are planned or done here."""
+        return {seed for seed, _ in self._trained}
 
     @functools.cached_property
     def settings(self) -> set[str]:
