@@ -23,7 +23,7 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
-from seminar.text import brief, plain, printable, tolerate_encoding
+from seminar.text import brief, plain, printable, system_error, tolerate_encoding
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _say(error)
+        _say(system_error(error))
         return 2
 
 
