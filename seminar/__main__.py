@@ -837,9 +837,10 @@ def _predict(options: argparse.Namespace) -> int:
     net = predict.predictor(store, key, options.device, options.teacher, options.short, options.sliding)
     failed = list(predict.label(net, images, options.out))
     unread = predict.unreadable(options.pictures)
-    for line in (*failed, *unread):
+    for line in (*failed, *unread, *predict.linked(options.pictures)):
         _say(line)
-    _tell(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
+    count = len(images) - len(failed)
+    _tell(f"{count} picture{'' if count == 1 else 's'} labelled by {key} ({store.stage(key).title}) in {options.out}")
     return 1 if failed or unread else 0
 
 
