@@ -23,7 +23,7 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
-from seminar.text import brief, plain, printable, tolerate_encoding
+from seminar.text import brief, plain, printable, system_error, tolerate_encoding
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        _say(error)
+        _say(system_error(error))
         return 2
 
 
@@ -854,9 +854,10 @@ def _predict(options: argparse.Namespace) -> int:
     net = predict.predictor(store, key, options.device, options.teacher, options.short, options.sliding)
     failed = list(predict.label(net, images, options.out))
     unread = predict.unreadable(options.pictures)
-    for line in (*failed, *unread):
+    for line in (*failed, *unread, *predict.linked(options.pictures)):
         _say(line)
-    _tell(f"{len(images) - len(failed)} pictures labelled by {key} ({store.stage(key).title}) in {options.out}")
+    count = len(images) - len(failed)
+    _tell(f"{count} picture{'' if count == 1 else 's'} labelled by {key} ({store.stage(key).title}) in {options.out}")
     return 1 if failed or unread else 0
 
 

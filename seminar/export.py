@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from seminar import model_card, schema
 from seminar.colours import IMAGENET_MEAN, IMAGENET_STD
+from seminar.data.files import read_text
 from seminar.predict import predictor
 from seminar.spec import InputError
-from seminar.store import Store
+from seminar.store import Store, write_atomic
 from seminar.views import normalise
 
 MINIMUM = 32
@@ -68,6 +69,12 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
         raise InputError(f"{out.parent}: no such folder; make it first, or name another place with --out")
     if (out.exists() or out.is_symlink()) and not _exported(out):
         raise InputError(f"{out}: exists already, and is not of `seminar export`; name another folder with --out")
+    changed = _changed(out)
+    if changed:
+        raise InputError(
+            f"{out / changed[0]}: was changed after `seminar export` wrote it, and would be overwritten; name another "
+            f"folder with --out, or move {out} away"
+        )
     if onnx:
         _require_onnx()
     predict = predictor(store, key, "cpu", teacher)
@@ -87,9 +94,10 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
         "weights_input": f"(batch, 3, height, width) float32, RGB / 255, less {IMAGENET_MEAN}, over {IMAGENET_STD}",
         "output": "logits: (batch, classes, height, width) float32; the class is the arg-max over axis 1",
     }
-    made = out.resolve().with_name(f".{out.name}-{uuid4().hex[:8]}")
-    made.mkdir()
+    target = out.resolve()  # of a link what it leads to, so that the link stays
+    made = target.with_name(f".{target.name}-{uuid4().hex[:8]}")
     try:
+        made.mkdir()
         lines = _write_networks(predict.net, made, about, onnx)
         card = model_card.render(about, record, model_card.repeats(store, record), onnx)
         texts = {
@@ -101,9 +109,11 @@ def export(store: Store, key: str, out: Path | None, onnx: bool, teacher: bool =
             (made / name).write_text(text, encoding="utf-8")
         sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(made.iterdir())}
         (made / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()), encoding="utf-8")
-        _put(made, out)
-    except BaseException:
+        _put(made, target)
+    except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno is not None:  # the names in it are gone by now, or none of ours
+            raise OSError(error.errno, error.strerror, str(out)) from error
         raise
     return [*lines, f"wrote {out}: {', '.join([*sums, SUMS])}"]
 
@@ -119,6 +129,20 @@ def _exported(folder: Path) -> bool:
     return only and isinstance(about, dict) and {"key", "network", "classes", "output"} <= about.keys()
 
 
+def _changed(folder: Path) -> list[str]:
+    """Return the files in a folder of `export` whose contents are not those of its checksums: somebody has edited them,
+    or it was not copied as a whole. [] where there is no such folder."""
+    if not folder.exists():
+        return []
+    lines = read_text(folder / SUMS).splitlines() if (folder / SUMS).exists() else []
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.name != SUMS and hashlib.sha256(path.read_bytes()).hexdigest() != sums.get(path.name)
+    ]
+
+
 def _put(made: Path, out: Path) -> None:
     """Move a finished folder to its place, and what was there away."""
     before = made.with_name(f"{made.name}-before")
@@ -132,7 +156,9 @@ def _write_networks(net: nn.Module, folder: Path, about: dict[str, Any], onnx: b
     """Write the network in each form, and compare it with the original at another batch size and shape than the
     exporter saw."""
     weights = net.state_dict()
-    torch.save(weights, folder / "weights.pt")
+    write_atomic(
+        folder / "weights.pt", lambda file: torch.save(weights, file)
+    )  # names a full disk, torch alone does not
     deployed = Deployed(net).eval()
     sizes = {"height": torch.export.Dim("height", min=MINIMUM), "width": torch.export.Dim("width", min=MINIMUM)}
     shapes = ({0: torch.export.Dim("batch"), 2: sizes["height"], 3: sizes["width"]},)
@@ -176,7 +202,8 @@ def _require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401  the exporter needs it
     except ImportError as error:
-        raise InputError(f"{error.name} is not installed; pip install 'seminar-learning[export]'") from None
+        what = f"{error.name} is not installed" if isinstance(error, ModuleNotFoundError) else f"--onnx: {error}"
+        raise InputError(f"{what}; pip install 'seminar-learning[export]'") from None
 
 
 def _write_onnx(program: Program, target: Path, about: dict[str, Any], image: Tensor, original: Tensor) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from seminar import machine, schema
 from seminar.colours import palette
-from seminar.data.files import IMAGES, check_name, find_images, find_unreadable, read_image, read_text
+from seminar.data.files import IMAGES, check_name, find_images, find_linked, find_unreadable, read_image, read_text
 from seminar.data.pictures import colour, legend
 from seminar.recipes import pick_device
 from seminar.spec import InputError
@@ -37,7 +37,9 @@ AREAS = "areas.csv"
 COLUMNS = ("image", "class", "pixels", "percent")
 CLASSES = "classes.txt"
 ORIGIN = "predictions.json"
-"""Says which network made what lies in a folder, and how."""
+"""Says which network made what lies in a folder, how, and from which pictures."""
+SOURCES = "pictures"
+"""The key of the pictures in it."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def predictor(
     teacher."""
     record = store.record(key)
     if record is None:
-        raise InputError(f"{store.folder(key)}: is not finished ({store.status(key)})")
+        raise InputError(f"{store.folder(key)}: is not finished ({_why_unfinished(store, key)}")
     stage = store.stage(key)
     if teacher and not stage.has_teacher:
         raise InputError(f"{store.folder(key)}: was trained without a teacher")
@@ -123,6 +125,22 @@ def predictor(
     origin = f"{role} of {key}, weights {record.get('weights_sha256', {}).get(role, 'unknown')[:12]}"
     window = stage.crop if sliding else None
     return Predictor(net, classes, schema.background(record), here, short or stage.crop, window, origin)
+
+
+def _why_unfinished(store: Store, key: str) -> str:
+    """Return the end of a message about a training that is not finished, from within a bracket on."""
+    status = store.status(key)
+    if status == "missing":
+        return (
+            f"missing): nothing was trained with exactly these settings in {store.root}; `seminar status` lists what "
+            "was, `seminar train` trains it"
+        )
+    if status == "running":
+        return "running): wait for its end"
+    if status == "failed":
+        failure = store.failure(key)
+        return f"failed: {failure['error'] if failure else 'unknown'}); the command that trained it tries again"
+    return f"stopped after {len(store.curve(key))} epochs); the command that trained it goes on"
 
 
 def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
@@ -148,49 +166,86 @@ def pictures(places: Sequence[Path], out: Path) -> dict[str, Path]:
             raise InputError(f"{place}: no such file or folder")
         for path in inside:
             name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise InputError(f"{path}: its results would have the name of those of {found[name]}")
-            found[name] = path
+            if name in found and found[name].resolve() != path.resolve():
+                raise InputError(
+                    f"{path}: its results would have the name of those of {found[name]}; rename one of the two, or "
+                    "label them with two calls and another --out"
+                )
+            found.setdefault(name, path)
     return found
 
 
 def unreadable(places: Sequence[Path]) -> list[str]:
     """Return a line for each picture in these folders whose format nothing here reads."""
-    folders = [place / "images" if (place / "images").is_dir() else place for place in places if place.is_dir()]
     return [
         f"{path}: {path.suffix[1:].upper()} pictures cannot be read; convert it to JPEG or PNG"
-        for folder in folders
+        for folder in _folders(places)
         for path in find_unreadable(folder)
     ]
 
 
-def prepare_output_folder(predict: Predictor, out: Path) -> None:
-    """Make the folder for masks and note in it which network they are of. Raises `InputError` where it holds masks of
-    another network, or of the same one used in another way (`--short`, `--sliding`): the two would be mixed up."""
+def linked(places: Sequence[Path]) -> list[str]:
+    """Return a line for each link to a folder in these folders, which is not followed."""
+    return [
+        f"note: {path}: a link to a folder is not looked into; name it as well to label what it holds"
+        for folder in _folders(places)
+        for path in find_linked(folder)
+    ]
+
+
+def _folders(places: Sequence[Path]) -> list[Path]:
+    """Return the folders among these places, of those one trains on their `images/`."""
+    return [place / "images" if (place / "images").is_dir() else place for place in places if place.is_dir()]
+
+
+def prepare_output_folder(predict: Predictor, images: Mapping[str, Path], out: Path) -> dict[str, str]:
+    """Make the folder for masks and note in it which network they are of; returns the pictures of the masks that are
+    there, by name, as `_source` writes them.
+
+    Raises `InputError` where it holds masks of another network, or of the same one used in another way (`--short`,
+    `--sliding`): the two would be mixed up; and where a mask of another picture would be overwritten, as cameras give
+    one name again and again.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
     path = out / ORIGIN
+    sources: dict[str, str] = {}
     if path.exists():
         try:
             known = schema.parse(path.read_bytes())
         except (OSError, ValueError):
             known = None
+        noted = known.pop(SOURCES, {}) if isinstance(known, dict) else {}
         if known != predict.identity:
             other = known.get("network", "?") if isinstance(known, dict) else "?"
             how = "" if other != predict.origin else ", seen in another way (--short, --sliding)"
             raise InputError(
                 f"--out {out}: holds the masks of {brief(str(other))}{how}; name another folder, or move it away"
             )
-    write_json(path, predict.identity)
+        sources = {str(name): str(source) for name, source in noted.items()} if isinstance(noted, dict) else {}
+    for name, image in images.items():
+        before = Path(os.path.normpath(out.resolve() / sources.get(name, _source(image, out))))
+        if before != image.resolve() and before.exists():  # else it was moved here, as far as one can know
+            raise InputError(
+                f"{image}: {out / name}.png is the mask of {before} and would be overwritten; name another folder with "
+                "--out"
+            )
+    write_json(path, {**predict.identity, SOURCES: sources})
     write_atomic(out / CLASSES, lambda file: file.write(("\n".join(predict.classes) + "\n").encode()))
+    return sources
+
+
+def _source(image: Path, out: Path) -> str:
+    """Return where a picture lies, seen from the folder of its results, so that both can be moved together."""
+    return Path(os.path.relpath(image.resolve(), out.resolve())).as_posix()
 
 
 def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[str]:
     """Write `NAME.png` (palette mask), `NAME_overlay.jpg` with a legend and, for all, `areas.csv` and `classes.txt` to
     `out`; yields a line for each picture that could not be read. Raises as `prepare_output_folder` does."""
-    prepare_output_folder(predict, out)
+    sources = prepare_output_folder(predict, images, out)
     rows = _areas(out / AREAS)
     try:
         for name, path in tqdm(images.items(), desc="pictures", disable=not sys.stderr.isatty()):
@@ -207,7 +262,9 @@ def label(predict: Predictor, images: dict[str, Path], out: Path) -> Iterator[st
                 yield f"{path}: at a short side of {predict.short} pixels memory does not suffice; see --short"
                 continue
             rows[spreadsheet(name)] = _write(predict, out, name, image, labels)
+            sources[name] = _source(path, out)
     finally:  # also of what was labelled before somebody stopped it
+        write_json(out / ORIGIN, {**predict.identity, SOURCES: sources})
         table = io.StringIO()
         csv.writer(table, lineterminator="\n").writerows([COLUMNS, *(row for lines in rows.values() for row in lines)])
         write_atomic(out / AREAS, lambda file: file.write(table.getvalue().encode()))
@@ -248,9 +305,19 @@ def _overlay(predict: Predictor, image: NDArray[np.uint8], labels: NDArray[np.ui
 
 
 def _areas(path: Path) -> dict[str, list[list[str]]]:
-    """Return the rows of an earlier call by image: other pictures of the same network may lie in the folder."""
+    """Return the rows of an earlier call by image: other pictures of the same network may lie in the folder. Raises
+    `InputError` for a table that is no longer one of these columns, such as one saved with semicolons: its rows would
+    be lost."""
     rows: dict[str, list[list[str]]] = {}
     if path.exists():
-        for row in [*csv.reader(io.StringIO(read_text(path)))][1:]:
-            rows.setdefault(row[0], []).append(row)
+        lines = csv.reader(io.StringIO(read_text(path)))
+        filled = [(lines.line_num, row) for row in lines if row]
+        for place, (number, row) in enumerate(filled):
+            if len(row) != len(COLUMNS) or (place == 0 and tuple(row) != COLUMNS):
+                raise InputError(
+                    f"{path}: line {number} does not hold {','.join(COLUMNS)} (was it saved by another program?); move "
+                    "this file away, or name another folder with --out"
+                )
+            if place:
+                rows.setdefault(row[0], []).append(row)
     return rows

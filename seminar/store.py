@@ -32,6 +32,7 @@ from filelock import FileLock, Timeout
 
 from seminar import schema
 from seminar.spec import RECIPE, InputError, Stage, hash_of, key_of
+from seminar.text import system_error
 
 AGAIN = "move its folder away, and the next call trains it again"
 ASK = "ask whoever trained it for another copy"
@@ -346,7 +347,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses to delete even what is not there
+            part.unlink()
         cause: BaseException | None = error if isinstance(error, Exception) else None
         while cause is not None:  # torch hides "disk full" inside another error
             if isinstance(cause, OSError) and cause.errno is not None:
@@ -389,7 +391,8 @@ def reason(error: Exception) -> str:
     """Return one line for people: the message, with the type before it unless the message was written for them."""
     if isinstance(error, InputError | StageFailed):
         return str(error)
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    text = system_error(error) if isinstance(error, OSError) else str(error)
+    return f"{type(error).__name__}: {text}".splitlines()[0]
 
 
 def now() -> str:

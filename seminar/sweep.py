@@ -159,7 +159,8 @@ def load(path: Path) -> Sweep:
     except FileNotFoundError:
         raise InputError(f"sweep file {path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep file {path}: cannot be read ({error})") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"sweep file {path}: cannot be read ({why})") from None
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 import re
 import sys
 import unicodedata
@@ -12,6 +14,13 @@ JOINERS = "\u200c\u200d"
 """Invisible, but part of words in Persian and of some pictograms."""
 FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 LONGEST_NAME = 80
+_REMEDIES = {
+    errno.ENOSPC: "; free some space and call again",
+    errno.EDQUOT: "; free some space and call again",
+    errno.EROFS: "; name another folder",
+    errno.EACCES: "; change its permissions, or name another folder",
+    errno.EPERM: "; change its permissions, or name another folder",
+}
 
 
 def tolerate_encoding() -> None:
@@ -52,6 +61,15 @@ def brief(value: object, longest: int = 200) -> str:
 def plain(value: object, longest: int = 200) -> str:
     """Return a value of others as a user writes it, in one line, cut to `longest` signs."""
     return _cut(printable(value).replace("\n", r"\n"), longest)
+
+
+def system_error(error: OSError) -> str:
+    """Return an error of the operating system for people: the file, what is wrong and, where that is known, what to
+    do."""
+    if error.strerror is None:  # made by a library, with a text of its own
+        return str(error)
+    file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{file}{error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
 
 
 def _cut(shown: str, longest: int) -> str:

@@ -203,6 +203,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 8\n%%EndComments\n
 PICTURES = {
     "a PostScript program": (POSTSCRIPT, "no known image format: it is none of JPEG, PNG, WEBP, BMP, TIFF, GIF"),
     "another format of PIL's": (b"P6\n12 8\n255\n" + bytes(288), "no known image format"),
+    "an empty file": (b"", "(the file is empty)"),
     "400 million pixels": (png(20_000, 20_000), "more than the 150,000,000 pixels of the largest photo"),
     "169 million pixels": (png(13_000, 13_000), "13000x13000 pixels are more than a photo has"),
     "a line of pixels": (png(30_000, 2), "30000x2 pixels are no photo: one side is more than 500 times the other"),
@@ -227,6 +228,14 @@ def test_only_pictures_of_a_size_that_can_be_meant_are_opened(
         read(path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_link_that_leads_nowhere_is_named_once(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.symlink_to("gone.jpg")
+    with pytest.raises(InputError) as caught:
+        files.read_image(path)
+    assert str(caught.value) == f"{path}: unreadable image (No such file or directory)"
 
 
 @pytest.mark.parametrize("kind", [*files.FORMATS, "MPO"])

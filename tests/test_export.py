@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -241,6 +243,72 @@ def test_a_folder_of_another_program_stays(
     assert capsys.readouterr().err.startswith(f"seminar: {out}: exists already, and is not of `seminar export`")
     assert (out / "config.json").read_bytes() == content
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_edited_model_card_stays(
+    runs: Path, key: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The card asks for what only people know, so they will write it there."""
+    out = tmp_path / "net"
+    shutil.copytree(exported, out)
+    with (out / "README.md").open("a") as card:
+        card.write("The photos are ours.")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert main(["export", key, "--out", str(out), "--runs", str(runs)]) == 2
+    assert capsys.readouterr().err.startswith(f"seminar: {out}/README.md: was changed after `seminar export` wrote it")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (out / "SHA256SUMS").unlink()
+    assert main(["export", key, "--out", str(out), "--runs", str(runs)]) == 2, "nothing says that they are ours"
+
+
+def test_a_link_to_a_folder_stays_one(runs: Path, key: str, exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "net")
+    (tmp_path / "link").symlink_to("net")
+    assert main(["export", key, "--out", str(tmp_path / "link"), "--runs", str(runs)]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "net" / "model.onnx").exists(), "what it leads to was replaced"
+    assert sorted(os.listdir(tmp_path)) == ["link", "net"]
+
+
+@pytest.mark.parametrize("fails", ["Path.mkdir", "Path.write_bytes", "Path.write_text", "os.replace"])
+def test_a_disk_that_is_full_is_named(
+    fails: str,
+    runs: Path,
+    key: str,
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "net"
+    shutil.copytree(exported, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(f"seminar.export.{fails}", refuse)
+    assert main(["export", key, "--out", str(out), "--runs", str(runs)]) == 2
+    monkeypatch.undo()
+    assert capsys.readouterr().err == f"seminar: {out}: No space left on device; free some space and call again\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert os.listdir(tmp_path) == ["net"], "nothing is left beside it"
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "model.pt2"])
+def test_a_disk_that_is_full_in_the_middle_of_a_file_is_named(
+    name: str, runs: Path, key: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files, below that of the file `name` alone, stands for the disk."""
+    room = (exported / name).stat().st_size - 1000
+    assert room > (exported / "weights.pt").stat().st_size or name == "weights.pt"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        assert main(["export", key, "--out", str(tmp_path / "net"), "--runs", str(runs)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err == f"seminar: {tmp_path}/net: File too large\n"
+    assert not os.listdir(tmp_path)
 
 
 def test_refused(

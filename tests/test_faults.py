@@ -98,8 +98,10 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, cell: MakeCell
     printed = [line for line in first.splitlines() if line.startswith("seminar: ")]
     assert len(printed) == 2
     for line in printed:
-        assert re.search(r"OSError: \[Errno 28\] No space left on device: '[^']*disk/runs/[^']+'$", line)
-        assert line.endswith(f"{file}'")
+        assert re.search(
+            r"OSError: [^:]*disk/runs/[^:]+: No space left on device; free some space and call again$", line
+        )
+        assert f"{file}: No space" in line
     assert first.endswith("exit 1")
     assert "0 done, 2 to do" in second
     assert second.endswith("exit 0")
@@ -127,7 +129,9 @@ def test_a_folder_that_cannot_be_written_to_can_be_read(tmp_path: Path, cell: Ma
     said = mounted(tmp_path, *mounts, *commands)[len(mounts) :]
     for (command, code), printed in zip(commands.items(), said, strict=True):
         assert printed.rstrip("\n").endswith(f"exit {code}"), (command, printed)
-        assert ("seminar: [Errno 30] Read-only file system: 'disk/runs/" in printed) == (code == 2)
+        assert bool(
+            re.search(r"^seminar: disk/runs/[^.][^:]*: Read-only file system; name another folder$", printed, re.M)
+        ) == (code == 2)
 
 
 def test_a_torn_journal_is_set_aside(tmp_path: Path, cell: MakeCell) -> None:

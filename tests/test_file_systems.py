@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import threading
 import time
@@ -21,8 +22,9 @@ from seminar.catalogue import Catalogue, Cell
 from seminar.display import Display
 from seminar.search import StudyLocation
 from seminar.spec import Stage
-from seminar.store import Interrupted, Record, Store
+from seminar.store import Interrupted, Record, Store, write_atomic
 from seminar.sweep import Sweep
+from seminar.text import system_error
 from seminar.watch import StopWhen
 from tests.conftest import ROOT, seminar_here
 from tests.records import finish, no_training
@@ -69,7 +71,18 @@ def test_a_full_disk_is_named_where_a_lock_is_made(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(FileLock, "acquire", fail_with(errno.ENOSPC))
     errors = seminar_here("train", "profile=toy", "losses=pce", "--wandb", "disabled", code=2).stderr
-    assert "No space left on device: 'runs/" in errors
+    assert re.fullmatch(r"seminar: runs/\S+: No space left on device; free some space and call again\n", errors)
+
+
+def test_a_read_only_file_system_is_named_with_the_file_that_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a system also refuses to delete the file that could not be begun."""
+    for name in ("open", "unlink"):
+        monkeypatch.setattr(Path, name, fail_with(errno.EROFS))
+    with pytest.raises(OSError, match="Read-only") as raised:
+        write_atomic(tmp_path / "a.json", lambda file: file.write(b"{}"))
+    assert system_error(raised.value) == f"{tmp_path / 'a.json'}: Read-only file system; name another folder"
 
 
 def test_what_others_put_into_a_folder_stays(tmp_path: Path, cell: MakeCell) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from seminar.colours import palette
 from seminar.data.pictures import legend
 from seminar.predict import Predictor, pictures
 from seminar.spec import InputError
-from seminar.store import Store
+from seminar.store import Store, locked, write_json
 from tests.conftest import ROOT
 
 WORDS = ["profile=toy", "losses=pce+pcons", "seed=2"]
@@ -121,7 +122,7 @@ def test_without_a_teacher_there_is_none_to_take(
     ("arguments", "why"),
     [
         (["ffff", "photos"], "'ffff': no training begins so in"),
-        (["profile=toy losses=pce", "photos"], "is not finished (missing)"),
+        (["profile=toy losses=pce", "photos"], "is not finished (missing): nothing was trained with exactly these"),
         (["best of losses profile=toy seed=5", "photos"], "none of its 6 trainings is finished in"),
         (["best of ", "photos"], "the best of which sweep?"),
         (["best of profile=toy", "photos"], "the best of which sweep?"),
@@ -132,7 +133,7 @@ def test_without_a_teacher_there_is_none_to_take(
         (["profile=toy losses=pce seed=0,1", "photos"], "seed=0,1: one value each"),
         ([" ".join(WORDS), "none.jpg"], "none.jpg: no such file or folder"),
         ([" ".join(WORDS), "empty"], "empty: no image here"),
-        ([" ".join(WORDS), "photos", "photos/a.jpg"], "a.jpg: its results would have the name of those of"),
+        ([" ".join(WORDS), "photos", "empty/a.png"], "a.jpg; rename one of the two, or label them with two calls"),
         ([" ".join(WORDS), "photos", "--short", "0"], "--short 0: from 1 to 20000 pixels"),
         ([" ".join(WORDS), "photos", "--short", "1" + 20 * "0"], "--short 1"),
     ],
@@ -141,6 +142,8 @@ def test_bad_input_is_one_line(
     runs: Path, photos: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
 ) -> None:
     (photos.parent / "empty").mkdir()
+    if "empty/a.png" in arguments:
+        shutil.copy(photos / "c.png", photos.parent / "empty" / "a.png")
     name, *places = arguments
     given = [item if item.startswith("-") or item.isdigit() else str(photos.parent / item) for item in places]
     assert main(["predict", name, *given, "--runs", str(runs), "--out", str(photos.parent / "out")]) == 2
@@ -337,6 +340,90 @@ def test_masks_of_two_networks_do_not_lie_among_each_other(tmp_path: Path) -> No
     (out / "predictions.json").write_text("[[")
     with pytest.raises(InputError, match="holds the masks of"):
         list(predict.label(first, {"b": tmp_path / "b.png"}, out))
+
+
+def test_no_mask_of_another_picture_of_that_name_is_overwritten(
+    runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cameras give one name again and again."""
+    later = tmp_path / "later"
+    later.mkdir()
+    shutil.copy(photos / "c.png", later / "a.png")
+    line = ["predict", " ".join(WORDS), "--runs", str(runs), "--out", str(tmp_path / "out")]
+    assert main([*line, str(photos), str(photos / "a.jpg")]) == 0, "a picture named twice is labelled once"
+    assert capsys.readouterr().out.startswith("3 pictures labelled by")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert main([*line, str(later)]) == 2
+    assert capsys.readouterr().err == (
+        f"seminar: {later}/a.png: {tmp_path}/out/a.png is the mask of {photos}/a.jpg and would be overwritten; name "
+        "another folder with --out\n"
+    )
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert main([*line, str(photos / "a.jpg")]) == 0, "the same picture may be labelled again"
+    assert capsys.readouterr().out.startswith("1 picture labelled by")
+    (later / "a.png").rename(later / "d.png")
+    assert main([*line, str(later)]) == 0
+
+
+def test_links_to_folders_are_named(
+    runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "more").symlink_to(photos / "deep")
+    line = ["predict", " ".join(WORDS), "--runs", str(runs), "--out", str(tmp_path / "out")]
+    assert main([*line, str(photos)]) == 0
+    assert f"note: {photos}/more: a link to a folder is not looked into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ("image,class,pixels,percent\na,box,1,100.000\ntorn\n", 3),
+        ("image;class;pixels;percent\na;box;1;100.000\n", 1),
+        ("\na,box,1,100.000\n", 2),
+        ("image,class,pixels,percent\n\na,box,1,100.000\n\n", None),
+        ("", None),
+    ],
+)
+def test_a_table_of_areas_that_was_changed(content: str, number: int | None, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "b.png")
+    first = Predictor(Bright(), ("background", "box", "lid"), 0, torch.device("cpu"), 30)
+    images, out = {"b": tmp_path / "b.png"}, tmp_path / "out"
+    list(predict.label(first, images, out))
+    (out / "areas.csv").write_text(content)
+    if number is None:
+        assert list(predict.label(first, images, out)) == []
+        kept = [line for line in content.splitlines()[1:] if line]
+        written = (out / "areas.csv").read_text().splitlines()
+        assert written == ["image,class,pixels,percent", *kept, "b,background,1200,100.000"]
+        return
+    with pytest.raises(InputError, match=rf"areas\.csv: line {number} does not hold image,class,pixels,percent"):
+        list(predict.label(first, images, out))
+    assert (out / "areas.csv").read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("stopped", "is not finished (stopped after 1 epochs); the command that trained it goes on"),
+        ("failed", "is not finished (failed: a disk is full); the command that trained it tries again"),
+        ("running", "is not finished (running): wait for its end"),
+    ],
+)
+def test_a_training_that_is_not_finished_says_why(
+    state: str, why: str, runs: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    (key,) = Store(runs).keys()
+    folder = tmp_path / "runs" / key
+    (folder / "record.json").unlink()
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text(lines[0])
+    if state == "failed":
+        write_json(folder / "failure.json", {"error": "a disk is full", "time": "", "call": None, "traceback": ""})
+    with locked(folder / "lock") if state == "running" else nullcontext():
+        assert main(["predict", key, str(photos), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "o")]) == 2
+    assert capsys.readouterr().err == f"seminar: {folder}: {why}\n"
+    assert not (tmp_path / "o").exists()
 
 
 def test_areas_are_written_of_what_was_labelled_before_a_stop(tmp_path: Path) -> None:

@@ -297,7 +297,10 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     # PIL's message for an unknown format repeats the path
     reason: object = error
     if isinstance(error, UnidentifiedImageError):
-        reason = f"no known image format: it is none of {', '.join(FORMATS)}"
+        empty = path.stat().st_size == 0
+        reason = "the file is empty" if empty else f"no known image format: it is none of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):  # PIL's own limit comes first; its message speaks of an attack
         reason = f"it has more than the {MOST_PIXELS:,} pixels of the largest photo; scale it down"
+    elif isinstance(error, OSError) and error.strerror:  # its text would repeat the path
+        reason = error.strerror
     return InputError(f"{path}: unreadable image ({reason})")
