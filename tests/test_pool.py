@@ -177,6 +177,14 @@ def test_a_task_ends_as_its_worker_does(code: int) -> None:
     assert subprocess.run(line, check=False).returncode == code
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_a_task_without_a_command_is_no_success() -> None:
+    """As with `sbatch sweeps/slurm.sh` by hand."""
+    done = subprocess.run(["bash", ROOT / "sweeps" / "slurm.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("seminar: no command; submit this with `seminar sweep FILE ...")
+
+
 def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known: Registry[type[pool.Executor]] = Registry("executor")
     monkeypatch.setattr(pool, "executors", known)
