@@ -592,13 +592,17 @@ def _save_sweep(options: argparse.Namespace, settings: Mapping[str, tuple[Scalar
     files = _sweep_files(options)
     if len(files) > 1:
         raise InputError(f"--save-as {options.save_as}: of one sweep file, and there are {len(files)}")
+    if options.save_as.suffix not in (".yaml", ".yml"):  # by which `seminar sweep` knows a sweep file
+        raise InputError(f"--save-as {options.save_as}: must end in .yaml")
+    if options.save_as.is_dir():
+        raise InputError(f"--save-as {options.save_as}: is a folder; name a file in it")
     if options.save_as.exists() and sweeps.WRITTEN not in options.save_as.read_text(encoding="utf-8", errors="replace"):
         raise InputError(f"--save-as {options.save_as}: exists, and this command did not write it; name another file")
     if not options.save_as.resolve().parent.is_dir():
-        raise InputError(f"--save-as {options.save_as}: no such folder")
+        raise InputError(f"--save-as {options.save_as}: no such folder; make it first, or name another one")
     text = sweeps.rewrite(Path(files[0]), settings, options.trials)
     write_atomic(options.save_as, lambda file: file.write(text.encode()))
-    _tell(f"wrote {options.save_as}; next: wandb sweep {options.save_as}")
+    _tell(f"wrote {options.save_as}; next: wandb sweep {shlex.quote(str(options.save_as))}")
     return 0
 
 

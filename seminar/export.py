@@ -148,7 +148,12 @@ def _put(made: Path, out: Path) -> None:
     before = made.with_name(f"{made.name}-before")
     if out.exists():
         os.replace(out, before)
-    os.replace(made, out)
+    try:
+        os.replace(made, out)
+    except BaseException:
+        if before.exists():
+            os.replace(before, out)
+        raise
     shutil.rmtree(before, ignore_errors=True)
 
 

@@ -187,7 +187,12 @@ class Slurm:
         except KeyboardInterrupt:
             display.note("the tasks go on without this call; `scancel --name=seminar` stops them")
             raise
-        # 1: a task says that a training failed, or is not done yet; the store knows which.
+        # 1: a task says that a training failed, or is not done yet; the store knows which. Or sbatch took no job.
+        if code == 1:
+            display.note(
+                "sbatch ended with exit code 1: a task has failures or left trainings to others (slurm-*.out say more) "
+                "or sbatch refused the job, and its own line above says why"
+            )
         return [] if code in (0, 1) else [f"sbatch ended with exit code {code}; the tasks' logs may say why"]
 
 

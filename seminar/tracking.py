@@ -27,7 +27,7 @@ from seminar import schema
 from seminar.catalogue import Cell
 from seminar.spec import InputError, Stage
 from seminar.store import ASK, Record, read_curve, score, write_atomic
-from seminar.text import printable
+from seminar.text import brief, printable
 
 Mode = Literal["auto", "online", "offline", "disabled"]
 JobType = Literal["ancillary", "primary", "trial", "report"]
@@ -304,7 +304,11 @@ def _by_class(record: Record) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     """Return one line about a problem with W&B."""
     # W&B checks its environment variables by pydantic, whose first line is the number of mistakes.
-    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    text = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"][:1]))
+        text = f"{name}={brief(first['input'])} (WANDB_{name.upper()}?): {first['msg']}" if name else first["msg"]
     return printable(text.splitlines()[0] if text else type(error).__name__)
 
 

@@ -9,6 +9,11 @@
 #SBATCH --signal=B:USR1@120
 set -uo pipefail
 
+if [ $# -eq 0 ]; then
+  echo "seminar: no command; submit this with \`seminar sweep FILE ... --executor slurm --workers N\`" >&2
+  exit 2
+fi
+
 "$@" &
 worker=$!
 again=no

@@ -151,10 +151,12 @@ def test_status_tells_like_trainings_apart(tmp_path: Path, capsys: pytest.Captur
 
 def test_a_sweep_file_with_other_settings_for_wandb(tmp_path: Path) -> None:
     """`wandb sweep` takes a file and nothing else; the cells are those of the command line with the same settings."""
-    out = tmp_path / "new.yaml"
+    folder = tmp_path / "a folder.yaml"
+    folder.mkdir()
+    out = folder / "new.yaml"
     words = ["profile=toy", "data_train=8,16", "losses=pce,pce+crf", "--seeds", "2"]
     said = seminar_here("sweep", "sweeps/losses.yaml", *words, "--save-as", str(out), "--runs", str(tmp_path / "runs"))
-    assert said.stdout == f"wrote {out}; next: wandb sweep {out}\n"
+    assert said.stdout == f"wrote {out}; next: wandb sweep '{out}'\n", "to be pasted"
     assert not (tmp_path / "runs").exists(), "nothing is planned or trained"
     given = sweep.parse_settings(words[:-2], 2)
     (expected,) = recipes.suite([sweep.load(ROOT / "sweeps" / "losses.yaml")], given)
@@ -171,6 +173,8 @@ def test_a_sweep_file_with_other_settings_for_wandb(tmp_path: Path) -> None:
         (["sweeps/losses.yaml", "sweeps/ema.yaml", "--save-as", str(out)], "of one sweep file, and there are 2"),
         (["sweeps/losses.yaml", "alpah=1", "--save-as", str(out)], "alpah"),
         (["sweeps/losses.yaml", "--save-as", str(tmp_path / "no" / "x.yaml")], "no such folder"),
+        (["sweeps/losses.yaml", "--save-as", str(tmp_path / "x.txt")], "x.txt: must end in .yaml"),
+        (["sweeps/losses.yaml", "--save-as", str(folder)], "a folder.yaml: is a folder; name a file in it"),
     ):
         assert why in seminar_here("sweep", *line, code=2).stderr
     out.unlink()

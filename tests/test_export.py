@@ -286,7 +286,12 @@ def test_a_disk_that_is_full_is_named(
     out = tmp_path / "net"
     shutil.copytree(exported, out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
+    replace = os.replace
     monkeypatch.setattr(f"seminar.export.{fails}", refuse)
+    if fails == "os.replace":  # of the finished folder, when the one before is moved away already
+        monkeypatch.setattr(
+            fails, lambda old, new: refuse() if new == out and "before" not in old.name else replace(old, new)
+        )
     assert main(["export", key, "--out", str(out), "--runs", str(runs)]) == 2
     monkeypatch.undo()
     assert capsys.readouterr().err == f"seminar: {out}: No space left on device; free some space and call again\n"
@@ -332,6 +337,14 @@ def test_refused(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert main(["export", key, "--onnx", "--runs", str(runs)]) == 2
     assert "onnxruntime is not installed; pip install 'seminar-learning[export]'" in capsys.readouterr().err
+    Path("onnxscript.py").write_text("raise ImportError('a library of another system')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxscript", raising=False)
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    assert main(["export", key, "--onnx", "--runs", str(runs)]) == 2
+    assert capsys.readouterr().err.startswith("seminar: --onnx: a library of another system; pip install")
+    Path("onnxscript.py").unlink()
+    shutil.rmtree("__pycache__", ignore_errors=True)
     assert main(["export", "losses=ce profile=toy", "--runs", str(runs)]) == 2
     assert "is not finished" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path)) == ["file", "mine"]

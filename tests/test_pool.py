@@ -91,7 +91,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("code", [0, 1, 9])
-def test_slurm_gets_an_array_of_workers(cluster: Path, code: int) -> None:
+def test_slurm_gets_an_array_of_workers(cluster: Path, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     (cluster / "code").write_text(str(code))
     executor = pool.executor("slurm", 3, DATABASE)
     assert executor.elsewhere
@@ -99,6 +99,8 @@ def test_slurm_gets_an_array_of_workers(cluster: Path, code: int) -> None:
     failed = executor.run(Noted(), 2, Display({}, 2, 2))
     # 1 is how a sweep ends that has failures or leaves cells to others; the store knows of those.
     assert failed == (["sbatch ended with exit code 9; the tasks' logs may say why"] if code == 9 else [])
+    said = capsys.readouterr()
+    assert ("or sbatch refused the job" in said.out + said.err) == (code == 1)
     given = ["--wait", "--array=0-1", "sweeps/slurm.sh", "program", "a word", "--storage=a;b"]
     assert (cluster / "given").read_text().splitlines() == given, "as arguments, for no shell to read"
 
@@ -173,6 +175,14 @@ def test_a_task_saves_and_queues_again_when_its_time_is_up(
 def test_a_task_ends_as_its_worker_does(code: int) -> None:
     line = ["bash", str(ROOT / "sweeps" / "slurm.sh"), sys.executable, "-c", f"raise SystemExit({code})"]
     assert subprocess.run(line, check=False).returncode == code
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_a_task_without_a_command_is_no_success() -> None:
+    """As with `sbatch sweeps/slurm.sh` by hand."""
+    done = subprocess.run(["bash", ROOT / "sweeps" / "slurm.sh"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("seminar: no command; submit this with `seminar sweep FILE ...")
 
 
 def test_a_new_executor_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,14 @@ def test_a_broken_wandb_stops_nothing(tmp_path: Path, cell: MakeCell, monkeypatc
 
 
 @pytest.mark.slow
+def test_a_mode_that_wandb_does_not_know_is_named(
+    tmp_path: Path, cell: MakeCell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    with pytest.warns(RuntimeWarning, match=r"W&B: mode='ofline' \(WANDB_MODE\?\): Input should be 'online'"):
+        ensure(cell(losses="pce"), tmp_path, WandbWatch("auto", tmp_path, "losses"))
+
+
 def test_disabled_never_imports_wandb(tmp_path: Path) -> None:
     line = ["train", "profile=toy", "losses=pce", "epochs=1", "data_train=4", "data_val=2"]
     line += ["--runs", str(tmp_path), "--wandb", "disabled"]
