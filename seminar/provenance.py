@@ -50,13 +50,20 @@ COMMIT = commit_of(PACKAGE)
 """The commit of the code that this process runs."""
 
 
+KEEPING = "seminar.store"
+"""Where things are kept, and how, changes no number."""
+
+
 @functools.cache
 def digest(*parts: Callable[..., Any]) -> str:
-    """Return 12 hexadecimal digits of SHA-256 of the source of functions and classes, and of all that they refer to."""
+    """Return 12 hexadecimal digits of SHA-256 of the source of functions and classes, and of all that they refer to,
+    but for `KEEPING`."""
     todo = [(part.__module__, part.__qualname__) for part in map(inspect.unwrap, parts)]
     found: dict[tuple[str, str], str] = {}
     while todo:
         module, name = todo.pop()
+        if module == KEEPING:
+            continue
         source = _source(module)
         if (module, name) in found:
             continue

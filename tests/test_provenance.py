@@ -148,6 +148,14 @@ def test_what_can_change_a_number_changes_the_digest(tmp_path: Path, old: str, n
     assert not same_digest(tmp_path, old, new)
 
 
+def test_where_something_is_kept_changes_no_digest(tmp_path: Path) -> None:
+    """Labels that are grown once are remembered in files: how a file is written belongs to no number."""
+    text = PART.replace("import ramped", "import ramped\nfrom seminar.store import write_atomic as keep")
+    text = text.replace("    if x < 0", "    keep(None, None)\n    if x < 0")
+    parts = [load(tmp_path, each).part for each in (text, text.replace("write_atomic as", "put_aside as"))]
+    assert len({*map(provenance.digest, parts)}) == 1
+
+
 def test_every_part_of_a_training_has_a_digest(cell: Callable[..., Cell]) -> None:
     found = train.versions(cell(losses="pce+crf+pcons", metrics="miou+boundary").stage)
     names = {"loss pce", "loss crf", "loss pcons", "data creatures", "network small_resnet", "optimizer sgd"}
