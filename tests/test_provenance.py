@@ -152,7 +152,7 @@ def test_where_something_is_kept_changes_no_digest(tmp_path: Path) -> None:
     """Labels that are grown once are remembered in files: how a file is written belongs to no number."""
     text = PART.replace("import ramped", "import ramped\nfrom seminar.store import write_atomic as keep")
     text = text.replace("    if x < 0", "    keep(None, None)\n    if x < 0")
-    parts = [load(tmp_path, each).part for each in (text, text.replace("write_atomic as", "put_aside as"))]
+    parts = [load(tmp_path, each).part for each in (text, text.replace("write_atomic as", "write_json as"))]
     assert len({*map(provenance.digest, parts)}) == 1
 
 
