@@ -267,7 +267,7 @@ def test_error_unreadable_image(name: str, root: Path) -> None:
 def test_error_unreadable_image_found_while_measuring_the_data_set(root: Path) -> None:
     path = root / "JPEGImages" / "c.jpg"
     path.write_bytes(b"")
-    assert error(lambda: Voc(root=root).split("train")[0]) == f"{path}: {UNKNOWN}"
+    assert error(lambda: Voc(root=root).split("train")[0]) == f"{path}: unreadable image (the file is empty)"
 
 
 def test_error_in_a_mask(root: Path) -> None:
