@@ -23,7 +23,7 @@ from seminar import pool
 from seminar import sweep as sweeps
 from seminar.spec import InputError, Scalar, Stage, unknown
 from seminar.store import REPLACED, Interrupted, Record, StageFailed, Store, score, write_atomic
-from seminar.text import brief, plain, printable, system_error, tolerate_encoding
+from seminar.text import brief, one_line_warnings, plain, printable, system_error, tolerate_encoding
 
 if TYPE_CHECKING:  # both bring torch, which most commands can do without
     from seminar.catalogue import Cell, Planned
@@ -51,6 +51,7 @@ LOOKED = "seminar data check"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 1 something failed, 2 bad input, 130 interrupted."""
     tolerate_encoding()
+    one_line_warnings()
     parser = _parser()
     # argparse ends a list of settings at the first option; settings that come after it are left over.
     options, rest = parser.parse_known_args(arguments)

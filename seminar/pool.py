@@ -23,6 +23,7 @@ from seminar.display import Display
 from seminar.parts import Registry
 from seminar.spec import InputError
 from seminar.store import locked
+from seminar.text import one_line_warnings
 
 SLURM_SCRIPT = Path("sweeps/slurm.sh")
 """The batch script of a Slurm task. It holds what a cluster wants to know of it."""
@@ -234,6 +235,7 @@ def _work(job: Job, number: int, parent: int, events: connection.Connection) -> 
     # Ctrl-C in the terminal is for the parent alone; it then asks its workers to stop.
     with suppress(OSError):
         os.setsid()
+    one_line_warnings()
 
     def send(event: tuple[Any, ...]) -> None:
         with suppress(OSError):  # The parent is gone: the worker will notice and stop, and that is no failure.

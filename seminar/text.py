@@ -9,6 +9,8 @@ import os
 import re
 import sys
 import unicodedata
+import warnings
+from pathlib import Path
 
 JOINERS = "\u200c\u200d"
 """Invisible, but part of words in Persian and of some pictograms."""
@@ -27,6 +29,23 @@ def tolerate_encoding() -> None:
     """Have the standard output show `?` for signs that its encoding lacks, instead of failing."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+
+
+_usual_format = warnings.formatwarning
+
+
+def one_line_warnings() -> None:
+    """Have warnings of this package shown as one line for people, without the place in its source; those of others
+    stay as Python shows them."""
+    warnings.formatwarning = _format
+
+
+def _format(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    if category is RuntimeWarning and Path(filename).is_relative_to(Path(__file__).parent):
+        return f"seminar: warning: {printable(' '.join(str(message).split()))}\n"
+    return _usual_format(message, category, filename, lineno, line)
 
 
 def printable(text: object) -> str:

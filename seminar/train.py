@@ -75,7 +75,8 @@ class Trainer:
         self.steps_per_epoch = len(order)
         if self.steps_per_epoch == 0:
             raise InputError(
-                f"data {stage.data.name!r}: {len(self.train_examples)} training image(s), at least 2 needed"
+                f"data {stage.data.name!r}: {len(self.train_examples)} training image(s), at least 2 needed; give it "
+                "more images, or hold out fewer"
             )
         smallest = min(map(len, order))
         if smallest < parallel.size():

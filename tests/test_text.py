@@ -17,13 +17,13 @@ import pytest
 from analysis import tables
 from analysis.__main__ import main as analysis
 from analysis.tables import Column, Table
-from seminar import pool, presets, recipes, search
+from seminar import crf, pool, presets, recipes, search
 from seminar.catalogue import Cell
 from seminar.display import Display
 from seminar.jobs import Call
 from seminar.spec import InputError
 from seminar.store import Store
-from seminar.text import brief, file_name, printable, spreadsheet
+from seminar.text import brief, file_name, one_line_warnings, printable, spreadsheet
 from tests.conftest import ROOT, seminar_here
 from tests.records import finish
 
@@ -306,3 +306,11 @@ def test_make_hands_a_password_on_as_it_is(password: str) -> None:
     line = ["make", "--no-print-directory", "-s", "-f", "Makefile", "-f", "-", "show", f"STORAGE={url}"]
     done = subprocess.run(line, input=rule, cwd=ROOT, capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout == url + "\n"
+
+
+def test_a_warning_of_the_package_is_one_line_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    one_line_warnings()
+    assert warnings.formatwarning("no\nroom", RuntimeWarning, crf.__file__, 3) == "seminar: warning: no room\n"
+    for kind, file in ((RuntimeWarning, pd.__file__), (UserWarning, crf.__file__)):
+        assert f"{kind.__name__}: no" in warnings.formatwarning("no", kind, file, 3)
