@@ -51,15 +51,15 @@ def page(
     """Return the page as HTML; its links to files resolve in the folder that the reports are written to.
 
     `seeds`: how far the sweeps are, a line each. `running`: one of them still runs, so a browser loads the page again
-    every `RELOAD` seconds. The page opens with a figure: of the first report that judges claims and has one, else of
-    the first that has one. Equal input gives an equal page.
+    every `RELOAD` seconds. The page opens with a figure: of the report that leads, else of the first that judges
+    claims and has one, else of the first that has one. Equal input gives an equal page.
     """
     anchors = _anchors([*(section.title for section in overview), *(report.name for report in reports)])
     sections = list(zip(anchors, overview))
     chapters = list(zip(anchors[len(overview) :], reports))
     pictured = [(anchor, report) for anchor, report in chapters if _images(report)]
-    judged = [(anchor, report) for anchor, report in pictured if report.claims]
-    anchor, first = next(iter(judged + pictured), (None, None))
+    pictured.sort(key=lambda pair: (not pair[1].leads, not pair[1].claims))
+    anchor, first = pictured[0] if pictured else (None, None)
     return (
         _environment()
         .get_template("page.html")

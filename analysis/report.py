@@ -19,7 +19,7 @@ class Report:
     `main`, `claims` (by group: what is claimed, and whether it holds here) and `gaps` (what is missing, and the command
     that trains it) are shown in the terminal. `header` (facts about the runs), `more` and `appendix` stand in the
     Markdown file and on the page as well. The LaTeX file has `main`, `claims` and `more`. `data`: one CSV file each.
-    `figures`: file stem -> kind -> content.
+    `figures`: file stem -> kind -> content. `leads`: the page of several reports opens with its figure.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Report:
     appendix: tuple[Table, ...] = ()
     data: Mapping[str, Table] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    leads: bool = False
 
 
 def summary(report: Report) -> str:

@@ -72,6 +72,8 @@ class Study:
     """Of differences in the table."""
     logged: bool = False
     """Also draw everything that was logged while training."""
+    leads: bool = False
+    """The page of several reports opens with its figure."""
 
     @property
     def plain_title(self) -> str:
@@ -157,6 +159,7 @@ def build(study: Study, request: Request) -> Report:
             **({f"{study.name}_claims": blocks.claims_data(claimed, request, request.cells)} if claimed else {}),
         },
         figures=drawn,
+        leads=study.leads,
     )
 
 

@@ -189,14 +189,15 @@ def test_the_page_opens_with_a_figure_and_the_verdicts_and_then_the_contents(rea
     [
         ({"a": False, "b": True, "c": True}, "b"),  # the first that judges claims
         ({"a": False, "b": False}, "a"),
+        ({"a": True, "leads": True}, "leads"),
     ],
 )
-def test_the_figure_at_the_top_is_of_the_first_report_that_judges_claims(claims, opening):
+def test_the_figure_at_the_top_is_of_the_report_that_leads_or_of_the_first_that_judges_claims(claims, opening):
     figure = {"png": png()}
     reports = [make_report("none", "none", figures={"x": {"pdf": b"pdf"}})]
     for name, judges in claims.items():
         changes = {} if judges else {"claims": {}}
-        reports.append(make_report(name, f"Report {name}", figures={name: figure}, **changes))
+        reports.append(make_report(name, f"Report {name}", figures={name: figure}, leads=name == "leads", **changes))
     read = Reader(page("title", reports, []))
     assert read.texts("figcaption") == [f"Report {opening}"]
     assert read.all("img")[0].attributes["alt"] == f"Report {opening}"

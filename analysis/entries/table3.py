@@ -98,6 +98,7 @@ TABLE3 = Study(
     decimals=1,
     extra_tables=(order, recalls_bias_and_teacher),
     shown=SHOWN,
+    leads=True,
 )
 register(TABLE3)
 
