@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.scores import draw_scores
-from analysis.figures.style import COLOURS, DASHES, MARKERS, colour, legend, nothing, saved, set_up
+from analysis.figures.style import COLOURS, DASHES, DOTS, MARKERS, colour, legend, nothing, saved, set_up
 from analysis.summary import Row
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _several_seeds(rows: Sequence[Row]) -> bool:
 
 def _dashes(index: int) -> str | tuple[int, tuple[int, int]]:
     """Return a second cue beside the colour, for when the colours begin again."""
-    return "-" if index // len(COLOURS) % 2 == 0 else DASHES
+    return ("-", DASHES, DOTS)[index // len(COLOURS) % 3]
 
 
 def _over_epochs(part: pd.DataFrame, quantity: str) -> pd.DataFrame:
