@@ -24,7 +24,7 @@ DPI = 160
 # Okabe and Ito: distinct with every common colour blindness. Yellow comes last, it is weak on white.
 COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
 DASHES = (0, (4, 2))
-DOTS = (0, (1, 1.5))
+DOTS = (0, (1, 2))
 MARKERS = "osD^vP"
 """A second cue beside the colour."""
 
