@@ -106,10 +106,11 @@ def test_cvat(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ('<annotations><track id="0" label="cat"></track></annotations>', "tracks of a video; export the task as"),
-        (CVAT.replace("12.50,7.25", "12.50"), "a.jpg: cat: a points without the numbers that it needs"),
-        (CVAT.replace("1, 2, 2, 1", "1, 2, 2, 9"), "a.jpg: cat: a mask without the numbers that it needs"),
-        (CVAT.replace("1, 2, 2, 1", "1, x"), "a.jpg: cat: a mask without the numbers that it needs"),
-        (CVAT.replace('width="3" height="2"', 'width="300000" height="200000"'), "cat: a mask without the numbers"),
+        (CVAT.replace('name="a.jpg"', 'name=" "', 1), "the image with id '0' has no name; export the task again"),
+        (CVAT.replace("12.50,7.25", "12.50"), "a.jpg: cat: points: numbers are missing, or are none"),
+        (CVAT.replace("1, 2, 2, 1", "1, 2, 2, 9"), "a.jpg: cat: mask: numbers are missing, or are none"),
+        (CVAT.replace("1, 2, 2, 1", "1, x"), "a.jpg: cat: mask: numbers are missing, or are none"),
+        (CVAT.replace('width="3" height="2"', 'width="300000" height="200000"'), "cat: mask: numbers are missing"),
         (
             CVAT.replace('label="dog" source="manual" occluded="0" xtl', 'source="manual" xtl'),
             "a shape without a label",

@@ -42,7 +42,10 @@ class Cvat:
             return
         tags = 0
         for image in root.iter("image"):
-            name, found = image.get("name", ""), Labels()
+            name, found = image.get("name", "").strip(), Labels()
+            if not name:
+                source.wrong(f"{path}: the image with id {brief(image.get('id'))} has no name; export the task again")
+                continue
             for shape in image:
                 if shape.tag == "tag":
                     tags += 1
@@ -85,7 +88,7 @@ class Cvat:
             else:
                 source.wrong(f"{where}: a {kind}, which is not read")
         except ValueError:
-            source.wrong(f"{where}: a {kind} without the numbers that it needs")
+            source.wrong(f"{where}: {kind}: numbers are missing, or are none that it can have")
 
 
 def _points(shape: Element) -> Points:
