@@ -117,7 +117,7 @@ def build(study: Study, request: Request) -> Report:
     published = paper.table(study.paper_table) if study.paper_table else None
     main: list[Table] = []
     claims: dict[str, Table] = {}
-    claimed: dict[str, Sequence[blocks.Claimed]] = {}
+    measured: dict[str, Sequence[blocks.Claimed]] = {}
     more: list[Table] = []
     missing: list[str] = []
     drawn: dict[str, Mapping[str, bytes]] = {}
@@ -127,10 +127,10 @@ def build(study: Study, request: Request) -> Report:
     _refuse_unscored([row for group in groups for row in group.rows])
     for group in groups:
         why_not_comparable = blocks.not_comparable(group.cells, published, study.settings) if published else None
-        lines = _claims(study, group, published)
+        lines = claimed(study.claims, group.design, published)
         main.append(_table(study, group, published, why_not_comparable, [line.contrast for line in lines]))
         if study.claims:
-            claimed[group.name] = lines
+            measured[group.name] = lines
             claims[group.name] = blocks.claims_table(
                 f"{study.claims_title} ({group.name})", lines, request, request.cells
             )
@@ -156,7 +156,7 @@ def build(study: Study, request: Request) -> Report:
         data={
             study.name: blocks.numbers_table(study.name, data, settings),
             f"{study.name}_runs": blocks.runs_data({group.name: group.rows for group in groups}),
-            **({f"{study.name}_claims": blocks.claims_data(claimed, request, request.cells)} if claimed else {}),
+            **({f"{study.name}_claims": blocks.claims_data(measured, request, request.cells)} if measured else {}),
         },
         figures=drawn,
         leads=study.leads,
@@ -343,11 +343,14 @@ def _table(
     return Table(f"{study.title} ({group.name})", tuple(columns), tuple(body), (*notes, *study.notes))
 
 
-def _claims(study: Study, group: Group, published: paper.PaperTable | None) -> list[blocks.Claimed]:
+def claimed(
+    claims: Sequence[Claim], design: statistics.Design, published: paper.PaperTable | None = None
+) -> list[blocks.Claimed]:
+    """Return what was measured of claims about the rows of a table."""
     lines = []
-    for claim in study.claims:
-        contrast = group.design.contrast(claim.upper, claim.lower)
-        alone = summary.paired(group.design.row(claim.upper), group.design.row(claim.lower))
+    for claim in claims:
+        contrast = design.contrast(claim.upper, claim.lower)
+        alone = summary.paired(design.row(claim.upper), design.row(claim.lower))
         papers = published.gains(claim.lower, claim.upper) if published else {}
         lines.append(blocks.Claimed(claim.text, contrast, alone, claim.same, papers))
     return lines

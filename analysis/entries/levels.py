@@ -10,7 +10,7 @@ from analysis.entries.rivals import label
 from analysis.exhibits import EXHIBITS, Request, exhibit
 from analysis.paper import FULL, PLAIN
 from analysis.report import Report
-from analysis.study import Claim, Group, Study, register
+from analysis.study import Claim, Group, Study, claimed, register
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar.spec import Stage
@@ -104,12 +104,11 @@ register(
 LEVELS = ("image tags", "clicks", "scribbles", "boxes", "dense masks")
 DENSE = "dense masks"
 CLAIMS = (
-    ("clicks beat image tags", "image tags", "clicks"),
-    ("scribbles beat clicks", "clicks", "scribbles"),
-    ("boxes beat clicks", "clicks", "boxes"),
-    ("dense masks beat boxes", "boxes", DENSE),
+    Claim("clicks beat image tags", "image tags", "clicks"),
+    Claim("scribbles beat clicks", "clicks", "scribbles"),
+    Claim("boxes beat clicks", "clicks", "boxes"),
+    Claim("dense masks beat boxes", "boxes", DENSE),
 )
-"""What is claimed, with the level that is below and the one that is above."""
 
 
 def _level(stage: Stage) -> str:
@@ -126,7 +125,7 @@ def table2(request: Request) -> Report:
     parts: dict[str, list[Row]] = {}
     missing: list[str] = []
     ours: dict[str, list[figures.Mark]] = {}
-    claimed: dict[str, list[blocks.Claimed]] = {}
+    lines: dict[str, list[blocks.Claimed]] = {}
     for name, cells in blocks.groups(request.cells, "variant").items():
         data = frame.frame(request.source, cells)
         data["row"] = [_level(cell.stage) for cell in cells]
@@ -134,10 +133,7 @@ def table2(request: Request) -> Report:
         parts[name] = rows
         design = statistics.of_rows(rows, apart=(DENSE,))
         changes = {row.label: design.contrast(row.label, "clicks") for row in rows if row.label != "clicks"}
-        claimed[name] = [
-            blocks.Claimed(text, design.contrast(up, low), summary.paired(design.row(up), design.row(low)))
-            for text, low, up in CLAIMS
-        ]
+        lines[name] = claimed(CLAIMS, design)
         missing += blocks.gaps(name, rows)
         body: list[tuple[Value, ...]] = []
         for row in rows:
@@ -179,7 +175,7 @@ def table2(request: Request) -> Report:
             Column("status", right=False),
         )
         of_all = blocks.design_notes(
-            design, list(changes.values()), [line.contrast for line in claimed[name]], apart=(DENSE,)
+            design, list(changes.values()), [line.contrast for line in lines[name]], apart=(DENSE,)
         )
         main.append(Table(f"{EXHIBITS['table2'].title} ({name})", columns, tuple(body), (*_notes(quoted), *of_all)))
     estimates = [f"{what}_{part}" for what in ("miou", "difference") for part in ("n", "mean", "std", "low", "high")]
@@ -194,14 +190,14 @@ def table2(request: Request) -> Report:
         missing,
         main=tuple(main),
         claims={
-            name: blocks.claims_table(f"The suite's own questions ({name})", lines, request, request.cells)
-            for name, lines in claimed.items()
+            name: blocks.claims_table(f"The suite's own questions ({name})", found, request, request.cells)
+            for name, found in lines.items()
         },
-        more=tuple(blocks.alone_table(f"Two rows alone ({name})", lines) for name, lines in claimed.items()),
+        more=tuple(blocks.alone_table(f"Two rows alone ({name})", found) for name, found in lines.items()),
         appendix=(blocks.runs_table(parts),),
         data={
             "table2": Table(EXHIBITS["table2"].title, tuple(Column(head) for head in heads), tuple(numbers)),
-            "table2_claims": blocks.claims_data(claimed, request, request.cells),
+            "table2_claims": blocks.claims_data(lines, request, request.cells),
             "table2_runs": blocks.runs_data(parts),
         },
         figures={"table2": figures.cost(marks, ours, EXHIBITS["table2"].title)},

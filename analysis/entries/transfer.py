@@ -12,6 +12,7 @@ from analysis import blocks, figures, frame, paper, reference, statistics, summa
 from analysis.entries.table3 import SHOWN, TABLE3
 from analysis.exhibits import BEYOND, NotShown, Request, exhibit
 from analysis.report import Report
+from analysis.study import claimed
 from analysis.summary import Row
 from analysis.tables import Column, Table, Value
 from seminar.catalogue import profile_of
@@ -78,17 +79,9 @@ def _data_set(name: str, data: pd.DataFrame, margin: float = statistics.MARGIN) 
     """Return Table 3 on one data set, from its trainings."""
     rows = summary.rows(data, by="losses")
     design = statistics.of_rows(rows, TABLE3.apart)
-    claimed = [
-        blocks.Claimed(
-            claim.text,
-            design.contrast(claim.upper, claim.lower),
-            summary.paired(design.row(claim.upper), design.row(claim.lower)),
-            claim.same,
-        )
-        for claim in TABLE3.claims
-    ]
-    decisions = statistics.decide([one.contrast for one in claimed], [one.same for one in claimed], margin)
-    return _DataSet(name, rows, claimed, decisions)
+    lines = claimed(TABLE3.claims, design)
+    decisions = statistics.decide([one.contrast for one in lines], [one.same for one in lines], margin)
+    return _DataSet(name, rows, lines, decisions)
 
 
 def _same(found: _DataSet) -> list[bool]:
