@@ -175,6 +175,9 @@ def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path, mo
     """Records, curves and plans of the reference are committed as well, so anybody can rebuild its numbers."""
     monkeypatch.chdir(ROOT)
     folder = ROOT / "reports" / "reference" / "creatures"
-    assert main(["table3", "--seeds", "8", "--runs", str(folder / "runs"), "--out", str(tmp_path), "--quiet"]) == 0
-    for name in ("table3.csv", "table3_runs.csv"):
+    names = ("table1", "table2", "table3", "rivals", "pseudo", "fig4", "fig5a", "fig5b", "supp_table1", "crf")
+    assert main([*names, "--runs", str(folder / "runs"), "--out", str(tmp_path), "--quiet"]) == 0
+    written = sorted(path.name for path in folder.glob("*.csv") if path.name.split(".")[0].split("_runs")[0] in names)
+    assert len(written) == 2 * len(names)
+    for name in (*written, "table3_claims.csv", "table1_claims.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
