@@ -230,7 +230,7 @@ def decide(
     result = []
     for place, (contrast, kind) in enumerate(zip(contrasts, same)):
         change = contrast.estimate(steps[place])
-        result.append(Decision(read(change, kind, margin), change, steps[place]))
+        result.append(Decision(verdict(change, kind, margin), change, steps[place]))
     return result
 
 
@@ -250,7 +250,7 @@ def share(level: float, looks: Sequence[int], seeds: int) -> float:
     return spent[-1] - (spent[-2] if place else 0.0)
 
 
-def read(change: Estimate, same: bool, margin: float = MARGIN) -> Verdict:
+def verdict(change: Estimate, same: bool, margin: float = MARGIN) -> Verdict:
     """Return what the interval of a difference says of a claim; see `decide`."""
     if change.low is None or change.high is None:
         return "inconclusive"

@@ -207,7 +207,7 @@ def baseline_rows(rows: Sequence[Row], settings: Sequence[str], profile: Mapping
     counterpart has the most of the row's parts and no others; of any other setting it has the value of the `profile`,
     or of the first row where no row has the profile's. A row without any is compared with the row above. For example
     `pce+crf+pcons` has the baseline `pce+crf` where `pce` and `pce+crf` are rows too, and `alpha=0.99` that of the
-    profile, `alpha=0.97`.
+    profile, `alpha=0.9`.
     """
     result: dict[str, str] = {}
     for index, row in enumerate(rows):

@@ -527,6 +527,11 @@ class _Bar:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    """Plan sweep files and train what is missing; returns the exit code.
+
+    Outdated trainings are settled before planning, since what is put aside is to do again; plans are written before
+    training, so that a report knows what is missing.
+    """
     from seminar import catalogue, checked, growing, jobs, parallel, recipes
 
     def stop(*_: object) -> None:
@@ -571,8 +576,11 @@ def _sweep(options: argparse.Namespace) -> int:
     on_seed = (lambda: None) if report is None else report.grow
     call = jobs.Call(store, executor, options.wandb, storage, _worker_command(options), artifacts, on_seed)
     try:
-        failed = [line for each in plans for line in jobs.run(each, call)]
-        failed += [line for each in searches for line in jobs.run_search(each, call)]
+        failed: list[str] = []
+        for grid in plans:
+            failed += jobs.run(grid, call)
+        for search in searches:
+            failed += jobs.run_search(search, call)
     except KeyboardInterrupt:
         if report is not None:
             report.finish()

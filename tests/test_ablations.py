@@ -136,9 +136,9 @@ def test_rivals_are_compared_with_pce_and_with_both_students_of_the_paper(place:
     assert rows["pce"][2] == "–"
     assert rows["pce+potts"][1:5] == (
         "43.0 ± 1.0 (3)",
-        "+2.0 [2.0, 2.0] better",
-        "−3.0 [−3.0, −3.0] worse",
-        "−2.0 [−2.0, −2.0] worse",
+        "+2.00 [2.00, 2.00] better",
+        "−3.00 [−3.00, −3.00] worse",
+        "−2.00 [−2.00, −2.00] worse",
     )
     assert all(isinstance(row[5], float) for row in beside.rows)
     # The last two claims are about rows of one level.
@@ -239,9 +239,9 @@ def test_the_profiles_own_value_is_the_reference_of_a_scan(place: Path) -> None:
     train("ema", lambda stage: 40 + stage.replicate + 10 * (stage.alpha or 0))
     report = build("fig5b")
     rows = {str(row[0]): row for row in report.main[0].rows}
-    assert list(rows) == ["alpha=0.9", "alpha=0.5 (the profile's)", "alpha=0.99", "alpha=0.999"]
+    assert list(rows) == ["alpha=0.97", "alpha=0.5 (the profile's)", "alpha=0.99", "alpha=0.999"]
     assert rows["alpha=0.5 (the profile's)"][2] == "–"
-    assert rows["alpha=0.9"][2] == "+4.00 [4.00, 4.00]"
+    assert rows["alpha=0.97"][2] == "+4.70 [4.70, 4.70]"
     assert report.main[0].columns[2].name == "vs alpha=0.5"
 
 
@@ -551,4 +551,4 @@ def test_conventions_are_compared_with_the_default(place: Path) -> None:
     report = build("conventions")
     rows = {str(row[0]): row for row in report.main[0].rows}
     assert rows["default (the profile's)"][1:3] == ("41.0 ± 1.0 (3)", "–")
-    assert rows["teacher_bn=copy"][1:3] == ("44.0 ± 1.0 (3)", "+3.00 [3.00, 3.00]")
+    assert rows["teacher_bn=copy teacher_mode=eval"][1:3] == ("44.0 ± 1.0 (3)", "+3.00 [3.00, 3.00]")

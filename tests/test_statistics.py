@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis import statistics
-from analysis.statistics import Contrast, Scores, decide, fit, read, seeds_needed
+from analysis.statistics import Contrast, Scores, decide, fit, seeds_needed, verdict
 from analysis.summary import Estimate
 from tests.simulate_statistics import Scenario, simulate
 
@@ -104,7 +104,7 @@ def test_the_check_of_spreads_is_levenes_test_on_the_residuals() -> None:
     assert design.shared == tuple(scores)
 
 
-def test_where_the_check_rejects_no_row_shares_a_spread() -> None:
+def test_where_the_check_rejects_no_row_shares_a_spverdict() -> None:
     scores = drawn(4, 8, seed=4)
     scores["d"] = {seed: 40 + 30 * (score - 40) for seed, score in scores["d"].items()}
     design = fit(scores)
@@ -129,7 +129,7 @@ def test_equal_rows_differ_by_exactly_nothing() -> None:
     design = fit(table([40.1, 41.2, 42.3], [40.1, 41.2, 42.3], [50.1, 51.2, 52.3]))
     found = design.contrast("b", "a").estimate()
     assert (found.mean, found.low, found.high) == (0.0, 0.0, 0.0)
-    assert read(found, same=False) == "equal"
+    assert verdict(found, same=False) == "equal"
 
 
 def test_rows_of_the_same_trainings_add_no_freedom() -> None:
@@ -156,13 +156,13 @@ def test_rows_of_the_same_trainings_add_no_freedom() -> None:
 )
 def test_what_an_interval_says(low: float | None, high: float | None, gain: str, same: str) -> None:
     change = Estimate(3, 0.0, 1.0, low, high)
-    assert (read(change, same=False), read(change, same=True)) == (gain, same)
+    assert (verdict(change, same=False), verdict(change, same=True)) == (gain, same)
 
 
 def test_the_margin_is_a_setting() -> None:
     change = Estimate(3, 0.0, 1.0, -1.5, 1.5)
-    assert read(change, same=False, margin=1.0) == "inconclusive"
-    assert read(change, same=False, margin=2.0) == "equal"
+    assert verdict(change, same=False, margin=1.0) == "inconclusive"
+    assert verdict(change, same=False, margin=2.0) == "equal"
 
 
 def of_p(p: float, mean: float = 1000.0) -> Contrast:
@@ -197,7 +197,7 @@ def test_the_verdict_is_read_from_the_interval_that_is_shown() -> None:
             half = float(stats.t.ppf(1 - decision.level / 2, 9)) * (contrast.error or 0)
             mean = contrast.mean or 0
             assert (decision.change.low, decision.change.high) == pytest.approx((mean - half, mean + half))
-            assert decision.verdict == read(decision.change, bool(kind))
+            assert decision.verdict == verdict(decision.change, bool(kind))
             assert decision.level <= statistics.LEVEL
 
 

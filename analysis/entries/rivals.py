@@ -33,7 +33,7 @@ def against(group: Group, request: Request) -> Table:
         for name, _ in others:
             found = decided.get((row.label, name))
             known_change = found is not None and found.change.mean is not None
-            words = f"{tables.difference(found.change, 1)} {WORDS[found.verdict]}" if found else ""
+            words = f"{tables.difference(found.change, 2)} {WORDS[found.verdict]}" if found else ""
             values.append(words if known_change else tables.DASH)
         done = row.runs[row.runs["status"] == "done"]
         step = float((1000 * done["seconds"] / done["steps"]).median()) if len(done) else None
