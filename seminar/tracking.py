@@ -301,6 +301,15 @@ def _by_class(record: Record) -> dict[str, Any]:
     return tables
 
 
+_VARIABLES = {
+    "run_tags": "WANDB_TAGS",
+    "run_name": "WANDB_NAME",
+    "run_notes": "WANDB_NOTES",
+    "run_job_type": "WANDB_JOB_TYPE",
+}
+"""W&B's names for environment variables whose names are not made by its rule, by the setting."""
+
+
 def _reason(error: Exception) -> str:
     """Return one line about a problem with W&B."""
     # W&B checks its environment variables by pydantic, whose first line is the number of mistakes.
@@ -308,7 +317,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         name = "_".join(map(str, first["loc"][:1]))
-        text = f"{name}={brief(first['input'])} (WANDB_{name.upper()}?): {first['msg']}" if name else first["msg"]
+        variable = _VARIABLES.get(name, f"WANDB_{name.upper()}")
+        text = f"{name}={brief(first['input'])} ({variable}?): {first['msg']}" if name else first["msg"]
     return printable(text.splitlines()[0] if text else type(error).__name__)
 
 

@@ -254,7 +254,7 @@ def test_what_the_environment_says_about_a_run_wins_and_tags_are_joined(site: Si
         assert run["tags"] == [*tags, "new"]
     assert len(site.state.runs) == 3
     said = site.call(*SHORT, "--wandb", "online", "--runs", "empty", WANDB_TAGS="a,,b")
-    assert "W&B: Value error, Tag at index 1 is empty" in said
+    assert "run_tags=['a', '', 'b'] (WANDB_TAGS?): Value error, Tag at index 1 is empty" in said
     assert "the training goes on without it" in said
 
 
