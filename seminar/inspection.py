@@ -63,7 +63,7 @@ class Contents:
     """What the data set itself doubts."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return the contents as `data check` prints them: sizes, a line for each class, and how much is labelled."""
         widths, heights = zip(*self.sizes)
         lines = [
             *(f"{self.images[split]} images {what}, {self.masked[split]} of them with a mask" for split, what in _USES),

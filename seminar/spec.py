@@ -297,10 +297,10 @@ def hash_of(canonical: str) -> str:
 
 
 def _canonical(recipe: object, stage: object) -> str:
-    return _lines({"recipe": recipe, "stage": stage}, "\n")
+    return _indented_json({"recipe": recipe, "stage": stage}, "\n")
 
 
-def _lines(value: object, margin: str) -> str:
+def _indented_json(value: object, margin: str) -> str:
     """Return `json.dumps(value, sort_keys=True, indent=1)` of a value that was read from JSON, in half its time: with
     `indent`, json does without its C code. `margin`: the line break before the closing bracket."""
     kind, inner = type(value), margin + " "
@@ -309,10 +309,10 @@ def _lines(value: object, margin: str) -> str:
     if kind is int or kind is float:
         return repr(value)
     if isinstance(value, dict) and value:
-        parts = [f"{_quoted(name)}: {_lines(value[name], inner)}" for name in sorted(value)]
+        parts = [f"{_quoted(name)}: {_indented_json(value[name], inner)}" for name in sorted(value)]
         return f"{{{inner}{f',{inner}'.join(parts)}{margin}}}"
     if isinstance(value, list) and value:
-        return f"[{inner}{f',{inner}'.join([_lines(part, inner) for part in value])}{margin}]"
+        return f"[{inner}{f',{inner}'.join([_indented_json(part, inner) for part in value])}{margin}]"
     return json.dumps(value)
 
 

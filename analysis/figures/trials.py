@@ -74,7 +74,9 @@ def search(
     if pairs:
         scores = [score for _, score in _scored(tried, "done")]
         span = (min(scores), max(scores)) if scores else (0.0, 100.0)
-        shown = [_over(panel, tried, *pair, span, marks) for panel, pair in zip(grid[1:], pairs, strict=False)]
+        shown = [
+            _over_two_settings(panel, tried, *pair, span, marks) for panel, pair in zip(grid[1:], pairs, strict=False)
+        ]
         figure.colorbar(shown[0], ax=grid[1 : 1 + len(pairs)], label="mIoU (%)", shrink=0.8)
     else:
         _along(grid[1], tried, axes[0], marks)
@@ -125,7 +127,7 @@ def _in_order(axes: Axes, tried: Sequence[Tried], marks: Mapping[str, int | None
     axes.grid(axis="y", color="0.9", lw=0.7)
 
 
-def _over(
+def _over_two_settings(
     axes: Axes,
     tried: Sequence[Tried],
     across: Axis,
