@@ -163,6 +163,16 @@ def test_headings_say_what_is_drawn(scores, heading, band):
     assert ("band" in title) == band
 
 
+def test_a_line_joins_its_points_in_the_order_of_the_axis():
+    """A sweep file can name the profile's own value anywhere, and rows come in its order."""
+    rows = [row("a", 48.0), row("own", 49.0), row("b", 45.0)]
+    places = {"a": ("line", "0.97"), "own": ("line", "0.9"), "b": ("line", "0.99")}
+    (axes,) = panels(drawn(figures.scores_along_axis, rows, places, "", "alpha")).values()
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.9", "0.97", "0.99"]
+    assert axes.lines[0].get_ydata().tolist() == [49.0, 48.0, 45.0]
+    assert axes.lines[0].get_xdata().tolist() == sorted(axes.lines[0].get_xdata())
+
+
 # -- costs ---------------------------------------------------------------------------------------------------------
 
 PUBLISHED = [("A, clicks", 22.1, Estimate(1, 60.0)), ("B, boxes", 38.1, Estimate(1, 65.0))]

@@ -47,6 +47,8 @@ def scores_along_axis(
     for number, (name, metric) in enumerate(series):
         chosen = [row for row in rows if len(lines) == 1 or places[row.label][0] == name]
         shift = 0.08 * (number - (len(series) - 1) / 2)
+        # A line joins its points in the order of the axis, whatever the order of the rows.
+        chosen.sort(key=lambda row: ticks.index(places[row.label][1]))
         found = [(ticks.index(places[r.label][1]) + shift, r.over_seeds(metric), r.by_seed(metric)) for r in chosen]
         known = [(x, value, seeds) for x, value, seeds in found if value.mean is not None]
         if not known:
