@@ -175,9 +175,26 @@ def test_the_committed_tables_are_those_of_the_committed_runs(tmp_path: Path, mo
     """Records, curves and plans of the reference are committed as well, so anybody can rebuild its numbers."""
     monkeypatch.chdir(ROOT)
     folder = ROOT / "reports" / "reference" / "creatures"
-    names = ("table1", "table2", "table3", "rivals", "pseudo", "fig4", "fig5a", "fig5b", "supp_table1", "crf")
+    names = ("table1", "table2", "table3", "rivals", "pseudo", "fig4", "fig5a", "fig5b", "fig5c")
+    names = (*names, "supp_table1", "supp_table2", "conventions", "crf")
     assert main([*names, "--runs", str(folder / "runs"), "--out", str(tmp_path), "--quiet"]) == 0
     written = sorted(path.name for path in folder.glob("*.csv") if path.name.split(".")[0].split("_runs")[0] in names)
     assert len(written) == 2 * len(names)
     for name in (*written, "table3_claims.csv", "table1_claims.csv"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "reports/README.md"])
+def test_the_pages_quote_the_committed_table_3(page: str) -> None:
+    """Each row of the table, to the digits shown: mean and spread, difference with its interval, oracle bias."""
+    text = (ROOT / page).read_text()
+    head = "| losses | mIoU (n) | difference | + oracle background bias |\n"
+    assert text.count(head) == 1
+    quoted = [line.split("|")[2:5] for line in text.split(head)[1].split("\n\n")[0].splitlines()[1:]]
+    rows = pd.read_csv(ROOT / "reports" / "reference" / "creatures" / "table3.csv").to_dict("records")
+    assert len(quoted) == len(rows)
+    for (score, difference, bias), row in zip(quoted, rows):
+        assert score.strip() == f"{row['miou_mean']:.1f} ± {row['miou_std']:.1f} ({row['miou_n']})"
+        gain = f"{row['difference_mean']:+.1f} [{row['difference_low']:.1f}, {row['difference_high']:.1f}]"
+        assert difference.split(" to ")[0].strip() == (gain if row["difference_n"] else "")
+        assert bias.strip() == f"{row['miou_bias']:.1f}"
